@@ -1,0 +1,84 @@
+"""The command line: one file a command, imported when it is asked for.
+
+Exit codes: 0 all done, 1 some pictures failed, 2 wrong usage or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from saliency_r1.errors import SaliencyError
+
+# A command is the `app` (a typer.Typer) of the module of its name in this folder. `--help` imports them all:
+# at its top such a module imports nothing heavier than typer.
+COMMANDS = (
+    "predict",
+    "demo",
+    "data",
+    "train",
+)
+
+
+class _CommandGroup(TyperGroup):
+    """Imports the module of a command when it is used or listed."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        """The names, in the order of COMMANDS."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: object, cmd_name: str) -> Any:
+        """The command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = typer.main.get_command(import_module(f"{__name__}.{cmd_name}").app)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=_CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 all done, 1 some pictures failed, 2 wrong usage or configuration, 130 interrupted.",
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from saliency_r1 import __version__
+
+        print(f"saliency-r1 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def saliency_r1(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What stands out in a picture, as masks and in words."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line on `arguments` (default: those of the process) and return its exit code."""
+    try:
+        typer.main.get_command(app).main(args=arguments, prog_name="saliency-r1")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except SaliencyError as error:
+        print(f"saliency-r1: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error).splitlines()[0]
+        print(f"saliency-r1: {reason}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,24 @@
+"""The errors that a user can cause, and the exit code of each."""
+
+from __future__ import annotations
+
+
+class SaliencyError(Exception):
+    """Bad input. The message is one line: what was given, what is expected, what to do.
+
+    The command line prints the message alone and leaves with `exit_code`.
+    """
+
+    exit_code = 2
+
+
+class ImageError(SaliencyError):
+    """A picture that cannot be read; the message names the file and the reason."""
+
+    exit_code = 1
+
+
+class ResponseError(SaliencyError):
+    """A response text that is not of the form the task asks for."""
+
+    exit_code = 1

@@ -1,0 +1,30 @@
+"""The embedded nano model: one backbone, a policy that writes and a segmenter that finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+POLICY_FOLDER = Path(__file__).parent / "weights" / "policy"
+"""Where the nano policy's weights, configuration and tokenizer lie in the package."""
+
+_registered = False
+
+
+def register() -> None:
+    """Make the nano policy known to AutoConfig, AutoModelForImageTextToText and AutoProcessor; again is harmless."""
+    global _registered
+    if _registered:
+        return
+    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+
+    from saliency_r1.nano.configuration import MODEL_TYPE, NanoConfig
+    from saliency_r1.nano.policy_model import NanoForImageTextToText
+    from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
+
+    AutoConfig.register(MODEL_TYPE, NanoConfig, exist_ok=True)
+    AutoModelForImageTextToText.register(NanoConfig, NanoForImageTextToText, exist_ok=True)
+    AutoImageProcessor.register(
+        NanoConfig, image_processor_classes={"pil": NanoImageProcessor}, exist_ok=True
+    )
+    AutoProcessor.register(NanoConfig, NanoProcessor, exist_ok=True)
+    _registered = True

@@ -1,0 +1,82 @@
+"""The three saliency tasks: what each takes, what it asks, which tag names its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from saliency_r1.errors import SaliencyError
+
+
+class Task(StrEnum):
+    """A saliency task. `Task("sod")` and the plain string are equal."""
+
+    SOD = "sod"
+    SIS = "sis"
+    COSOD = "cosod"
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What the task takes and asks for."""
+        return _SPECS[self]
+
+    @classmethod
+    def parse(cls, name: str | Task) -> Task:
+        """The task of that name.
+
+        Raises:
+            SaliencyError: if there is no such task.
+        """
+        try:
+            return cls(name)
+        except ValueError:
+            known = ", ".join(task.value for task in cls)
+            raise SaliencyError(f"unknown task {name!r}: choose one of {known}") from None
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Facts of one task.
+
+    Attributes:
+        title: the field's name of it.
+        tag: the tag of its expressions, `rg` (region) or `ins` (instance).
+        several_images: whether one question is about a group of images.
+        several_expressions: whether an answer may hold more than one expression.
+        question: what the policy is asked.
+    """
+
+    title: str
+    tag: str
+    several_images: bool
+    several_expressions: bool
+    question: str
+
+    def prompt(self, *, reasoning: bool = True) -> str:
+        """The user's text. Without `reasoning` it asks for the answer alone."""
+        return self.question if reasoning else f"{self.question} Answer at once."
+
+
+_SPECS = {
+    Task.SOD: TaskSpec(
+        title="salient object detection",
+        tag="rg",
+        several_images=False,
+        several_expressions=False,
+        question="What stands out in this image?",
+    ),
+    Task.SIS: TaskSpec(
+        title="salient instance segmentation",
+        tag="ins",
+        several_images=False,
+        several_expressions=True,
+        question="Which instances stand out in this image?",
+    ),
+    Task.COSOD: TaskSpec(
+        title="co-salient object detection",
+        tag="rg",
+        several_images=True,
+        several_expressions=False,
+        question="Which salient object do these images share?",
+    ),
+}
