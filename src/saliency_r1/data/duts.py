@@ -1,0 +1,63 @@
+"""DUTS-TR, the standard SOD training set, with the WordNet names of its ImageNet photos.
+
+A row, as read: `Sample(name="n02084071_123", image=…/DUTS-TR-Image/n02084071_123.webp,
+mask=…/DUTS-TR-Mask/n02084071_123.png, synset=Synset("n02084071", "dog", …))`.
+Source: Wang et al., "Learning to Detect Salient Objects with Image-level Supervision" (CVPR 2017).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from saliency_r1.data.samples import Sample, Synset
+from saliency_r1.errors import SaliencyError
+
+VALIDATION_COUNT = 500
+
+
+def load_duts(root: str | Path) -> list[Sample]:
+    """All image and mask pairs of DUTS-TR, sorted by name.
+
+    Args:
+        root: the folder that holds `DUTS-TR/DUTS-TR-Image`, `DUTS-TR/DUTS-TR-Mask` and, for names,
+            `synsets.json`.
+
+    Raises:
+        SaliencyError: if the folders are not there or a photo has no mask.
+    """
+    root = Path(root)
+    images, masks = root / "DUTS-TR" / "DUTS-TR-Image", root / "DUTS-TR" / "DUTS-TR-Mask"
+    if not images.is_dir() or not masks.is_dir():
+        raise SaliencyError(f"{root} is not DUTS: expected the folders {images} and {masks}")
+    synsets = load_synsets(root)
+    mask_of = {path.stem: path for path in masks.iterdir()}
+    samples = []
+    for path in sorted(images.iterdir()):
+        if path.stem not in mask_of:
+            raise SaliencyError(f"{path} has no mask in {masks}")
+        samples.append(Sample(path.stem, path, mask_of[path.stem], synsets.get(path.stem.split("_")[0])))
+    if not samples:
+        raise SaliencyError(f"{images} is empty: expected the photos of DUTS-TR")
+    return samples
+
+
+def load_synsets(root: str | Path) -> dict[str, Synset]:
+    """The synsets of `synsets.json` by their WordNet number; empty if the file is not there."""
+    path = Path(root) / "synsets.json"
+    if not path.is_file():
+        return {}
+    return {
+        number: Synset(number, row["name"], tuple(row["synonyms"]), tuple(row["hypernyms"]))
+        for number, row in json.loads(path.read_text()).items()
+    }
+
+
+def split(samples: Sequence[Sample], validation: int = VALIDATION_COUNT) -> tuple[list[Sample], list[Sample]]:
+    """Training and validation samples: the `validation` names with the smallest SHA-1 are held out."""
+    ranked = sorted(samples, key=lambda sample: hashlib.sha1(sample.name.encode()).hexdigest())
+    held_out = {sample.name for sample in ranked[:validation]}
+    train = [sample for sample in samples if sample.name not in held_out]
+    return train, [sample for sample in samples if sample.name in held_out]

@@ -1,0 +1,216 @@
+"""The nano referring segmenter: an image and an expression in, a mask and its expected quality out.
+
+The backbone reads the image once. For each expression a small transformer reads the 16x16 grid of image tokens
+together with the words, so that a word can pick an object and compare places and sizes over the whole image; a
+depthwise pyramid then brings the choice to stride 4. The layout is ours; the parts are standard: Lite0 features,
+joint self-attention over image and text tokens, a feature pyramid, an IoU head as in SAM.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from saliency_r1.errors import SaliencyError
+from saliency_r1.nano.backbone import MEAN, STD, TAP_CHANNELS, Lite0
+from saliency_r1.nano.words import PAD, WordList
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Sizes of the nano segmenter and its vocabulary.
+
+    Attributes:
+        words: the vocabulary, in the order of the embedding's rows 2, 3, ...
+        image_size: the side of the square that it sees, in pixels; a multiple of 32.
+        width: channels of the image and text tokens.
+        layers: joint transformer layers.
+        heads: attention heads.
+        pyramid: channels of the stride-8 and stride-4 maps.
+        length: the most words of an expression.
+    """
+
+    words: tuple[str, ...]
+    image_size: int = 256
+    width: int = 160
+    layers: int = 3
+    heads: int = 4
+    pyramid: int = 64
+    length: int = 16
+
+    @classmethod
+    def load(cls, folder: Path) -> SegmenterConfig:
+        """Read `config.json` of a saved segmenter."""
+        try:
+            values = json.loads((folder / CONFIG_FILE).read_text())
+            values.pop("model_type", None)
+            return cls(**{**values, "words": tuple(values["words"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise SaliencyError(f"{folder} holds no nano segmenter: {error}") from None
+
+    def to_json(self) -> str:
+        """The text of `config.json`."""
+        return json.dumps({"model_type": "saliency_r1_nano_segmenter", **asdict(self)}, indent=1)
+
+
+class EncodedImage(NamedTuple):
+    """What the segmenter keeps of B images: tokens (B, 256, width) and the stride-8 and stride-4 maps."""
+
+    tokens: Tensor
+    stride8: Tensor
+    stride4: Tensor
+
+    def repeat(self, counts: Tensor) -> EncodedImage:
+        """Each image as often as `counts` (B,) says, side by side."""
+        return EncodedImage(*(part.repeat_interleave(counts, dim=0) for part in self))
+
+
+class SegmenterOutput(NamedTuple):
+    """Logits at stride 4, 8 and 16, each (N, 1, h, w), and the expected IoU's logit (N,)."""
+
+    stride4: Tensor
+    stride8: Tensor
+    stride16: Tensor
+    quality: Tensor
+
+
+class Attention(nn.Module):
+    """Pre-norm transformer layer over a sequence with a padding mask."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=keep[:, None, None, :])
+        x = x + self.out(y.transpose(1, 2).reshape(batch, length, width))
+        return x + self.mlp(self.norm2(x))
+
+
+class Refine(nn.Module):
+    """Depthwise 3x3 and pointwise convolutions with a residual."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = nn.GroupNorm(8, channels)
+        self.pointwise = nn.Sequential(nn.Conv2d(channels, 2 * channels, 1), nn.ReLU(), nn.Conv2d(2 * channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.pointwise(self.norm(self.depthwise(x)))
+
+
+class NanoSegmenterModel(nn.Module):
+    """The network of the nano segmenter.
+
+    `encode` takes pixels (B, 3, S, S), normalised as the backbone wants; `segment` takes N encoded images and
+    N rows of word numbers (N, length).
+    """
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, pyramid = config.width, config.pyramid
+        self.backbone = Lite0()
+        _, c4, c8, c16, c32 = TAP_CHANNELS
+        self.lateral32 = nn.Conv2d(c32, width, 1)
+        self.lateral16 = nn.Conv2d(c16, width, 1)
+        self.lateral8 = nn.Conv2d(c8, pyramid, 1)
+        self.lateral4 = nn.Conv2d(c4, pyramid, 1)
+        grid = config.image_size // 16
+        self.place = nn.Parameter(torch.zeros(1, grid * grid, width))
+        self.words = nn.Embedding(len(config.words) + 2, width, padding_idx=PAD)
+        self.order = nn.Parameter(torch.zeros(1, config.length, width))
+        self.text = Attention(width, config.heads)
+        self.joint = nn.ModuleList(Attention(width, config.heads) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.logit16 = nn.Linear(width, 1)
+        self.quality = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
+        self.down8 = nn.Conv2d(width, pyramid, 1)
+        self.refine8 = nn.Sequential(Refine(pyramid), Refine(pyramid))
+        self.logit8 = nn.Conv2d(pyramid, 1, 1)
+        self.refine4 = nn.Sequential(Refine(pyramid), Refine(pyramid))
+        self.logit4 = nn.Conv2d(pyramid, 1, 1)
+        nn.init.trunc_normal_(self.place, std=0.02)
+        nn.init.trunc_normal_(self.order, std=0.02)
+        nn.init.normal_(self.words.weight, std=0.5)
+
+    def encode(self, pixels: Tensor) -> EncodedImage:
+        """The text-free part: B images, once each."""
+        _, f4, f8, f16, f32 = self.backbone(pixels)
+        top = F.interpolate(self.lateral32(f32), scale_factor=2, mode="bilinear", align_corners=False)
+        tokens = (self.lateral16(f16) + top).flatten(2).transpose(1, 2) + self.place
+        return EncodedImage(tokens, self.lateral8(f8), self.lateral4(f4))
+
+    def segment(self, encoded: EncodedImage, words: Tensor) -> SegmenterOutput:
+        """One mask for each of N pairs of an encoded image and an expression."""
+        count, cells, width = encoded.tokens.shape
+        keep = words != PAD
+        text = self.text(self.words(words) + self.order, keep)
+        x = torch.cat([encoded.tokens, text.to(encoded.tokens.dtype)], dim=1)
+        keep = torch.cat([keep.new_ones(count, cells), keep], dim=1)
+        for layer in self.joint:
+            x = layer(x, keep)
+        tokens = self.norm(x[:, :cells])
+        logit16 = self.logit16(tokens)
+        share = logit16.sigmoid()
+        inside = (tokens * share).sum(1) / (share.sum(1) + 1.0)
+        quality = self.quality(torch.cat([inside, tokens.mean(1)], dim=1).detach())[:, 0]
+        side = int(cells**0.5)
+        grid = tokens.transpose(1, 2).reshape(count, width, side, side)
+        x8 = self.refine8(_double(self.down8(grid)) + encoded.stride8)
+        x4 = self.refine4(_double(x8) + encoded.stride4)
+        return SegmenterOutput(
+            self.logit4(x4),
+            self.logit8(x8),
+            logit16.transpose(1, 2).reshape(count, 1, side, side),
+            quality,
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> NanoSegmenterModel:
+        """Read a saved segmenter (`config.json`, `model.safetensors`), as float32.
+
+        Raises:
+            SaliencyError: if the folder does not hold one.
+        """
+        model = cls(SegmenterConfig.load(folder))
+        try:
+            weights = load_file(folder / WEIGHTS_FILE)
+            model.load_state_dict({name: value.float() for name, value in weights.items()})
+        except (OSError, RuntimeError) as error:
+            raise SaliencyError(f"{folder / WEIGHTS_FILE} does not fit: {str(error).splitlines()[0]}") from None
+        return model
+
+    @property
+    def word_list(self) -> WordList:
+        """The vocabulary as an encoder of texts."""
+        return WordList(self.config.words)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) to the backbone's float (B, 3, H, W) in channels-last memory."""
+    mean = torch.tensor(MEAN, device=pixels.device)
+    std = torch.tensor(STD, device=pixels.device)
+    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -1,0 +1,47 @@
+"""The word list of the nano segmenter: text to word numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+PAD, UNKNOWN = 0, 1
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+def words_of(text: str) -> list[str]:
+    """The lower-case words of a text, without punctuation."""
+    return _WORD.findall(text.lower())
+
+
+class WordList:
+    """A fixed vocabulary of whole words.
+
+    A word that is not in it is tried without its plural ending, then becomes `UNKNOWN`, which the segmenter was
+    trained to read as "some object": whatever is salient, at the place that the other words give.
+
+    Args:
+        words: the vocabulary; its numbers start at 2.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = tuple(dict.fromkeys(words))
+        self._numbers = {word: number for number, word in enumerate(self.words, start=2)}
+
+    def __len__(self) -> int:
+        return len(self.words) + 2
+
+    def number(self, word: str) -> int:
+        """The number of one lower-case word."""
+        for form in (word, word.removesuffix("s"), word.removesuffix("es")):
+            if form in self._numbers:
+                return self._numbers[form]
+        return UNKNOWN
+
+    def encode(self, texts: Sequence[str], length: int) -> list[list[int]]:
+        """Word numbers of each text, cut or padded with `PAD` to `length`; never without any word."""
+        rows = []
+        for text in texts:
+            numbers = [self.number(word) for word in words_of(text)][:length] or [UNKNOWN]
+            rows.append(numbers + [PAD] * (length - len(numbers)))
+        return rows
