@@ -317,7 +317,7 @@ def validate(
             continue
         words = torch.tensor(word_list.encode(sample.expressions, model.config.length), device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-            encoded = model.encode(normalise(torch.from_numpy(sample.image)[None].to(device)))
+            encoded = model.encode(normalise(torch.from_numpy(np.array(sample.image))[None].to(device)))
             logits = model.segment(encoded.repeat(torch.tensor([2], device=device)), words).stride4
         found = F.interpolate(logits.float(), size=masks.shape[-2:], mode="bilinear", align_corners=False).cpu() > 0
         own, other = binary_iou(found, masks), binary_iou(found, masks.flip(0))

@@ -1,0 +1,344 @@
+"""What one picture gives: masks with their expressions, the reasoning, and the files made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from json import dumps
+from math import ceil, erf, isfinite, sqrt
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from saliency_r1.errors import SaliencyError
+from saliency_r1.files import open_atomic, write_bytes_atomic
+from saliency_r1.tasks import Task
+
+# Bright enough to be seen on a dark photo; the dark line around them shows them on a bright one.
+_COLOURS = ((255, 149, 0), (51, 187, 255), (90, 220, 90), (255, 105, 180), (255, 225, 25), (178, 132, 255))
+_TINT = 0.1
+_SURROUNDINGS = 0.42
+_ROWS = 512
+_JPEG_LONGEST = 65_500
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One expression and the mask that the segmenter found for it.
+
+    Attributes:
+        expression: what the policy calls it.
+        mask: probability of each pixel, float32 (H, W) in [0, 1], at the photo's size. To be read only.
+        score: the segmenter's confidence in the mask, in [0, 1].
+
+    Raises:
+        TypeError: if the mask is no float32 array.
+        ValueError: if a shape or a value is out of range.
+    """
+
+    expression: str
+    mask: np.ndarray
+    score: float
+
+    def __post_init__(self) -> None:
+        mask: object = self.mask
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.float32:
+            kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise TypeError(f"mask of {self.expression!r}: found {kind}, expected a float32 array")
+        if mask.ndim != 2 or not mask.size:
+            raise ValueError(f"mask of {self.expression!r}: found shape {mask.shape}, expected (H, W)")
+        low, high = float(mask.min()), float(mask.max())
+        if not (low >= 0 and high <= 1):  # also for NaN
+            raise ValueError(
+                f"mask of {self.expression!r}: found values {low:g} to {high:g}, expected 0 to 1"
+            )
+        object.__setattr__(self, "score", _fraction(self.score, f"score of {self.expression!r}"))
+
+    @property
+    def binary(self) -> np.ndarray:
+        """Bool (H, W): where the probability is at least 0.5."""
+        return self.mask >= 0.5
+
+    @property
+    def area(self) -> int:
+        """Pixels of the binary mask."""
+        return int(np.count_nonzero(self.binary))
+
+    @property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """The binary mask's bounding box (x, y, width, height) in pixels, None if the mask is empty."""
+        binary = self.binary
+        columns, rows = np.flatnonzero(binary.any(axis=0)), np.flatnonzero(binary.any(axis=1))
+        if not columns.size:
+            return None
+        x, y = int(columns[0]), int(rows[0])
+        return x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y
+
+    @property
+    def rle(self) -> dict[str, Any]:
+        """The binary mask as compressed COCO run lengths: {"size": [H, W], "counts": str}."""
+        from pycocotools import mask as coco
+
+        encoded = coco.encode(np.asfortranarray(self.binary, np.uint8))
+        return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+
+
+@dataclass(frozen=True, eq=False)
+class SaliencyResult:
+    """What stands out in one picture, and why.
+
+    Attributes:
+        name: stem of the files that `save` writes, may hold sub-folders (`holiday/dog`).
+        source: the path it was read from, None if it was not read from a file.
+        image: the picture, RGB.
+        task: the task that was asked.
+        text: the policy's response as it came.
+        reasoning: why, read from the text.
+        expressions: what is salient, read from the text.
+        instances: a mask for each; none if nothing is salient.
+        confidence: the policy's confidence in its answer, in [0, 1]; None if it tells none.
+        model: which policy and segmenter.
+        seconds: what it took, by part: `policy`, `segmenter`, `total`.
+
+    Raises:
+        TypeError, ValueError: if a part is of another type, size or range.
+        SaliencyError: if there is no such task.
+    """
+
+    name: str
+    source: str | None
+    image: Image.Image
+    task: Task
+    text: str
+    reasoning: str
+    expressions: tuple[str, ...]
+    instances: tuple[Instance, ...]
+    confidence: float | None
+    model: str
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        image: object = self.image
+        if not isinstance(image, Image.Image):
+            raise TypeError(f"image: found {type(image).__name__}, expected a PIL image")
+        if image.mode != "RGB":
+            raise ValueError(f"image: found mode {image.mode}, expected RGB")
+        object.__setattr__(self, "source", None if self.source is None else str(self.source))
+        object.__setattr__(self, "task", Task.parse(self.task))
+        object.__setattr__(self, "expressions", tuple(self.expressions))
+        object.__setattr__(self, "instances", tuple(self.instances))
+        for instance in self.instances:
+            if instance.mask.shape != (image.height, image.width):
+                height, width = instance.mask.shape
+                raise ValueError(
+                    f"mask of {instance.expression!r}: found {width}x{height} pixels, "
+                    f"expected the image's {image.width}x{image.height}"
+                )
+        if self.confidence is not None:
+            object.__setattr__(self, "confidence", _fraction(self.confidence, "confidence"))
+        object.__setattr__(self, "seconds", {part: float(value) for part, value in self.seconds.items()})
+        for part, duration in self.seconds.items():
+            if not (isfinite(duration) and duration >= 0):
+                raise ValueError(f"seconds of {part}: found {duration}, expected 0 or more")
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Probability that a pixel is salient, float32 (H, W) in [0, 1]: the largest over the instances.
+
+        With one instance it is that instance's own array, to be read only.
+        """
+        if not self.instances:
+            return np.zeros((self.image.height, self.image.width), np.float32)
+        if len(self.instances) == 1:
+            return self.instances[0].mask
+        return np.maximum.reduce([instance.mask for instance in self.instances])
+
+    @property
+    def binary(self) -> np.ndarray:
+        """Bool (H, W): where the probability is at least 0.5."""
+        return self.mask >= 0.5
+
+    def overlay(self) -> Image.Image:
+        """The photo with what is salient in colour, outlined and tinted a little, on dimmed surroundings.
+
+        Each instance has a colour of its own. The outline is a bright line with a dark edge, seen on dark
+        photos and on bright ones.
+
+        Returns:
+            RGB image of the photo's size.
+        """
+        line = max(1.5, max(self.image.size) / 220)
+        margin = ceil(5 * line) + 2  # as far as the blur of the outline reaches
+        outlines = _outline_table(line, 0.5 * line), _outline_table(line, 0.5 * line + max(1.0, 0.5 * line))
+        result = Image.new("RGB", self.image.size)
+        for top, bottom in self._strips():
+            strip = self.image.crop((0, top, self.image.width, bottom))
+            shown = _dimmed(strip)
+            first, last = max(0, top - margin), min(self.image.height, bottom + margin)
+            inner = (0, top - first, self.image.width, bottom - first)
+            masks = [_to_image(instance.mask[first:last]) for instance in self.instances]
+            for mask in masks:
+                shown.paste(strip, mask=mask.crop(inner).point(_KEEP))
+            for index, mask in enumerate(masks):
+                colour = _COLOURS[index % len(_COLOURS)]
+                shown.paste(colour, mask=mask.crop(inner).point(_TINTED))
+                edge = mask.point(_BINARY).filter(ImageFilter.GaussianBlur(line)).crop(inner)
+                shown.paste((16, 16, 16), mask=edge.point(outlines[1]))
+                shown.paste(colour, mask=edge.point(outlines[0]))
+            result.paste(shown, (0, top))
+        return result
+
+    def cutout(self) -> Image.Image:
+        """The photo with the salient probability as alpha; what is fully transparent is black, not the photo.
+
+        Returns:
+            RGBA image of the photo's size.
+        """
+        alpha = _to_image(self.mask)
+        result = Image.new("RGBA", self.image.size)
+        result.paste(self.image, mask=alpha.point(_ANY))
+        result.putalpha(alpha)
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the pixels, ready for JSON: masks as COCO run lengths, boxes as [x, y, width, height]."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "width": self.image.width,
+            "height": self.image.height,
+            "task": self.task.value,
+            "text": self.text,
+            "reasoning": self.reasoning,
+            "expressions": list(self.expressions),
+            "confidence": self.confidence,
+            "instances": [
+                {
+                    "expression": instance.expression,
+                    "score": instance.score,
+                    "box": list(box) if (box := instance.box) else None,
+                    "area": instance.area,
+                    "segmentation": instance.rle,
+                }
+                for instance in self.instances
+            ],
+            "model": self.model,
+            "version": version("saliency-r1"),
+            "seconds": dict(self.seconds),
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as one line, in ASCII, so that any terminal, pipe or file name can take it."""
+        return dumps(self.to_dict(), allow_nan=False)
+
+    def save(
+        self,
+        folder: str | Path,
+        stem: str | None = None,
+        *,
+        mask: bool = True,
+        overlay: bool = True,
+        cutout: bool = True,
+        json: bool = True,
+    ) -> dict[str, Path]:
+        """Write the files of this result, each of them whole or not at all.
+
+        - `<stem>_mask.png`: the probability in 8-bit grey, at the photo's size; 128 and above is salient. If
+          there are several instances also `<stem>_mask_1.png`, … in their order.
+        - `<stem>_overlay.jpg` (`.png` if the photo is too long for JPEG, 65,500 pixels)
+        - `<stem>_cutout.png`: RGBA
+        - `<stem>.json`: `to_json`, one line
+
+        Args:
+            folder: where to; made if need be.
+            stem: name of the files, may hold sub-folders; `name` by default.
+            mask: whether to write the masks.
+            overlay: whether to write the overlay.
+            cutout: whether to write the cut-out.
+            json: whether to write the JSON.
+
+        Returns:
+            The files written, by `mask`, `mask_1`, …, `overlay`, `cutout`, `json`.
+
+        Raises:
+            SaliencyError: if a file cannot be written, or the stem leads out of the folder.
+        """
+        stem = self.name if stem is None else stem
+        inner = PurePosixPath(Path(stem).as_posix())
+        if not inner.name or Path(stem).is_absolute() or ".." in inner.parts:
+            raise SaliencyError(f"stem {stem!r}: expected a relative name, without '..'")
+        base = Path(folder, inner)
+        paths: dict[str, Path] = {}
+
+        def path(kind: str, ending: str) -> Path:
+            paths[kind] = base.with_name(f"{base.name}{ending}")
+            return paths[kind]
+
+        if mask:
+            _save_image(_to_image(self.mask), path("mask", "_mask.png"))
+            if len(self.instances) > 1:
+                for number, instance in enumerate(self.instances, start=1):
+                    _save_image(_to_image(instance.mask), path(f"mask_{number}", f"_mask_{number}.png"))
+        if overlay:
+            ending = ".jpg" if max(self.image.size) <= _JPEG_LONGEST else ".png"
+            _save_image(self.overlay(), path("overlay", f"_overlay{ending}"))
+        if cutout:
+            _save_image(self.cutout(), path("cutout", "_cutout.png"))
+        if json:
+            write_bytes_atomic(path("json", ".json"), f"{self.to_json()}\n".encode())
+        return paths
+
+    def _strips(self) -> Iterator[tuple[int, int]]:
+        """First and last row of each strip. Working by strips bounds the memory of the steps between."""
+        for top in range(0, self.image.height, _ROWS):
+            yield top, min(top + _ROWS, self.image.height)
+
+
+def _fraction(value: float, what: str) -> float:
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"{what}: found {value}, expected 0 to 1")
+    return float(value)
+
+
+def _to_image(mask: np.ndarray) -> Image.Image:
+    """The probabilities in 8-bit grey: 128 and above where they are at least 0.5."""
+    grey = np.empty(mask.shape, np.uint8)
+    for top in range(0, len(mask), _ROWS):
+        np.rint(mask[top : top + _ROWS] * np.float32(255), out=grey[top : top + _ROWS], casting="unsafe")
+    return Image.fromarray(grey)
+
+
+def _dimmed(image: Image.Image) -> Image.Image:
+    """Darker, and most of the colour taken out."""
+    grey = image.convert("L").convert("RGB")
+    return Image.blend(image, grey, 0.7).point([round(_SURROUNDINGS * value) for value in range(256)] * 3)
+
+
+def _save_image(image: Image.Image, path: Path) -> None:
+    with open_atomic(path) as file:
+        if path.suffix == ".jpg":
+            image.save(file, format="JPEG", quality=92)
+        else:
+            image.save(file, format="PNG", compress_level=4)
+
+
+# Tables from a mask's 8-bit probability to an alpha.
+_BINARY = [255 * (value >= 128) for value in range(256)]
+_ANY = [255 * (value > 0) for value in range(256)]
+_KEEP = [round(255 * min(1.0, max(0.0, (value / 255 - 0.2) / 0.6))) for value in range(256)]
+_TINTED = [round(_TINT * value) for value in _KEEP]
+
+
+def _outline_table(sigma: float, reach: float) -> list[int]:
+    """Alpha of a line along the mask's edge, from the binary mask blurred with `sigma`.
+
+    Across a straight edge the blurred mask is the normal distribution function of the distance, which
+    therefore tells how far a pixel is from the edge. The line ends `reach` pixels from the edge, with a soft
+    rim of one pixel.
+    """
+    near, far = (0.5 * (1 + erf(-max(0.0, reach + rim) / sigma / sqrt(2))) for rim in (-0.5, 0.5))
+    depths = (min(value, 255 - value) / 255 for value in range(256))
+    return [round(255 * min(1.0, max(0.0, (depth - far) / (near - far)))) for depth in depths]

@@ -1,0 +1,154 @@
+"""Training of the nano segmenter on drawn photos: it learns, and a broken run ends where an unbroken one does."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from saliency_r1.errors import SaliencyError
+from saliency_r1.nano.segmenter_model import NanoSegmenterModel, SegmenterConfig, normalise
+from saliency_r1.training.segmenter import (
+    SegmenterTraining,
+    binary_iou,
+    checkpoints,
+    rate_factor,
+    segmentation_loss,
+    train_segmenter,
+)
+
+SYNSETS = {
+    "n01": {"name": "dog", "synonyms": ["domestic dog"], "hypernyms": ["canine", "animal", "entity"]},
+    "n02": {"name": "bus", "synonyms": [], "hypernyms": ["vehicle", "artifact", "entity"]},
+}
+
+
+@pytest.fixture(scope="module")
+def drawn_duts(tmp_path_factory):
+    """600 small drawn pairs in DUTS-TR's layout: 500 are held out by the split, 100 remain."""
+    root = tmp_path_factory.mktemp("duts")
+    images, masks = (root / "DUTS-TR" / f"DUTS-TR-{kind}" for kind in ("Image", "Mask"))
+    images.mkdir(parents=True)
+    masks.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(600):
+        synset = "n01" if number % 2 else "n02"
+        image = np.full((40, 48, 3), rng.integers(90, 160), np.uint8)
+        mask = np.zeros((40, 48), np.uint8)
+        y, x = int(rng.integers(2, 20)), int(rng.integers(2, 26))
+        image[y : y + 16, x : x + 18] = (220, 40, 40) if synset == "n01" else (40, 40, 220)
+        mask[y : y + 16, x : x + 18] = 255
+        Image.fromarray(image).save(images / f"{synset}_{number}.png")
+        Image.fromarray(mask).save(masks / f"{synset}_{number}.png")
+    (root / "synsets.json").write_text(json.dumps(SYNSETS))
+    return root
+
+
+@pytest.fixture
+def settings(drawn_duts, tmp_path):
+    return SegmenterTraining(
+        data=str(drawn_duts),
+        out=str(tmp_path / "run"),
+        cache=str(drawn_duts / "cache"),
+        steps=8,
+        batch_size=4,
+        warmup_steps=2,
+        validate_every=8,
+        save_every=4,
+        validation_photos=6,
+        workers=0,
+        device="cpu",
+        bf16=False,
+        width=32,
+        layers=1,
+        pyramid=16,
+        image_size=64,
+    )
+
+
+def test_a_broken_run_goes_on_to_the_weights_of_an_unbroken_one(settings, tmp_path):
+    whole = load_file(train_segmenter(settings) / "model.safetensors")
+    broken = dataclasses.replace(settings, out=str(tmp_path / "broken"))
+    shutil.copytree(settings.out, broken.out)
+    for path in checkpoints(tmp_path / "broken"):
+        shutil.rmtree(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saliency_r1.training.segmenter.validate", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_segmenter(dataclasses.replace(broken, validate_every=6))
+    (tmp_path / "broken" / ".checkpoint-6.1").mkdir()
+    assert [path.name for path in checkpoints(tmp_path / "broken")] == ["checkpoint-4"]
+    resumed = load_file(train_segmenter(broken, resume=True) / "model.safetensors")
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def _killed(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_it_learns(settings):
+    folder = train_segmenter(
+        dataclasses.replace(settings, steps=60, validate_every=60, save_every=60, batch_size=8)
+    )
+    rows = (folder.parent / "train.csv").read_text().splitlines()
+    assert len(rows) == 2
+    validation = (folder.parent / "validation.csv").read_text().splitlines()
+    values = dict(zip(validation[0].split(","), map(float, validation[-1].split(",")), strict=True))
+    assert values["iou"] > 0.4
+    assert 0 <= values["mae"] < 0.3
+    assert list((folder.parent / "tensorboard").iterdir())
+
+
+def test_one_encoding_serves_many_expressions(settings):
+    model = NanoSegmenterModel(SegmenterConfig(("dog", "left"), image_size=64, width=32, layers=1, pyramid=16))
+    model.eval()
+    pixels = normalise(torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8))
+    words = torch.tensor(model.word_list.encode(["dog", "left dog", "zyx"], 16))
+    with torch.no_grad():
+        encoded = model.encode(pixels)
+        together = model.segment(encoded.repeat(torch.tensor([3])), words)
+        for row in range(3):
+            alone = model.segment(encoded, words[row : row + 1])
+            assert torch.allclose(together.stride4[row], alone.stride4[0], atol=1e-4)
+            assert torch.allclose(together.quality[row], alone.quality[0], atol=1e-4)
+
+
+def test_loss_prefers_the_true_mask():
+    from saliency_r1.nano.segmenter_model import SegmenterOutput
+
+    target = torch.zeros(1, 1, 64, 64)
+    target[..., 16:48, 16:48] = 1
+
+    def loss_of(mask):
+        logits = [torch.nn.functional.interpolate(mask, size=(side, side)) * 12 - 6 for side in (16, 8, 4)]
+        return segmentation_loss(SegmenterOutput(*logits, torch.zeros(1)), target)
+
+    right, half, empty = (loss_of(mask) for mask in (target, target * (torch.arange(64) < 32), target * 0))
+    assert right[0] < half[0] < empty[0]
+    assert right[1].item() == 1
+    assert half[1].item() == pytest.approx(0.5)
+
+
+def test_iou_of_two_empty_masks_is_one():
+    empty = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    assert binary_iou(empty, empty).item() == 1
+    assert binary_iou(empty, ~empty).item() == 0
+
+
+def test_rate_warms_up_and_decays_to_zero(settings):
+    config = dataclasses.replace(settings, steps=100, warmup_steps=10)
+    factors = [rate_factor(step, config) for step in range(101)]
+    assert factors[0] == 0.1
+    assert max(factors) == factors[10] == 1.0
+    assert factors[100] == pytest.approx(0)
+
+
+def test_a_folder_that_is_not_duts_is_one_clear_line(settings, tmp_path):
+    with pytest.raises(SaliencyError, match="is not DUTS: expected the folders"):
+        train_segmenter(dataclasses.replace(settings, data=str(tmp_path)))
