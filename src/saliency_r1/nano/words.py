@@ -17,8 +17,8 @@ def words_of(text: str) -> list[str]:
 class WordList:
     """A fixed vocabulary of whole words.
 
-    A word that is not in it is tried without its plural ending, then becomes `UNKNOWN`, which the segmenter was
-    trained to read as "some object": whatever is salient, at the place that the other words give.
+    A word that is not in it is tried without its plural ending, then becomes `UNKNOWN`, which the segmenter
+    was trained to read as "some object": whatever is salient, at the place that the other words give.
 
     Args:
         words: the vocabulary; its numbers start at 2.

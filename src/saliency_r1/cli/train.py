@@ -1,0 +1,43 @@
+"""`saliency-r1 train`: one command a training stage, each driven by a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Train a model by a recipe.")
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The recipe, a YAML file.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that go over the recipe's.")
+]
+
+
+@app.callback()
+def train() -> None:
+    """Train a model by a recipe."""
+
+
+@app.command()
+def sft(config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False) -> None:
+    """Fine-tune the nano policy: it learns to write the reasoning and the expression."""
+    from saliency_r1.training.config import load_recipe
+    from saliency_r1.training.sft import SFTRecipe, train_sft
+
+    folder = train_sft(load_recipe(config, SFTRecipe, overrides or ()), resume=resume)
+    print(f"The policy is in {folder}")
+
+
+@app.command()
+def segmenter(
+    config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False
+) -> None:
+    """Train the nano segmenter: it learns to find what an expression names."""
+    from saliency_r1.training.config import load_recipe
+    from saliency_r1.training.segmenter import SegmenterTraining, train_segmenter
+
+    folder = train_segmenter(load_recipe(config, SegmenterTraining, overrides or ()), resume=resume)
+    print(f"The segmenter is in {folder}")

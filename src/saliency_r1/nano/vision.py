@@ -1,0 +1,116 @@
+"""From pixels to the image tokens of the nano policy.
+
+Each image token stands for a cell of 32x32 pixels. It joins four kinds of evidence: what is there (the 1280
+features that the ImageNet classifier reads), where its parts are (the stride-16 map of the four quarters),
+edges and texture (the stride-8 map, averaged) and colour (CIELAB of 4x4 sub-cells). The joining is ours.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite0
+
+PARTS = (HEAD_CHANNELS, 4 * TAP_CHANNELS[3], TAP_CHANNELS[2])
+COLOURS = 4 * 4 * 3
+FEATURES = sum(PARTS) + COLOURS
+"""Numbers of one cell before the adapter."""
+
+_RGB_TO_XYZ = (  # linear sRGB to XYZ over the D65 white (IEC 61966-2-1)
+    (0.4124564 / 0.95047, 0.3575761 / 0.95047, 0.1804375 / 0.95047),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339 / 1.08883, 0.1191920 / 1.08883, 0.9503041 / 1.08883),
+)
+
+
+def lab(rgb: Tensor) -> Tensor:
+    """CIELAB under D65 of sRGB (B, 3, H, W) in [0, 1], divided by 100: lightness in [0, 1]."""
+    linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    xyz = torch.einsum("ij,bjhw->bihw", torch.tensor(_RGB_TO_XYZ, device=rgb.device), linear)
+    f = torch.where(xyz > 0.008856, xyz.clamp(min=0.008856) ** (1 / 3), xyz * 7.787 + 16 / 116)
+    x, y, z = f.unbind(1)
+    return torch.stack([1.16 * y - 0.16, 5 * (x - y), 2 * (y - z)], dim=1)
+
+
+class VisionTower(nn.Module):
+    """Lite0 and the colours of an image, as one row of numbers for each cell.
+
+    Attributes:
+        features: how many numbers.
+    """
+
+    features = FEATURES
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = Lite0(head=True)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Features of images.
+
+        Args:
+            pixels: float (B, 3, S, S), normalised by the backbone's `MEAN` and `STD`.
+
+        Returns:
+            float (B, (S / 32)^2, `FEATURES`), cells in row order.
+        """
+        maps = self.backbone(pixels.to(self.backbone.stem.weight.dtype))
+        f8, f16, head = maps[2], maps[3], maps[5]
+        with torch.autocast(pixels.device.type, enabled=False):
+            small = F.avg_pool2d(pixels.float(), 8)
+            mean = torch.tensor(MEAN, device=pixels.device)[:, None, None]
+            std = torch.tensor(STD, device=pixels.device)[:, None, None]
+            colours = F.pixel_unshuffle(lab((small * std + mean).clamp(0, 1)), 4)
+        parts = [head, F.pixel_unshuffle(f16, 2), F.avg_pool2d(f8, 4), colours.to(head.dtype)]
+        return torch.cat(parts, dim=1).flatten(2).transpose(1, 2)
+
+
+class AdapterLayer(nn.Module):
+    """Pre-norm transformer layer in which every cell of an image sees every other."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, cells, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(batch, cells, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, cells, width)
+        x = x + self.dropout(self.out(mixed))
+        return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
+
+
+class Adapter(nn.Module):
+    """Features of the vision tower to embeddings of the language model.
+
+    The colours are not normalised: their absolute value is what names a colour.
+    """
+
+    def __init__(self, width: int, cells: int, layers: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in PARTS)
+        self.dropout = nn.Dropout(dropout)
+        self.join = nn.Linear(FEATURES, width)
+        self.project = nn.Linear(width, width)
+        self.place = nn.Embedding(cells, width)
+        self.layers = nn.ModuleList(AdapterLayer(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, cells, `FEATURES`) to (B, cells, width)."""
+        *parts, colours = features.to(self.join.weight.dtype).split((*PARTS, COLOURS), dim=-1)
+        joined = [norm(part) for norm, part in zip(self.norms, parts, strict=True)]
+        x = self.join(self.dropout(torch.cat([*joined, colours], dim=-1)))
+        x = self.project(F.gelu(x)) + self.place.weight
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)

@@ -1,0 +1,61 @@
+"""What a policy is: the multimodal language model that looks at images and writes the response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from saliency_r1.tasks import Task
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """One response and how sure the policy was of it.
+
+    Attributes:
+        text: the response as written, tags included.
+        token_ids: the generated tokens, without the prompt and without padding.
+        token_logprobs: the log-probability of each of them under the policy, or None where it is not known.
+        confidence: in [0, 1], exp of the mean log-probability over the tokens of the expressions;
+            None where the log-probabilities are not known.
+    """
+
+    text: str
+    token_ids: list[int]
+    token_logprobs: list[float] | None = None
+    confidence: float | None = None
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Looks at images and writes a response text; it knows nothing of masks or segmenters."""
+
+    @property
+    def name(self) -> str:
+        """How results call it."""
+        ...
+
+    def respond(
+        self,
+        batch: Sequence[Sequence[Image.Image]],
+        task: Task,
+        *,
+        reasoning: bool = True,
+        max_new_tokens: int | None = None,
+    ) -> list[PolicyOutput]:
+        """Answer one question for each item of the batch.
+
+        Args:
+            batch: the images (mode RGB) of each question: one for SOD and SIS, the whole group for CoSOD.
+            task: what is asked.
+            reasoning: whether to reason first, or to give the answer alone.
+            max_new_tokens: where to stop a response that does not end; None for the policy's own limit.
+
+        Returns:
+            One output for each item, in order.
+        """
+        ...

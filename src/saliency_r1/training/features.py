@@ -1,0 +1,130 @@
+"""Image features of the frozen vision tower, computed once and kept on disk.
+
+With a frozen tower a photo has the same features in every epoch, so that fine-tuning need not read the
+picture again. The file `features.f16` is a plain array of float16, one block a photo; `features.json` says
+which photo each block is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from saliency_r1.errors import SaliencyError
+from saliency_r1.files import write_bytes_atomic
+from saliency_r1.images import load_image
+
+Key = tuple[str, bool]
+"""A photo's path and whether it is mirrored."""
+
+
+def read_photo(key: Key, root: Path) -> Image.Image:
+    """The photo, RGB, mirrored left to right if the key says so; the path is looked up from `root`."""
+    path, mirrored = key
+    image = load_image(root / path)
+    return ImageOps.mirror(image) if mirrored else image
+
+
+class FeatureCache:
+    """Features before the adapter, float16 (cells, features) a photo.
+
+    Args:
+        folder: where the two files lie; made if need be.
+        model: a `NanoForImageTextToText` with a frozen tower.
+        processor: its processor.
+        root: where relative photo paths begin.
+    """
+
+    def __init__(self, folder: str | Path, model: Any, processor: Any, root: str | Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._model, self._processor, self._root = model, processor, Path(root)
+        tower = model.model.vision_tower
+        self._shape = (model.config.image_tokens, tower.features)
+        self._block = 2 * self._shape[0] * self._shape[1]
+        self._tower = _fingerprint(tower, self._shape)
+        self._rows: dict[Key, int] = {}
+        self._read_index()
+        self._array: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, keys: Iterable[Key], batch_size: int = 32) -> int:
+        """Compute what is missing; a run that was killed goes on behind its last batch.
+
+        Returns:
+            How many photos were computed.
+
+        Raises:
+            SaliencyError: if a photo cannot be read.
+        """
+        from rich.progress import track
+
+        missing = sorted(set(keys) - self._rows.keys())
+        if not missing:
+            return 0
+        self._array = None
+        with open(self.folder / "features.f16", "ab") as file:
+            file.truncate(len(self._rows) * self._block)
+            starts = range(0, len(missing), batch_size)
+            for start in track(starts, f"vision features of {len(missing)} photos"):
+                chosen = missing[start : start + batch_size]
+                file.write(self._compute(chosen).tobytes())
+                file.flush()
+                for key in chosen:
+                    self._rows[key] = len(self._rows)
+                if start // batch_size % 16 == 15:
+                    self._write_index()
+        self._write_index()
+        return len(missing)
+
+    def read(self, keys: Sequence[Key]) -> torch.Tensor:
+        """Features of photos that were added, float16 (photos, cells, features)."""
+        if self._array is None:
+            shape = (len(self._rows), *self._shape)
+            self._array = np.memmap(self.folder / "features.f16", np.float16, "r", shape=shape)
+        return torch.from_numpy(self._array[[self._rows[key] for key in keys]])
+
+    @torch.inference_mode()
+    def _compute(self, keys: Sequence[Key]) -> np.ndarray:
+        images = [read_photo(key, self._root) for key in keys]
+        pixels = self._processor.image_processor(images, return_tensors="pt")["pixel_values"]
+        # In float32, as at inference: bfloat16 through 16 blocks changes the features by several percent.
+        features = self._model.model.encode_images(pixels.to(self._model.device))
+        return features.to(torch.float16).cpu().numpy()
+
+    def _read_index(self) -> None:
+        try:
+            index = json.loads((self.folder / "features.json").read_text())
+            file_size = (self.folder / "features.f16").stat().st_size
+        except FileNotFoundError:
+            return
+        except ValueError:
+            raise SaliencyError(f"{self.folder / 'features.json'} is damaged: delete the folder") from None
+        if index.get("tower") != self._tower:
+            raise SaliencyError(
+                f"{self.folder} holds the features of another vision tower: delete the folder"
+            )
+        rows = index["photos"][: file_size // self._block]
+        self._rows = {(path, mirrored): row for row, (path, mirrored) in enumerate(rows)}
+
+    def _write_index(self) -> None:
+        index = {"tower": self._tower, "shape": self._shape, "photos": list(self._rows)}
+        write_bytes_atomic(self.folder / "features.json", json.dumps(index).encode())
+
+
+def _fingerprint(tower: torch.nn.Module, shape: tuple[int, int]) -> str:
+    """A hash of the tower's weights and of what it puts out."""
+    digest = hashlib.sha256(repr(shape).encode())
+    for name, value in sorted(tower.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
