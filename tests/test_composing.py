@@ -25,7 +25,11 @@ def drawn(colour, box):
 
 @pytest.fixture
 def photos():
-    pairs = [drawn(RED, (10, 20, 30, 44)), drawn(BLUE, (34, 8, 60, 30)), drawn((20, 180, 40), (20, 20, 44, 50))]
+    pairs = [
+        drawn(RED, (10, 20, 30, 44)),
+        drawn(BLUE, (34, 8, 60, 30)),
+        drawn((20, 180, 40), (20, 20, 44, 50)),
+    ]
     images, masks = (np.stack(parts) for parts in zip(*pairs, strict=True))
     return PackedPhotos(("a", "b", "c"), images, masks)
 

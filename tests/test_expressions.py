@@ -21,7 +21,9 @@ NOUNS = {synset.name: Nouns.of(synset, BOOK) for synset in (DOG, CAT, BUS)}
 def square(x: float, y: float, side: float, size: int = 64) -> np.ndarray:
     mask = np.zeros((size, size), bool)
     half = side / 2
-    mask[int((y - half) * size) : int((y + half) * size), int((x - half) * size) : int((x + half) * size)] = True
+    mask[int((y - half) * size) : int((y + half) * size), int((x - half) * size) : int((x + half) * size)] = (
+        True
+    )
     return mask
 
 
@@ -40,7 +42,18 @@ def test_expressions_that_tell_objects_apart_hold_for_one_only(seed):
     left = Region(square(0.2, 0.5, 0.15), NOUNS["dog"], "red")
     right = Region(square(0.7, 0.5, 0.5), NOUNS["school bus"], "blue")
     words = set(words_of(apart(left, right, np.random.default_rng(seed))))
-    assert not words & {"right", "large", "larger", "bigger", "largest", "big", "blue", "bus", "school", "vehicle"}
+    assert not words & {
+        "right",
+        "large",
+        "larger",
+        "bigger",
+        "largest",
+        "big",
+        "blue",
+        "bus",
+        "school",
+        "vehicle",
+    }
     words = set(words_of(apart(right, left, np.random.default_rng(seed))))
     assert not words & {"left", "small", "smaller", "smallest", "little", "red", "dog", "animal"}
 
@@ -63,7 +76,11 @@ def test_related_by_a_concrete_hypernym_only():
 
 @pytest.mark.parametrize(
     ("sides", "allowed"),
-    [(["left"], {"left"}), (["left", "top"], {"left", "top", "upper"}), (["centre"], {"centre", "center", "middle"})],
+    [
+        (["left"], {"left"}),
+        (["left", "top"], {"left", "top", "upper"}),
+        (["centre"], {"centre", "center", "middle"}),
+    ],
 )
 def test_place_words(sides, allowed):
     for seed in range(40):
@@ -75,7 +92,9 @@ def test_every_expression_is_in_the_vocabulary_but_for_the_unknown_noun():
     words = WordList(vocabulary(list(NOUNS.values())))
     rng = np.random.default_rng(3)
     for _ in range(300):
-        text = alone(Region(square(rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8), 0.3), NOUNS["dog"], "red"), rng)
+        text = alone(
+            Region(square(rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8), 0.3), NOUNS["dog"], "red"), rng
+        )
         assert all(words.number(word) != UNKNOWN for word in words_of(text) if word != "xxx"), text
 
 

@@ -1,4 +1,4 @@
-"""Training of the nano segmenter on drawn photos: it learns, and a broken run ends where an unbroken one does."""
+"""Training of the nano segmenter on drawn photos: it learns, and a broken run ends as an unbroken one."""
 
 import dataclasses
 import json
@@ -106,7 +106,9 @@ def test_it_learns(settings):
 
 
 def test_one_encoding_serves_many_expressions(settings):
-    model = NanoSegmenterModel(SegmenterConfig(("dog", "left"), image_size=64, width=32, layers=1, pyramid=16))
+    model = NanoSegmenterModel(
+        SegmenterConfig(("dog", "left"), image_size=64, width=32, layers=1, pyramid=16)
+    )
     model.eval()
     pixels = normalise(torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8))
     words = torch.tensor(model.word_list.encode(["dog", "left dog", "zyx"], 16))

@@ -41,9 +41,37 @@ _SIDES = {"left": ("left",), "right": ("right",), "top": ("top", "upper"), "bott
 _CENTRE = ("centre", "center", "middle")
 
 _ABSTRACT = frozenset(
-    "entity|physical entity|abstraction|object|whole|artifact|instrumentality|living thing|organism|matter"
-    "|substance|solid|causal agent|psychological feature|event|act|activity|device|attribute|relation|thing"
-    "|commodity|consumer goods|group|measure|state|unit|part|body".split("|")
+    [
+        "entity",
+        "physical entity",
+        "abstraction",
+        "object",
+        "whole",
+        "artifact",
+        "instrumentality",
+        "living thing",
+        "organism",
+        "matter",
+        "substance",
+        "solid",
+        "causal agent",
+        "psychological feature",
+        "event",
+        "act",
+        "activity",
+        "device",
+        "attribute",
+        "relation",
+        "thing",
+        "commodity",
+        "consumer goods",
+        "group",
+        "measure",
+        "state",
+        "unit",
+        "part",
+        "body",
+    ]
 )
 
 
@@ -71,10 +99,13 @@ class Nouns:
         names = [name] if name != OBJECT else []
         names += [subject_of(name)] if subject_of(name) != name else []
         above = [word for word in synset.hypernyms if word not in _ABSTRACT][:3]
-        kinds = {name, subject_of(name), synset.name, *synset.synonyms, *synset.hypernyms} | {synonym, hypernym}
+        kinds = {name, subject_of(name), synset.name, *synset.synonyms, *synset.hypernyms} | {
+            synonym,
+            hypernym,
+        }
         kinds |= {"person"} if is_person(name) else set()
         return cls(
-            _lowered(names + [synset.name]),
+            _lowered([*names, synset.name]),
             _lowered([synonym, *synset.synonyms]),
             _lowered([hypernym, hypernym, *above]),
             frozenset(_lowered(kinds - _ABSTRACT)),
@@ -135,14 +166,18 @@ class Region:
     def sides(self, margin: float = 0.1) -> list[str]:
         """Of left, right, top, bottom those that hold; `centre` if the object is close to the middle."""
         x, y = (value - 0.5 for value in self.centre)
-        sides = [side for side, far in (("left", -x), ("right", x), ("top", -y), ("bottom", y)) if far > margin]
+        sides = [
+            side for side, far in (("left", -x), ("right", x), ("top", -y), ("bottom", y)) if far > margin
+        ]
         return sides or (["centre"] if max(abs(x), abs(y)) < margin * 0.7 else [])
 
 
 def sides_apart(region: Region, other: Region, margin: float = 0.15) -> list[str]:
     """Of left, right, top, bottom those that tell `region` from `other`."""
     dx, dy = (a - b for a, b in zip(region.centre, other.centre, strict=True))
-    return [side for side, far in (("left", -dx), ("right", dx), ("top", -dy), ("bottom", dy)) if far > margin]
+    return [
+        side for side, far in (("left", -dx), ("right", dx), ("top", -dy), ("bottom", dy)) if far > margin
+    ]
 
 
 def pick_noun(region: Region, rng: np.random.Generator, plain: float) -> str:
@@ -156,7 +191,9 @@ def pick_noun(region: Region, rng: np.random.Generator, plain: float) -> str:
     return str(rng.choice(nouns.hypernyms if draw < 0.4 and nouns.hypernyms else nouns.names))
 
 
-def phrase(noun: str, rng: np.random.Generator, adjectives: Sequence[str] = (), sides: Sequence[str] = ()) -> str:
+def phrase(
+    noun: str, rng: np.random.Generator, adjectives: Sequence[str] = (), sides: Sequence[str] = ()
+) -> str:
     """An English noun phrase, such as "the small dog on the left" or "the left dog"."""
     words = [str(rng.choice(_SIDES.get(side, _CENTRE))) for side in ordered(sides)]
     place = " ".join(words)
@@ -209,7 +246,12 @@ def apart(region: Region, other: Region, rng: np.random.Generator) -> str | None
     if max(region.area, other.area) > 2 * min(region.area, other.area):
         sizes = LARGER + LARGE if region.area > other.area else SMALLER + SMALL
     coloured = bool(region.colour and other.colour and region.colour != other.colour)
-    ways = ["name"] * (6 * named) + ["side"] * (3 * bool(sides)) + ["size"] * (2 * bool(sizes)) + ["colour"] * coloured
+    ways = (
+        ["name"] * (6 * named)
+        + ["side"] * (3 * bool(sides))
+        + ["size"] * (2 * bool(sizes))
+        + ["colour"] * coloured
+    )
     if not ways:
         return None
     way = str(rng.choice(ways))
@@ -226,7 +268,9 @@ def apart(region: Region, other: Region, rng: np.random.Generator) -> str | None
     return phrase(str(rng.choice(own.names)), rng, adjectives, chosen)
 
 
-def absent(present: Sequence[Nouns | None], all_nouns: Sequence[Nouns], rng: np.random.Generator) -> str | None:
+def absent(
+    present: Sequence[Nouns | None], all_nouns: Sequence[Nouns], rng: np.random.Generator
+) -> str | None:
     """An expression for something that is not there; None if no such noun was found."""
     known = [nouns for nouns in present if nouns]
     if len(known) < len(present) or rng.random() < 0.1:

@@ -1,7 +1,7 @@
 """What the nano segmenter is trained on: photos with expressions and the mask of each.
 
-A sample is one photo, plain or composed, with two expressions. In a composed photo they name one object each, so
-that only the text decides which mask is right.
+A sample is one photo, plain or composed, with two expressions. In a composed photo they name one object
+each, so that only the text decides which mask is right.
 """
 
 from __future__ import annotations

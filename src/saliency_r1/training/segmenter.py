@@ -6,6 +6,7 @@ import csv
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from saliency_r1.nano.segmenter_model import (
     SegmenterOutput,
     normalise,
 )
+from saliency_r1.training.alignment import align
 
 
 @dataclass
@@ -45,7 +47,7 @@ class SegmenterTraining:
         batch_size: photos a step; each has two expressions.
         learning_rate: peak, of the pyramid and the heads.
         transformer_rate: peak, of the word embedding and the transformer.
-        backbone_rate: peak, of the backbone's free blocks.
+        backbone_rate: peak, of the backbone's free blocks and of the meanings of words and cells.
         weight_decay: of AdamW.
         warmup_steps: of linear warm-up; cosine decay to zero follows.
         frozen_blocks: backbone blocks without gradient, the stem among them.
@@ -63,22 +65,22 @@ class SegmenterTraining:
     data: str
     out: str
     cache: str = "cache/duts-tr-256"
-    steps: int = 4000
+    steps: int = 2200
     batch_size: int = 12
     learning_rate: float = 2e-3
-    transformer_rate: float = 8e-4
+    transformer_rate: float = 1e-3
     backbone_rate: float = 3e-4
     weight_decay: float = 0.01
     warmup_steps: int = 200
     frozen_blocks: int = 11
     init: str = ""
-    composed: float = 0.35
+    composed: float = 0.5
     negative: float = 0.08
     crop: float = 0.5
     seed: int = 7
-    validate_every: int = 500
-    save_every: int = 250
-    validation_photos: int = 200
+    validate_every: int = 400
+    save_every: int = 200
+    validation_photos: int = 100
     workers: int = 1
     device: str = "auto"
     bf16: bool = True
@@ -88,6 +90,7 @@ class SegmenterTraining:
     image_size: int = 256
 
 
+_TRANSFORMER = ("words", "order", "text", "text_norm", "image_norm", "joint", "film", "norm", "place")
 STATE_FILE = "state.safetensors"
 
 
@@ -156,7 +159,14 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
     Returns:
         The folder with `config.json` and `model.safetensors` (float16).
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from torch.utils.tensorboard import SummaryWriter
 
     from saliency_r1.device import choose_device
@@ -176,11 +186,16 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
     source = ReferringPhotos(photos, nouns[: len(train)], photos.colours(), config.seed, mix)
     composed = ReferringPhotos(checks, nouns[len(train) :], checks.colours(), 0, Mix(composed=1.0))
     model.backbone.freeze(config.frozen_blocks)
-    model = model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
+    if found is None and not config.init:
+        align(model, photos, nouns[: len(train)], Path(config.cache) / "train", config.seed, device)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), weight_decay=config.weight_decay)
     step = restore(found, model, optimizer) if found else 0
-    print(f"training on {device}, {'bfloat16 autocast' if config.bf16 else 'float32'}, from step {step}", flush=True)
-    log = _Log(out, fresh=step == 0)
+    print(
+        f"training on {device}, {'bfloat16 autocast' if config.bf16 else 'float32'}, from step {step}",
+        flush=True,
+    )
+    log = _Log(out, step)
     writer = SummaryWriter(str(out / "tensorboard"))
     loader = DataLoader(
         _Batches(source, model.config),
@@ -190,7 +205,13 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
         prefetch_factor=4 if config.workers else None,
         persistent_workers=config.workers > 0,
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     started, recent = time.perf_counter(), []
     with Progress(*columns) as progress:
         bar = progress.add_task("segmenter", total=config.steps, completed=step)
@@ -200,8 +221,11 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
             step += 1
             progress.update(bar, advance=1, description=f"loss {np.mean([x for x, _ in recent[-50:]]):.3f}")
             if step % 50 == 0:
-                row = {"step": step, "seconds": round(time.perf_counter() - started, 1)}
-                row |= {"loss": float(np.mean([x for x, _ in recent])), "iou": float(np.mean([x for _, x in recent]))}
+                row = {"step": step, "seconds": round(log.seconds + time.perf_counter() - started, 1)}
+                row |= {
+                    "loss": float(np.mean([x for x, _ in recent])),
+                    "iou": float(np.mean([x for _, x in recent])),
+                }
                 recent = []
                 log.add("train.csv", row)
                 _add_scalars(writer, "train", row)
@@ -220,7 +244,7 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
 def build_model(
     config: SegmenterTraining, nouns: list[Nouns], checkpoint: Path | None = None
 ) -> NanoSegmenterModel:
-    """A model of the checkpoint's sizes and words, or of `config.init`'s, or a new one on ImageNet's backbone."""
+    """A model as the checkpoint's, or as `config.init`'s, or a new one on ImageNet's backbone."""
     if checkpoint is not None:
         return NanoSegmenterModel(SegmenterConfig.load(checkpoint))
     if config.init:
@@ -231,6 +255,7 @@ def build_model(
         )
     )
     model.backbone.load_imagenet()
+    model.semantics.load_imagenet()
     return model
 
 
@@ -242,11 +267,15 @@ def parameter_groups(model: NanoSegmenterModel, config: SegmenterTraining) -> li
             continue
         part = name.split(".")[0]
         rate = config.learning_rate
-        if part == "backbone":
+        if part in ("backbone", "match_image", "match_words"):
             rate = config.backbone_rate
-        elif part in ("words", "order", "text", "joint", "norm", "place"):
+        elif part in _TRANSFORMER:
             rate = config.transformer_rate
-        decay = config.weight_decay if parameter.ndim > 1 and part not in ("words", "place", "order") else 0.0
+        decay = (
+            config.weight_decay
+            if parameter.ndim > 1 and part not in ("words", "match_words", "place", "order")
+            else 0.0
+        )
         groups.setdefault((rate, decay), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
@@ -296,14 +325,16 @@ def validate(
     config: SegmenterTraining,
     device: torch.device,
 ) -> dict[str, float]:
-    """MAE and IoU for "the salient object" on plain photos; IoU and the share of right objects on composed ones."""
+    """MAE and IoU for "the salient object" on plain photos; IoU and right objects on composed ones."""
     model.eval()
     word_list = model.word_list
     maes, ious, named, right = [], [], [], []
     for start in range(0, min(config.validation_photos, len(photos)), 20):
         stop = min(start + 20, config.validation_photos, len(photos))
         target = torch.from_numpy(np.array(photos.masks[start:stop])).to(device)[:, None].float() / 255
-        words = torch.tensor(word_list.encode([GENERIC[0]] * (stop - start), model.config.length), device=device)
+        words = torch.tensor(
+            word_list.encode([GENERIC[0]] * (stop - start), model.config.length), device=device
+        )
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             pixels = normalise(torch.from_numpy(np.array(photos.images[start:stop])).to(device))
             logits = model.segment(model.encode(pixels), words).stride4
@@ -319,7 +350,10 @@ def validate(
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             encoded = model.encode(normalise(torch.from_numpy(np.array(sample.image))[None].to(device)))
             logits = model.segment(encoded.repeat(torch.tensor([2], device=device)), words).stride4
-        found = F.interpolate(logits.float(), size=masks.shape[-2:], mode="bilinear", align_corners=False).cpu() > 0
+        found = (
+            F.interpolate(logits.float(), size=masks.shape[-2:], mode="bilinear", align_corners=False).cpu()
+            > 0
+        )
         own, other = binary_iou(found, masks), binary_iou(found, masks.flip(0))
         named += own.tolist()
         right += (own > other).float().tolist()
@@ -331,7 +365,9 @@ def validate(
     }
 
 
-def save_checkpoint(out: Path, model: NanoSegmenterModel, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_checkpoint(
+    out: Path, model: NanoSegmenterModel, optimizer: torch.optim.Optimizer, step: int
+) -> None:
     """Write `checkpoint-<step>` whole or not at all, then remove older ones."""
     state = {
         f"optimizer.{number}.{key}": value
@@ -379,15 +415,21 @@ def export(model: NanoSegmenterModel, folder: Path) -> None:
 
 
 class _Log:
-    """CSV files that grow by a row."""
+    """CSV files that grow by a row; what an earlier process wrote behind step `start` is dropped."""
 
-    def __init__(self, out: Path, fresh: bool) -> None:
+    def __init__(self, out: Path, start: int) -> None:
         self.out = out
-        if fresh:
-            for name in ("train.csv", "validation.csv"):
-                (out / name).unlink(missing_ok=True)
+        self.seconds = 0.0
+        for name in ("train.csv", "validation.csv"):
+            rows = self._read(name)
+            (out / name).unlink(missing_ok=True)
+            for row in rows:
+                if int(row["step"]) <= start:
+                    self.add(name, row)
+                    self.seconds = max(self.seconds, float(row.get("seconds", 0)))
 
-    def add(self, name: str, row: dict[str, float]) -> None:
+    def add(self, name: str, row: Mapping[str, float | str]) -> None:
+        """Append a row, after the heading if it is the first."""
         path = self.out / name
         new = not path.exists()
         with path.open("a", newline="") as file:
@@ -395,6 +437,13 @@ class _Log:
             if new:
                 writer.writeheader()
             writer.writerow(row)
+
+    def _read(self, name: str) -> list[dict[str, str]]:
+        path = self.out / name
+        if not path.is_file():
+            return []
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
 
 
 def _add_scalars(writer: Any, part: str, row: dict[str, float]) -> None:

@@ -1,0 +1,103 @@
+"""The training curves of the nano model, drawn from the logs of its runs.
+
+python benchmarks/curves.py --segmenter runs/segmenter --sft runs/sft --out docs/images
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+from saliency_r1.training.logs import read_metrics
+
+Curve = tuple[list[float], list[float]]
+
+
+def main() -> None:
+    """Draw both pictures."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("--segmenter", type=Path, help="folder with train.csv and validation.csv")
+    arguments.add_argument("--sft", type=Path, help="folder with metrics.csv")
+    arguments.add_argument("--out", type=Path, default=Path("docs/images"))
+    options = arguments.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.segmenter:
+        train = columns(options.segmenter / "train.csv")
+        held_out = columns(options.segmenter / "validation.csv")
+        draw(
+            options.out / "segmenter-curves.png",
+            {
+                "loss, training": {"loss": train["loss"]},
+                "IoU": {
+                    "training, plain and composed": train["iou"],
+                    "held out, the salient object": held_out["iou"],
+                    "held out, composed, the named one": held_out["composed_iou"],
+                },
+                "held out": {
+                    "MAE, the salient object": held_out["mae"],
+                    "wrong object of two": wrong(held_out["composed_right"]),
+                },
+            },
+        )
+    if options.sft:
+        logs: dict[str, Curve] = defaultdict(lambda: ([], []))
+        for step, metric, value in read_metrics(options.sft / "metrics.csv"):
+            logs[metric][0].append(step)
+            logs[metric][1].append(value)
+        draw(
+            options.out / "sft-curves.png",
+            {
+                "loss": {"training": logs["loss"], "held out": logs["eval_loss"]},
+                "token accuracy": {
+                    "training": logs["mean_token_accuracy"],
+                    "held out": logs["eval_mean_token_accuracy"],
+                },
+                "learning rate": {"peak 1e-3, cosine": logs["learning_rate"]},
+            },
+        )
+
+
+def columns(path: Path) -> dict[str, Curve]:
+    """The columns of a CSV file against its `step`."""
+    found: dict[str, Curve] = defaultdict(lambda: ([], []))
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                found[name][0].append(float(row["step"]))
+                found[name][1].append(float(value))
+    return found
+
+
+def wrong(right: Curve) -> Curve:
+    """The complement of a share."""
+    return right[0], [1 - value for value in right[1]]
+
+
+def draw(path: Path, panels: dict[str, dict[str, Curve]]) -> None:
+    """One panel beside the other, a line for each curve."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.2), dpi=110)
+    axis: Any
+    for axis, (title, curves) in zip(axes, panels.items(), strict=True):
+        for label, (steps, values) in curves.items():
+            axis.plot(steps, values, label=label, marker="o" if len(steps) < 12 else None, markersize=3)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("optimiser step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
