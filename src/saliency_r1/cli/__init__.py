@@ -6,6 +6,7 @@ Exit codes: 0 all done, 1 some pictures failed, 2 wrong usage or configuration, 
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -22,6 +23,8 @@ COMMANDS = (
     "demo",
     "data",
     "train",
+    "evaluate",
+    "compare",
 )
 
 
@@ -70,6 +73,10 @@ def saliency_r1(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on `arguments` (default: those of the process) and return its exit code."""
+    if not sys.warnoptions:  # our own warnings in one line each, nobody else's
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module="saliency_r1")
+        warnings.showwarning = _show_warning
     try:
         typer.main.get_command(app).main(args=arguments, prog_name="saliency-r1")
     except SystemExit as leaving:
@@ -82,3 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"saliency-r1: {reason}", file=sys.stderr)
         return 2
     return 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"saliency-r1: warning: {message}", file=sys.stderr)

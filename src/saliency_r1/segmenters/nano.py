@@ -39,7 +39,7 @@ class NanoSegmenter:
     Example:
         >>> segmenter = NanoSegmenter.from_pretrained()  # doctest: +SKIP
         >>> encoded = segmenter.encode(image)  # doctest: +SKIP
-        >>> segmenter.segment(encoded, ["the dog", "the ball on the left"]).probabilities.shape  # doctest: +SKIP
+        >>> segmenter.segment(encoded, ["the dog", "the left ball"]).probabilities.shape  # doctest: +SKIP
         (2, 300, 400)
     """
 
@@ -47,7 +47,8 @@ class NanoSegmenter:
 
     def __init__(self, model: NanoSegmenterModel, device: str = "auto") -> None:
         self.device = choose_device(device)
-        self.model = model.eval().to(self.device, memory_format=torch.channels_last).requires_grad_(False)
+        self.model = model.eval().requires_grad_(False).to(self.device)
+        self.model.to(memory_format=torch.channels_last)
         self._words = model.word_list
 
     @classmethod

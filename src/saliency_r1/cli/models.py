@@ -1,0 +1,39 @@
+"""Loading the models of a command, quietly and offline unless a hub name is given."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saliency_r1.errors import SaliencyError
+
+if TYPE_CHECKING:
+    from saliency_r1.pipeline import SaliencyPipeline
+
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
+
+
+def load_pipeline(policy: str | None, segmenter: str | None, device: str) -> SaliencyPipeline:
+    """The pipeline of those models: a folder, a policy's hub name, or None for the embedded nano model.
+
+    Raises:
+        SaliencyError: if a model is neither there nor may be on the hub, or cannot be loaded.
+    """
+    on_the_hub = policy is not None and not Path(policy).exists()
+    if on_the_hub and not _HUB_NAME.fullmatch(str(policy)):
+        raise SaliencyError(f"{policy}: no such folder, and no hub name (owner/model)")
+    if segmenter is not None and not Path(segmenter).is_dir():
+        raise SaliencyError(f"{segmenter}: no such folder, expected one with a nano segmenter")
+    # transformers and the hub read these once, at import.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_the_hub else "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if on_the_hub else "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+    from saliency_r1.pipeline import SaliencyPipeline
+
+    return SaliencyPipeline.from_pretrained(policy, segmenter, device=device)

@@ -1,0 +1,30 @@
+"""Which device a model runs on."""
+
+from __future__ import annotations
+
+import torch
+
+from saliency_r1.errors import SaliencyError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        SaliencyError: if the name is none of torch's, or the machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SaliencyError(f"unknown device {name!r}: choose auto, cpu, cuda, cuda:0 or mps") from None
+    missing = {
+        "cuda": not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count(),
+        "mps": not torch.backends.mps.is_available(),
+    }
+    if missing.get(device.type, False):
+        raise SaliencyError(f"this machine has no device {name!r}: leave the device on auto, or choose cpu")
+    return device

@@ -1,0 +1,54 @@
+"""What a referring segmenter is: image and expression in, mask out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Encoded: TypeAlias = Any
+"""What a segmenter keeps of an image between `encode` and `segment`; nobody else looks inside."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The masks of N expressions on one image.
+
+    Attributes:
+        probabilities: float32 (N, H, W) in [0, 1], at the image's size.
+        scores: float32 (N,) in [0, 1], how sure the segmenter is of each mask.
+    """
+
+    probabilities: np.ndarray
+    scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check that the two agree."""
+        if self.probabilities.ndim != 3 or self.scores.shape != self.probabilities.shape[:1]:
+            raise ValueError(
+                f"expected probabilities (N, H, W) and scores (N,), got {self.probabilities.shape} "
+                f"and {self.scores.shape}"
+            )
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Finds what an expression names; it knows nothing of policies: the text is the channel."""
+
+    @property
+    def name(self) -> str:
+        """How results call it."""
+        ...
+
+    def encode(self, image: Image.Image) -> Encoded:
+        """Look at an image (mode RGB) once, for any number of expressions."""
+        ...
+
+    def segment(self, encoded: Encoded, expressions: Sequence[str]) -> Segmentation:
+        """The mask of each expression; an expression that names nothing in the image has an empty one."""
+        ...

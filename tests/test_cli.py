@@ -1,0 +1,232 @@
+"""The command line as a user meets it: exit codes, what stands on stdout and stderr, the files."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from saliency_r1.cli import COMMANDS, main
+
+HEAVY = ("torch", "transformers", "numpy", "PIL", "skimage", "scipy")
+
+
+def shell(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "saliency_r1", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=600,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+
+
+def children_cpu_seconds() -> float:
+    """CPU time of the processes that have ended: unlike the clock's, it does not depend on what else runs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two good photos of one name in two folders, and three bad files."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "a").mkdir()
+    (folder / "b").mkdir()
+    Image.fromarray(data.coffee()).resize((300, 200)).save(folder / "a" / "cup.jpg")
+    Image.fromarray(data.chelsea()).resize((300, 200)).save(folder / "b" / "cup.jpg")
+    (folder / "text.jpg").write_text("this is not a picture")
+    (folder / "cut.jpg").write_bytes((folder / "a" / "cup.jpg").read_bytes()[:2000])
+    (folder / "empty.png").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["predict", "--help"], ["demo", "--help"]])
+def test_help_and_version_answer_at_once_without_torch(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from saliency_r1.cli import main
+code = main({arguments!r})
+print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+sys.exit(code)
+"""
+    seconds = []
+    for _ in range(3):
+        start = children_cpu_seconds()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(children_cpu_seconds() - start)
+        assert done.stderr == "[]\n"
+        assert done.stdout
+    assert min(seconds) < 0.5
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    done = shell("--help")
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert f" {command} " in done.stdout
+    assert "130 interrupted" in done.stdout
+
+
+def test_importing_the_command_line_loads_nothing_heavy() -> None:
+    code = f"import sys, saliency_r1.cli; print([n for n in {HEAVY!r} if n in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["predict"], "Missing argument"),
+        (["fly"], "No such command 'fly'"),
+        (["predict", "dog.jpg", "--colour"], "No such option: --colour"),
+        (["predict", "dog.jpg", "--task", "depth"], "depth"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert expected in printed.err
+    assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--device", "abacus"], "unknown device 'abacus'"),
+        (["--policy", "{here}"], "no policy could be loaded from"),
+        (["--policy", "{here}/nowhere"], "nowhere: no such folder, and no hub name"),
+        (["--segmenter", "{here}/nowhere"], "nowhere: no such folder"),
+        (["--out", "{here}/a/cup.jpg"], "cup.jpg: File exists"),
+    ],
+)
+def test_wrong_configuration_is_one_line_and_exit_code_2(
+    photos: Path, tmp_path: Path, options: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [option.replace("{here}", str(photos)) for option in options]
+    arguments = ["predict", str(photos / "a"), "--out", str(tmp_path / "out"), *options]
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert expected in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("saliency-r1: ")
+
+
+def test_nothing_to_read_is_exit_code_1_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "missing.jpg"
+    assert main(["predict", str(missing), str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"saliency-r1: {missing}: ")
+    assert lines[1].startswith(f"saliency-r1: {tmp_path}: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_pictures_cost_a_line_each_and_the_others_are_done(photos: Path, tmp_path: Path) -> None:
+    done = shell("predict", str(photos), str(photos / "gone.jpg"), "--out", "results", cwd=tmp_path)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("saliency-r1: ")]
+    assert len(errors) == 4
+    for name in ("text.jpg", "cut.jpg", "empty.png", "gone.jpg"):
+        assert sum(f"{photos / name}: " in line for line in errors) == 1
+    assert "Traceback" not in done.stderr
+    assert "nano on cpu (float32)" in done.stderr
+    assert "2 photos done, 4 failed" in done.stderr
+    assert done.stdout.count("confidence") == 2
+
+    for stem in ("a/cup", "b/cup"):
+        mask = Image.open(tmp_path / "results" / f"{stem}_mask.png")
+        assert (mask.mode, mask.size) == ("L", (300, 200))
+        assert Image.open(tmp_path / "results" / f"{stem}_overlay.jpg").size == (300, 200)
+        assert Image.open(tmp_path / "results" / f"{stem}_cutout.png").mode == "RGBA"
+        line = (tmp_path / "results" / f"{stem}.json").read_text()
+        assert line.count("\n") == 1
+        described = json.loads(line)
+        assert described["source"] == str(photos / f"{stem}.jpg")
+        assert set(described["seconds"]) == {"policy", "segmenter", "total"}
+        assert all(expression in done.stdout for expression in described["expressions"])
+    written = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
+    assert len(written) == 8
+
+
+def test_two_photos_of_one_name_do_not_overwrite_each_other(photos: Path, tmp_path: Path) -> None:
+    both = [str(photos / folder / "cup.jpg") for folder in ("a", "b")]
+    assert main(["predict", *both, "--fast", "--out", str(tmp_path)]) == 0
+    first, second = sorted(tmp_path.glob("*.json"))
+    assert [json.loads(path.read_text())["source"] for path in (second, first)] == both
+    assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_json_prints_json_lines_and_nothing_else(photos: Path, tmp_path: Path) -> None:
+    arguments = [str(photos / "a"), str(photos / "text.jpg"), str(photos / "b"), "--fast"]
+    done = shell("predict", "--json", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    described = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(each["source"]).parent.name for each in described] == ["a", "b"]
+    assert done.stderr.startswith(f"saliency-r1: {photos / 'text.jpg'}: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+    from pycocotools import mask as coco
+
+    for each in described:
+        assert each["reasoning"] == ""
+        for instance in each["instances"]:
+            decoded = coco.decode(instance["segmentation"])
+            assert decoded.shape == (200, 300)
+            assert decoded.sum() == instance["area"]
+
+
+def test_json_also_writes_if_told_where(photos: Path, tmp_path: Path) -> None:
+    done = shell("predict", "--json", "--fast", str(photos / "a"), "--out", str(tmp_path))
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert (tmp_path / "cup.json").read_text() == done.stdout
+
+
+def test_the_demo_writes_a_contact_sheet(tmp_path: Path) -> None:
+    done = shell("demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"The contact sheet is {Path('out', 'demo.jpg')}"
+    with Image.open(tmp_path / "out" / "demo.jpg") as sheet:
+        assert sheet.width > 1200
+        assert np.asarray(sheet).std() > 20
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        assert (tmp_path / "out" / f"{name}_mask.png").is_file()
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback(photos: Path, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(300):
+        (many / f"{number}.jpg").hardlink_to(photos / "a" / "cup.jpg")
+    with subprocess.Popen(
+        [sys.executable, "-m", "saliency_r1", "predict", "--json", str(many), "--out", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "out").glob(".*"))
+    for path in (tmp_path / "out").glob("*.json"):
+        json.loads(path.read_text())

@@ -1,0 +1,280 @@
+"""The pipeline's own logic, with a rule-based policy and a colour segmenter, then the embedded model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from saliency_r1.errors import ImageError, SaliencyError
+from saliency_r1.images import FoundImage
+from saliency_r1.pipeline import SaliencyPipeline, combine_confidence, distinct_instances
+from saliency_r1.policy.base import PolicyOutput
+from saliency_r1.response import Response
+from saliency_r1.result import Instance
+from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.tasks import Task
+
+COLOURS = {"red": (220, 20, 20), "green": (20, 160, 40), "blue": (30, 40, 220)}
+
+
+def colour_mask(image: Image.Image, colour: str) -> np.ndarray:
+    away = np.asarray(image, np.int32) - np.array(COLOURS[colour])
+    return np.abs(away).sum(axis=2) < 60
+
+
+class ColourPolicy:
+    """Names the colours that all images of a question hold, most pixels first."""
+
+    name = "colours"
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def respond(
+        self,
+        batch: Sequence[Sequence[Image.Image]],
+        task: Task,
+        *,
+        reasoning: bool = True,
+        max_new_tokens: int | None = None,
+    ) -> list[PolicyOutput]:
+        self.batches.append([len(images) for images in batch])
+        time.sleep(0.02)
+        return [self._answer(images, task, reasoning) for images in batch]
+
+    def _answer(self, images: Sequence[Image.Image], task: Task, reasoning: bool) -> PolicyOutput:
+        areas = {colour: min(int(colour_mask(image, colour).sum()) for image in images) for colour in COLOURS}
+        shared = sorted((colour for colour in COLOURS if areas[colour]), key=lambda colour: -areas[colour])
+        if task == Task.SIS:
+            shared += [f"bright {colour}" for colour in shared]  # another name of the same instance
+        else:
+            shared = shared[:1]
+        text = Response("It is bright." if reasoning else "", tuple(shared), task.spec.tag).text
+        return PolicyOutput(text, token_ids=[], confidence=0.8)
+
+
+class ColourSegmenter:
+    """Finds the pixels of the colour that an expression's last word names."""
+
+    name = "threshold"
+
+    def __init__(self) -> None:
+        self.encoded = 0
+
+    def encode(self, image: Image.Image) -> Image.Image:
+        self.encoded += 1
+        return image
+
+    def segment(self, encoded: Image.Image, expressions: Sequence[str]) -> Segmentation:
+        masks = [colour_mask(encoded, expression.split()[-1]) for expression in expressions]
+        scores = [0.5 if " " in expression else 0.9 for expression in expressions]
+        return Segmentation(np.stack(masks).astype(np.float32), np.array(scores, np.float32))
+
+
+@pytest.fixture
+def pipe() -> SaliencyPipeline:
+    return SaliencyPipeline(ColourPolicy(), ColourSegmenter())
+
+
+def drawn(*colours: str, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """A white image with a disc of each colour, each smaller than the one before."""
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    for index, colour in enumerate(colours):
+        radius = 5 - index
+        draw.circle((6 + 12 * index, 10), radius, fill=COLOURS[colour])
+    return image
+
+
+def test_an_image_gives_a_result_and_a_list_gives_a_list(pipe: SaliencyPipeline) -> None:
+    result = pipe(drawn("red"))
+    assert result.expressions == ("red",)
+    assert result.reasoning == "It is bright."
+    assert result.mask.shape == (30, 40)
+    assert np.array_equal(result.binary, colour_mask(drawn("red"), "red"))
+    assert [each.expressions for each in pipe([drawn("red"), drawn("blue")])] == [("red",), ("blue",)]
+    assert pipe([]) == []
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "bytes", "array", "image"])
+def test_the_kinds_of_source(pipe: SaliencyPipeline, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "ball.png"
+    drawn("green").save(path)
+    source = {
+        "path": path,
+        "text": str(path),
+        "bytes": path.read_bytes(),
+        "array": np.asarray(drawn("green")),
+        "image": drawn("green"),
+    }[kind]
+    result = pipe(source)
+    assert result.expressions == ("green",)
+    assert (result.name, result.source) == (
+        ("ball", str(path)) if kind in ("path", "text") else ("image", None)
+    )
+
+
+def test_nothing_salient_is_an_empty_mask(pipe: SaliencyPipeline) -> None:
+    result = pipe(drawn())
+    assert result.expressions == ()
+    assert result.instances == ()
+    assert result.mask.shape == (30, 40)
+    assert not result.mask.any()
+    assert result.confidence == 0.8
+
+
+def test_without_reasoning(pipe: SaliencyPipeline) -> None:
+    result = pipe(drawn("red"), reasoning=False)
+    assert result.reasoning == ""
+    assert result.expressions == ("red",)
+
+
+def test_two_names_of_one_instance_are_one(pipe: SaliencyPipeline) -> None:
+    result = pipe(drawn("red", "blue"), "sis")
+    assert result.expressions == ("red", "blue", "bright red", "bright blue")
+    assert [instance.expression for instance in result.instances] == ["red", "blue"]
+    assert pipe.segmenter.encoded == 1
+
+
+def test_of_two_equal_masks_the_surer_one_stays_in_its_place() -> None:
+    left, right = np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32)
+    left[:, :4] = 1
+    right[:, 4:] = 1
+    instances = [
+        Instance("a", left, 0.2),
+        Instance("b", right, 0.5),
+        Instance("c", left, 0.7),
+        Instance("empty", np.zeros((4, 8), np.float32), 0.9),
+    ]
+    assert [instance.expression for instance in distinct_instances(instances)] == ["b", "c"]
+
+
+def test_masks_that_overlap_less_are_two() -> None:
+    whole, part = np.ones((10, 10), np.float32), np.ones((10, 10), np.float32)
+    part[0] = 0  # IoU 0.9 exactly
+    assert len(distinct_instances([Instance("a", whole, 0.5), Instance("b", part, 0.5)])) == 2
+
+
+def test_a_cosod_group_is_one_question_and_has_one_answer(pipe: SaliencyPipeline) -> None:
+    results = pipe([drawn("red", "blue"), drawn("green", "blue"), drawn("blue")], "cosod")
+    assert pipe.policy.batches == [[3]]
+    assert [result.expressions for result in results] == [("blue",)] * 3
+    assert all(result.binary.any() for result in results)
+
+
+def test_cosod_of_one_image_outside_a_list_is_refused(pipe: SaliencyPipeline) -> None:
+    with pytest.raises(SaliencyError, match="group of images"):
+        pipe(drawn("red"), "cosod")
+
+
+def test_an_unknown_task_is_refused_before_any_image_is_read(pipe: SaliencyPipeline) -> None:
+    with pytest.raises(SaliencyError, match="unknown task 'depth'"):
+        pipe.stream(["no such file"], "depth")
+
+
+def test_images_are_read_in_batches(pipe: SaliencyPipeline) -> None:
+    read = 0
+
+    def images() -> object:
+        nonlocal read
+        for _ in range(5):
+            read += 1
+            yield drawn("red")
+
+    results = pipe.stream(images(), batch_images=2)
+    next(results)
+    assert read == 2
+    assert len(list(results)) == 4
+    assert pipe.policy.batches == [[1, 1], [1, 1], [1]]
+
+
+def test_large_images_close_a_batch(pipe: SaliencyPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saliency_r1.pipeline.BATCH_PIXELS", 2000)
+    pipe([drawn("red")] * 5)  # 1200 pixels each
+    assert pipe.policy.batches == [[1, 1], [1, 1], [1]]
+
+
+def test_an_unreadable_image_is_raised_or_reported(pipe: SaliencyPipeline, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.jpg"
+    with pytest.raises(ImageError, match=r"missing\.jpg"):
+        pipe([drawn("red"), missing])
+    failures: list[object] = []
+    results = pipe.stream(
+        [drawn("red"), missing, drawn("blue")], on_error=lambda source, _: failures.append(source)
+    )
+    assert [result.expressions for result in results] == [("red",), ("blue",)]
+    assert failures == [missing]
+
+
+def test_a_found_image_brings_its_name(pipe: SaliencyPipeline, tmp_path: Path) -> None:
+    drawn("red").save(tmp_path / "ball.png")
+    (result,) = pipe([FoundImage(tmp_path / "ball.png", "games/ball-2")])
+    assert (result.name, result.source) == ("games/ball-2", str(tmp_path / "ball.png"))
+
+
+def test_the_seconds_of_a_batch_are_shared(pipe: SaliencyPipeline) -> None:
+    results = pipe([drawn("red")] * 4)
+    for result in results:
+        assert set(result.seconds) == {"policy", "segmenter", "total"}
+        assert 0.005 <= result.seconds["policy"] < 0.02
+        assert result.seconds["total"] >= result.seconds["policy"] + result.seconds["segmenter"]
+
+
+def test_the_model_is_both_names_or_the_one_they_share(pipe: SaliencyPipeline) -> None:
+    assert pipe(drawn("red")).model == "colours + threshold"
+    pipe.segmenter.name = "colours"
+    assert pipe(drawn("red")).model == "colours"
+
+
+def test_confidence_is_the_policys_times_the_masks(pipe: SaliencyPipeline) -> None:
+    assert pipe(drawn("red")).confidence == pytest.approx(0.8 * 0.9)
+    assert combine_confidence(0.5, [0.2, 0.6]) == pytest.approx(0.2)
+    assert combine_confidence(None, [0.9]) is None
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(SaliencyError, match="unknown device 'abacus'"):
+        SaliencyPipeline.from_pretrained(device="abacus")
+
+
+@pytest.fixture(scope="module")
+def nano() -> SaliencyPipeline:
+    return SaliencyPipeline.from_pretrained(device="cpu")
+
+
+def test_the_embedded_model_finds_the_rocket(nano: SaliencyPipeline) -> None:
+    from skimage import data
+
+    result = nano(data.rocket())
+    height, width = data.rocket().shape[:2]
+    assert result.mask.shape == (height, width)
+    assert result.reasoning
+    assert len(result.expressions) == 1
+    assert result.model == "nano"
+    assert 0 < result.confidence <= 1
+    # The rocket stands in the middle; towers, sky and lamps are around it.
+    assert result.binary[180:390, 314:330].mean() > 0.5
+    assert result.binary[:120].mean() < 0.1
+
+
+def test_the_embedded_model_answers_a_batch_as_it_answers_one(nano: SaliencyPipeline) -> None:
+    from skimage import data
+
+    photos = [data.coffee(), data.chelsea(), data.astronaut()]
+    alone = [nano(photo, reasoning=False) for photo in photos]
+    together = nano(photos, reasoning=False)
+    assert [result.expressions for result in together] == [result.expressions for result in alone]
+    for first, second in zip(alone, together, strict=True):
+        assert np.abs(first.mask - second.mask).max() < 0.01
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (2000, 3)])
+def test_the_embedded_model_takes_any_size(nano: SaliencyPipeline, size: tuple[int, int]) -> None:
+    result = nano(Image.new("RGB", size, "orange"), reasoning=False)
+    assert result.mask.shape == (size[1], size[0])
+    assert np.isfinite(result.mask).all()
