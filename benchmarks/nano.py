@@ -21,15 +21,16 @@ from PIL import Image
 from rich.progress import track
 
 from saliency_r1 import SaliencyPipeline
+from saliency_r1.data.cues import measure
 from saliency_r1.data.duts import load_duts, split
-from saliency_r1.data.expressions import Nouns
+from saliency_r1.data.expressions import GENERIC, Nouns
 from saliency_r1.data.naming import NameBook
 from saliency_r1.data.packed import PackedPhotos
 from saliency_r1.data.referring import ReferringPhotos, compose
 from saliency_r1.data.samples import Sample
 from saliency_r1.errors import ResponseError
 from saliency_r1.evaluation.calibration import calibrate
-from saliency_r1.evaluation.faithfulness import Faithfulness, aggregate, faithfulness
+from saliency_r1.evaluation.faithfulness import Faithfulness, aggregate, check
 from saliency_r1.evaluation.sod import SodMetrics, SodResult
 from saliency_r1.images import load_image
 from saliency_r1.response import parse_lenient, parse_strict
@@ -58,7 +59,7 @@ def main() -> None:
     pipe = SaliencyPipeline.from_pretrained(options.policy, options.segmenter)
     print(f"model {pipe.name}, {len(samples)} held-out photos of DUTS-TR\n")
     sod_row("what the segmenter is given", None)
-    sod_row("the salient object", given(pipe, samples, ["the salient object"] * len(samples)))
+    sod_row("the salient object", given(pipe, samples, [GENERIC[0]] * len(samples)))
     names = [
         f"the {book.name(sample.synset)}" if sample.synset else "the salient object" for sample in samples
     ]
@@ -116,8 +117,9 @@ def end_to_end(pipe: SaliencyPipeline, samples: Sequence[Sample], reasoning: boo
             mask = found.probabilities.max(0) if response.expressions else np.zeros(truth.shape, np.float32)
             score = metrics.update(mask, truth)
             if reasoning:
-                faithful.append(faithfulness(response.reasoning, image, mask >= 0.5))
-                constant.append(faithfulness(CONSTANT_REASONING, image, mask >= 0.5))
+                cues = measure(image, mask >= 0.5)
+                faithful.append(check(response.reasoning, cues))
+                constant.append(check(CONSTANT_REASONING, cues))
             if output.confidence is not None and response.expressions:
                 quality = float(found.scores.mean())
                 row = {"policy": output.confidence, "mask": quality, "product": output.confidence * quality}

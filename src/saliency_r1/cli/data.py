@@ -9,9 +9,7 @@ import typer
 
 from saliency_r1.cli.data_check import check
 
-app = typer.Typer(
-    no_args_is_help=True, help="Make what training reads: the tokenizer and the fine-tuning set."
-)
+app = typer.Typer(no_args_is_help=True, help="Check data sets, and make what training reads of them.")
 
 
 @app.command()

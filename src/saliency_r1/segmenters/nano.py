@@ -48,7 +48,7 @@ class NanoSegmenter:
     def __init__(self, model: NanoSegmenterModel, device: str = "auto") -> None:
         self.device = choose_device(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
-        self.model.to(memory_format=torch.channels_last)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._words = model.word_list
 
     @classmethod

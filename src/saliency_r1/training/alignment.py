@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,8 @@ def align(
     words = model.match_words.weight
     with torch.no_grad():
         words.normal_(std=0.1)[0] = 0
-    optimizer = torch.optim.AdamW([{"params": [weight], "weight_decay": 0.05}, {"params": [words]}], lr=3e-3)
+    groups: list[dict[str, Any]] = [{"params": [weight], "weight_decay": 0.05}, {"params": [words]}]
+    optimizer = torch.optim.AdamW(groups, lr=3e-3)
     rng = np.random.default_rng(seed)
     word_list, length = model.word_list, model.config.length
     right: list[float] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,14 @@ class FeatureCache:
 
     @torch.inference_mode()
     def _compute(self, keys: Sequence[Key]) -> np.ndarray:
-        images = [read_photo(key, self._root) for key in keys]
+        with ThreadPoolExecutor(4) as pool:
+            images = list(pool.map(lambda key: read_photo(key, self._root), keys))
         pixels = self._processor.image_processor(images, return_tensors="pt")["pixel_values"]
         # In float32, as at inference: bfloat16 through 16 blocks changes the features by several percent.
-        features = self._model.model.encode_images(pixels.to(self._model.device))
-        return features.to(torch.float16).cpu().numpy()
+        # A CPU is twice as fast on two photos at a time as on 32: the maps stay in its cache.
+        step = 2 if self._model.device.type == "cpu" else len(keys)
+        parts = [self._model.model.encode_images(part.to(self._model.device)) for part in pixels.split(step)]
+        return torch.cat(parts).to(torch.float16).cpu().numpy()
 
     def _read_index(self) -> None:
         try:

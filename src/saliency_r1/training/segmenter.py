@@ -186,7 +186,7 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
     source = ReferringPhotos(photos, nouns[: len(train)], photos.colours(), config.seed, mix)
     composed = ReferringPhotos(checks, nouns[len(train) :], checks.colours(), 0, Mix(composed=1.0))
     model.backbone.freeze(config.frozen_blocks)
-    model.to(device).to(memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if found is None and not config.init:
         align(model, photos, nouns[: len(train)], Path(config.cache) / "train", config.seed, device)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), weight_decay=config.weight_decay)

@@ -1,0 +1,207 @@
+"""`saliency-r1 evaluate`: the field's metrics of a model, or of given predictions, on a data set."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from saliency_r1.evaluation.runner import Progress, Request
+    from saliency_r1.pipeline import SaliencyPipeline
+
+app = typer.Typer(no_args_is_help=True, help="Score a model or given predictions on a data set.")
+
+NANO = "nano"
+
+
+class Missing(StrEnum):
+    """What to do where a prediction cannot be scored."""
+
+    ERROR = "error"
+    EMPTY = "empty"
+
+
+DataOption = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="The data set, in any of its usual layouts.")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(metavar="nano|FOLDER|HUB", help="The policy to evaluate; nano is the embedded one."),
+]
+PredictionsOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Maps to score, named like the photos.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="The run's folder; default runs/<data>-<method>.")
+]
+MissingOption = Annotated[
+    Missing, typer.Option(help="A prediction that is missing, unreadable or of a wrong size.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=0, help="Processes that score; default one a core, 8 at most.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")]
+FastOption = Annotated[bool, typer.Option("--fast", help="The model answers at once, without reasoning.")]
+SegmenterOption = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="The model's segmenter; default the embedded one.")
+]
+DeviceOption = Annotated[str, typer.Option(help="The model's: auto, cpu, cuda, cuda:1 or mps.")]
+
+
+class Split(StrEnum):
+    """Parts of DUTS-TR."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+
+
+@app.command()
+def sod(
+    data: DataOption,
+    model: ModelOption = None,
+    predictions: PredictionsOption = None,
+    out: OutOption = None,
+    split: Annotated[
+        Split | None,
+        typer.Option(help="Of DUTS-TR, where --data is the DUTS folder: 500 photos are held out."),
+    ] = None,
+    missing: MissingOption = Missing.ERROR,
+    workers: WorkersOption = None,
+    overwrite: OverwriteOption = False,
+    fast: FastOption = False,
+    segmenter: SegmenterOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Salient object detection: a mask for each photo."""
+    _run(Task.SOD, data, model, predictions, out, split, missing, workers, overwrite, fast, segmenter, device)
+
+
+@app.command()
+def cosod(
+    data: DataOption,
+    model: ModelOption = None,
+    predictions: PredictionsOption = None,
+    out: OutOption = None,
+    missing: MissingOption = Missing.ERROR,
+    workers: WorkersOption = None,
+    overwrite: OverwriteOption = False,
+    fast: FastOption = False,
+    segmenter: SegmenterOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Co-salient object detection: in each photo of a group the mask of what the group shares."""
+    _run(
+        Task.COSOD, data, model, predictions, out, None, missing, workers, overwrite, fast, segmenter, device
+    )
+
+
+@app.command()
+def sis(
+    data: DataOption,
+    model: ModelOption = None,
+    predictions: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="A COCO result file: image_id, segmentation, score.")
+    ] = None,
+    out: OutOption = None,
+    overwrite: OverwriteOption = False,
+    fast: FastOption = False,
+    segmenter: SegmenterOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Salient instance segmentation: a mask and a score for each salient instance."""
+    _run(Task.SIS, data, model, predictions, out, None, Missing.ERROR, 0, overwrite, fast, segmenter, device)
+
+
+def _run(
+    task: Task,
+    data: Path,
+    model: str | None,
+    predictions: Path | None,
+    out: Path | None,
+    split: Split | None,
+    missing: Missing,
+    workers: int | None,
+    overwrite: bool,
+    fast: bool,
+    segmenter: str | None,
+    device: str,
+) -> None:
+    import shlex
+    import sys
+
+    from saliency_r1.errors import SaliencyError
+    from saliency_r1.evaluation.runner import Request
+    from saliency_r1.workers import default_workers
+
+    if (model is None) == (predictions is None):
+        raise SaliencyError("give either --model or --predictions")
+    name = None
+    if model is not None:
+        name = model if segmenter is None else f"{model} + {segmenter}"
+    request = Request(
+        task=task,
+        data=data,
+        out=out or Path("runs"),
+        predictions=predictions,
+        model=name,
+        reasoning=not fast,
+        split=split,
+        missing=missing,
+        workers=default_workers() if workers is None else workers,
+        overwrite=overwrite,
+        command=shlex.join(["saliency-r1", *sys.argv[1:]]),
+    )
+    if out is None:
+        request = request.with_default_out()
+    _evaluate(request, None if model == NANO else model, segmenter, device)
+
+
+def _evaluate(request: Request, policy: str | None, segmenter: str | None, device: str) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from saliency_r1.errors import ImageError, SaliencyError
+    from saliency_r1.evaluation.outputs import TITLES, shown, warnings
+    from saliency_r1.evaluation.runner import evaluate
+
+    remarks = Console(stderr=True, highlight=False, markup=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=remarks, transient=True, disable=not remarks.is_terminal) as bar:
+
+        def load_model() -> SaliencyPipeline:
+            from saliency_r1.cli.models import load_pipeline
+
+            pipe = load_pipeline(policy, segmenter, device)
+            remarks.print(f"{pipe.name} on {pipe.device}", style="dim")
+            return pipe
+
+        try:
+            evaluation, facts = evaluate(request, load_model, _told_by(bar))
+        except ImageError as error:  # one picture that cannot be read stops it all, so the exit code is 2
+            raise SaliencyError(str(error)) from error
+    for note in warnings(evaluation, facts):
+        remarks.print(f"{note}.", style="yellow")
+    print(f"{facts.method} on {facts.data_name}, {len(evaluation.rows)} photos, {facts.seconds:.1f} s")
+    for metric, value in evaluation.metrics.items():
+        print(f"  {TITLES[metric]:<16}{shown(value)}")
+    print(f"{request.out}/report.html, summary.json, per_image.csv, row.md, row.tex")
+
+
+def _told_by(bar: Bar) -> Progress:
+    """Show each stage as a line of the bar."""
+    stages: dict[str, TaskID] = {}
+
+    def told(stage: str, done: int, total: int) -> None:
+        if stage not in stages:
+            stages[stage] = bar.add_task(stage, total=total)
+        bar.update(stages[stage], completed=done)
+
+    return told

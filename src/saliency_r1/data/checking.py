@@ -1,0 +1,277 @@
+"""Looking a data set over: what is there, what is expected, what is wrong with it, and a fix for each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from saliency_r1.data.benchmarks import Benchmark, find_benchmark
+from saliency_r1.data.duplicates import Fingerprint, duplicates, fingerprint
+from saliency_r1.data.groups import group_of
+from saliency_r1.data.instances import InstanceImage
+from saliency_r1.data.loading import load_instances, load_maps, task_of
+from saliency_r1.data.masks import THRESHOLD, load_grey
+from saliency_r1.data.samples import Sample
+from saliency_r1.errors import SaliencyError
+from saliency_r1.images import FoundImage, find_images, load_image
+from saliency_r1.tasks import Task
+from saliency_r1.workers import map_unordered
+
+CHUNK = 20
+
+SOFT = (8, 247)
+"""Grey values between these are neither black nor white; a little off is JPEG or rounding."""
+
+
+class Fault(StrEnum):
+    """What can be wrong with a photo or its mask."""
+
+    UNREADABLE_PHOTO = "unreadable photo"
+    UNREADABLE_MASK = "unreadable mask"
+    SIZE = "photo and mask of different sizes"
+    EMPTY = "empty mask"
+    NOTHING = "photo without an instance"
+    FULL = "mask that covers the whole photo"
+    NON_BINARY = "non-binary mask"
+    DUPLICATE = "exact duplicate"
+    NEAR_DUPLICATE = "near duplicate"
+    AGAINST = "exact duplicate in the other set"
+    NEAR_AGAINST = "near duplicate in the other set"
+
+    @property
+    def fix(self) -> str:
+        """What to do, in a line."""
+        return _FIXES[self]
+
+    @property
+    def fatal(self) -> bool:
+        """Whether an evaluation stops at it or its numbers are wrong."""
+        return self in (Fault.UNREADABLE_PHOTO, Fault.UNREADABLE_MASK, Fault.SIZE)
+
+
+_BROKEN = "download it again; if it is broken at its source, move photo and mask away and say so"
+_FIXES = {
+    Fault.UNREADABLE_PHOTO: _BROKEN,
+    Fault.UNREADABLE_MASK: _BROKEN,
+    Fault.SIZE: "resize the mask to the photo by nearest neighbour; if EXIF turns the photo, save it upright",
+    Fault.EMPTY: "F is 0 there whatever is predicted; keep it if nothing is salient; of 0 and 1: times 255",
+    Fault.NOTHING: "keep it if nothing is salient: whatever is predicted there is a false positive",
+    Fault.FULL: "check that the mask is not inverted",
+    Fault.NON_BINARY: "nothing, if a cut above 127 is right; else cut it at the threshold you report",
+    Fault.DUPLICATE: "keep one of them, or say how many there are",
+    Fault.NEAR_DUPLICATE: "look at them; keep one, or say how many there are",
+    Fault.AGAINST: "leave these photos out of training, or the test is on what was learnt",
+    Fault.NEAR_AGAINST: "look at them; leave them out of training, or the test is on what was learnt",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault.
+
+    Attributes:
+        fault: what is wrong.
+        name: of the photo.
+        detail: what was seen.
+    """
+
+    fault: Fault
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was seen of one photo.
+
+    Attributes:
+        name: of the sample.
+        findings: its faults.
+        fingerprint: of the photo, for duplicates; None if it cannot be read.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    fingerprint: Fingerprint | None
+
+
+def look(samples: Sequence[Sample]) -> list[Looked]:
+    """Read photos and, of those that have one, masks; runs in a worker."""
+    return [_look(sample) for sample in samples]
+
+
+def _look(sample: Sample) -> Looked:
+    found: list[Finding] = []
+    seen, size = None, None
+    try:
+        content = sample.image.read_bytes()
+        photo = load_image(content)
+        size = photo.size
+        seen = fingerprint(sample.name, hashlib.sha256(content).hexdigest(), photo)
+    except (SaliencyError, OSError) as error:
+        found.append(Finding(Fault.UNREADABLE_PHOTO, sample.name, f"{sample.image}: {error}"))
+    if sample.mask is not None:
+        found += _look_at_mask(sample.name, sample.mask, size)
+    return Looked(sample.name, tuple(found), seen)
+
+
+def _look_at_mask(name: str, path: Path, size: tuple[int, int] | None) -> Iterator[Finding]:
+    try:
+        values = load_grey(path)
+    except SaliencyError as error:
+        yield Finding(Fault.UNREADABLE_MASK, name, str(error))
+        return
+    if size is not None and values.shape[::-1] != size:
+        yield Finding(
+            Fault.SIZE, name, f"photo {size[0]}x{size[1]}, mask {values.shape[1]}x{values.shape[0]}"
+        )
+    yield from mask_findings(name, values)
+
+
+def mask_findings(name: str, values: np.ndarray) -> Iterator[Finding]:
+    """What is odd about a mask, uint8 (H, W)."""
+    high = int(values.max(initial=0))
+    if high <= THRESHOLD:
+        yield Finding(Fault.EMPTY, name, f"largest value {high}" if high else "")
+    elif int(values.min()) > THRESHOLD:
+        yield Finding(Fault.FULL, name)
+    soft = np.count_nonzero((values > SOFT[0]) & (values < SOFT[1])) / max(values.size, 1)
+    if soft:
+        yield Finding(Fault.NON_BINARY, name, f"{soft:.1%} of its pixels are grey")
+
+
+def look_at_instances(images: Sequence[InstanceImage]) -> Iterator[Looked]:
+    """The same for SIS: photos against the size of their instances; masks are checked as they are read."""
+    for image in images:
+        looked = _look(Sample(image.name, image.image))
+        found = list(looked.findings)
+        if looked.fingerprint is not None:
+            with Image.open(image.image) as photo:
+                size = photo.size
+            if size != (image.width, image.height):
+                found.append(
+                    Finding(
+                        Fault.SIZE,
+                        image.name,
+                        f"photo {size[0]}x{size[1]}, truth {image.width}x{image.height}",
+                    )
+                )
+        if not image.instances:
+            found.append(Finding(Fault.NOTHING, image.name))
+        yield Looked(image.name, tuple(found), looked.fingerprint)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A data set that was looked over.
+
+    Attributes:
+        task: of its layout.
+        benchmark: what it is, if its folder is named like one.
+        photos: how many.
+        groups: how many, for CoSOD.
+        findings: everything that is wrong, by photo.
+    """
+
+    task: Task
+    benchmark: Benchmark | None
+    photos: int
+    groups: int | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the counts are those of the benchmark; True if it is none."""
+        known = self.benchmark
+        if known is None or known.task is not self.task:
+            return True
+        return known.part_of(self.photos) is not None and known.groups in (None, self.groups)
+
+    @property
+    def good(self) -> bool:
+        """Whether an evaluation can run and its numbers are of the whole benchmark."""
+        return self.as_expected and not any(finding.fault.fatal for finding in self.findings)
+
+
+def check_data(
+    root: str | Path,
+    task: Task | None = None,
+    against: str | Path | None = None,
+    *,
+    workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Checked:
+    """Look a data set over.
+
+    Args:
+        root: as of `saliency_r1.data.loading`.
+        task: what it is for; by default told from the benchmark's name, else from its layout.
+        against: a second set, or any folder of photos, to find duplicates in.
+        workers: processes; 0 for none but this.
+        progress: told how many of how many photos are done.
+
+    Raises:
+        SaliencyError: if the layout is none that is known, or photos and masks do not pair.
+    """
+    root = Path(root)
+    benchmark = find_benchmark(root.parent.name if root.suffix == ".json" else root.name)
+    task = task or (benchmark.task if benchmark else task_of(root))
+    second = photos_of(against) if against is not None else []
+    if task is Task.SIS:
+        images = list(load_instances(root))
+        samples = [Sample(image.name, image.image) for image in images]
+        looked = list(_report(look_at_instances(images), len(images) + len(second), progress))
+    else:
+        samples = load_maps(root, task)
+        looked = _look_at_all(samples, workers, lambda done: progress(done, len(samples) + len(second)))
+    first = len(samples)
+    others = _look_at_all(second, workers, lambda done: progress(first + done, first + len(second)))
+    findings = [finding for one in looked for finding in one.findings]
+    seen = [one.fingerprint for one in looked if one.fingerprint is not None]
+    for name, other, exact in duplicates(seen):
+        findings.append(Finding(Fault.DUPLICATE if exact else Fault.NEAR_DUPLICATE, name, f"= {other}"))
+    for name, other, exact in duplicates(
+        seen, [one.fingerprint for one in others if one.fingerprint is not None]
+    ):
+        findings.append(Finding(Fault.AGAINST if exact else Fault.NEAR_AGAINST, name, f"= {other}"))
+    groups = len({group_of(sample.name) for sample in samples}) if task is Task.COSOD else None
+    return Checked(task, benchmark, len(samples), groups, tuple(findings))
+
+
+def photos_of(root: str | Path) -> list[Sample]:
+    """The photos of a data set, or of any folder, without masks.
+
+    Raises:
+        SaliencyError: if there are none.
+    """
+    try:
+        task = task_of(root)
+        if task is Task.SIS:
+            return [Sample(image.name, image.image) for image in load_instances(root)]
+        return [Sample(sample.name, sample.image) for sample in load_maps(root, task)]
+    except SaliencyError:
+        found = [item for item in find_images([root]) if isinstance(item, FoundImage)]
+    if not found:
+        raise SaliencyError(f"{root}: no photos to compare with")
+    return [Sample(item.stem, item.path) for item in found]
+
+
+def _look_at_all(samples: Sequence[Sample], workers: int, progress: Callable[[int], None]) -> list[Looked]:
+    chunks = (tuple(samples[start : start + CHUNK]) for start in range(0, len(samples), CHUNK))
+    looked: list[Looked] = []
+    for _, found in map_unordered(look, chunks, workers, preload=(__name__,)):
+        looked += found
+        progress(len(looked))
+    return sorted(looked, key=lambda one: one.name)
+
+
+def _report(looked: Iterator[Looked], total: int, progress: Callable[[int, int], None]) -> Iterator[Looked]:
+    for done, one in enumerate(looked, 1):
+        progress(done, total)
+        yield one

@@ -1,0 +1,134 @@
+"""SIS data as COCO json: one file of images and annotations, any categories, polygons or run lengths.
+
+Categories are ignored: salient instances have none. A row, as read: `InstanceImage(key=9,
+name="000000000009", image=…/images/000000000009.jpg, height=360, width=480, instances=(…))`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from saliency_r1.data.folders import IMAGE_FOLDERS, listed, subfolders
+from saliency_r1.data.instances import InstanceImage, TrueInstance, run_lengths_of
+from saliency_r1.errors import SaliencyError
+
+
+def find_json(root: str | Path) -> Path | None:
+    """The json file of a data set: `root` itself, or the only one in it or in its `annotations` folder.
+
+    Raises:
+        SaliencyError: if there are several.
+    """
+    root = Path(root)
+    if root.suffix.lower() == ".json":
+        return root
+    for folder in (root, root / "annotations", root / "Annotations"):
+        found = sorted(folder.glob("*.json"))
+        if len(found) > 1:
+            raise SaliencyError(
+                f"{folder}: several json files, give one of them as the data: "
+                + listed(path.name for path in found)
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def read_coco(path: str | Path) -> Iterator[InstanceImage]:
+    """The images with their instances, sorted by name, decoded when their turn comes.
+
+    Args:
+        path: a COCO instance json. Photos are sought in a folder `images` (or another usual name) beside it
+            or one above, else beside it.
+
+    Raises:
+        SaliencyError: before the first image, if the file is no COCO json, ids are used twice or unknown; at
+            an image, if a mask is broken or of another size.
+    """
+    path = Path(path)
+    content = load_json(path)
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), list) for key in ("images", "annotations")
+    ):
+        raise SaliencyError(f"{path}: not COCO, expected an object with the lists `images` and `annotations`")
+    images, annotations = content["images"], content["annotations"]
+    if not images:
+        raise SaliencyError(f"{path}: its list `images` is empty")
+    _check_fields(path, images, annotations)
+    of_image: dict[Any, list[dict]] = {image["id"]: [] for image in images}
+    for annotation in annotations:
+        of_image[annotation["image_id"]].append(annotation)
+    names = _names(images)
+    folder = _image_folder(path)
+    order = sorted(range(len(images)), key=names.__getitem__)
+    return (
+        _image(path, images[index], names[index], folder, of_image[images[index]["id"]]) for index in order
+    )
+
+
+def load_json(path: Path) -> Any:
+    """The content of a json file.
+
+    Raises:
+        SaliencyError: if it cannot be read, or is no json.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise SaliencyError(f"{path}: no such file") from None
+    except OSError as error:
+        raise SaliencyError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise SaliencyError(f"{path}: not json ({str(error).splitlines()[0]})") from None
+
+
+def _check_fields(path: Path, images: list[Any], annotations: list[Any]) -> None:
+    for image in images:
+        if not isinstance(image, dict) or not {"id", "file_name", "height", "width"} <= image.keys():
+            raise SaliencyError(
+                f"{path}: an image without id, file_name, height and width: {str(image)[:80]}"
+            )
+    twice = [str(key) for key, count in Counter(image["id"] for image in images).items() if count > 1]
+    if twice:
+        raise SaliencyError(f"{path}: image ids used twice: {listed(twice)}")
+    known = {image["id"] for image in images}
+    for annotation in annotations:
+        if not isinstance(annotation, dict) or "image_id" not in annotation:
+            raise SaliencyError(f"{path}: an annotation without image_id: {str(annotation)[:80]}")
+    unknown = {
+        str(annotation["image_id"]) for annotation in annotations if annotation["image_id"] not in known
+    }
+    if unknown:
+        raise SaliencyError(f"{path}: annotations of {len(unknown)} unknown image ids: {listed(unknown)}")
+
+
+def _names(images: list[dict]) -> list[str]:
+    """Stems, or paths without suffix where stems recur."""
+    stems = [Path(image["file_name"]).stem for image in images]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [Path(image["file_name"]).with_suffix("").as_posix() for image in images]
+
+
+def _image_folder(path: Path) -> Path:
+    for root in (path.parent, path.parent.parent):
+        for child in subfolders(root):
+            if child.name.lower() in IMAGE_FOLDERS:
+                return child
+    return path.parent
+
+
+def _image(path: Path, image: dict, name: str, folder: Path, annotations: list[dict]) -> InstanceImage:
+    height, width = int(image["height"]), int(image["width"])
+    instances = []
+    for annotation in annotations:
+        where = (
+            f"{path}: annotation {annotation.get('id', '?')} of image {image['id']} ({image['file_name']})"
+        )
+        mask = run_lengths_of(annotation.get("segmentation"), height, width, where)
+        instances.append(TrueInstance(mask, bool(annotation.get("iscrowd", 0))))
+    return InstanceImage(image["id"], name, folder / image["file_name"], height, width, tuple(instances))

@@ -1,0 +1,351 @@
+"""Runs side by side, paired by photo: differences, bootstrap intervals, wins and losses, cases."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saliency_r1.data.folders import listed
+from saliency_r1.errors import SaliencyError
+from saliency_r1.evaluation.charts import line_chart
+from saliency_r1.evaluation.evaluation import Row, Words
+from saliency_r1.evaluation.outputs import TITLES, shown
+from saliency_r1.evaluation.pictures import Captioned, figure, map_pictures
+from saliency_r1.evaluation.report import page, table
+from saliency_r1.evaluation.sod_scores import LOWER_IS_BETTER, THRESHOLDS
+from saliency_r1.evaluation.workspace import SUMMARY
+from saliency_r1.tasks import Task
+
+RESAMPLES = 2000
+CASES = 12
+SAME = 1e-9
+"""Values closer than this are a tie."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: of the run.
+        summary: its summary.json.
+        rows: its photos by name.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    rows: dict[str, Row]
+
+    @property
+    def method(self) -> str:
+        """What tables call it."""
+        return str(self.summary["method"]["name"])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of two runs, over the photos where both have it.
+
+    Attributes:
+        metric: its name.
+        first, second: its mean over the photos in each run.
+        low, high: 95 % interval of second minus first.
+        wins, losses, ties: photos where the second is better, worse, equal.
+    """
+
+    metric: str
+    first: float
+    second: float
+    low: float
+    high: float
+    wins: int
+    losses: int
+    ties: int
+
+    @property
+    def difference(self) -> float:
+        """Second minus first."""
+        return self.second - self.first
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        SaliencyError: if there is none, or its files are not those of a run.
+    """
+    folder = Path(folder)
+    if not (folder / SUMMARY).is_file():
+        unfinished = (
+            " (it is unfinished: the same evaluate command goes on)"
+            if (folder / ".unfinished").exists()
+            else ""
+        )
+        raise SaliencyError(
+            f"{folder}: no finished run, expected {SUMMARY} of `saliency-r1 evaluate`{unfinished}"
+        )
+    try:
+        summary = json.loads((folder / SUMMARY).read_bytes())
+        metrics = list(summary["definitions"])
+        str(summary["method"]["name"]), str(summary["data"]["fingerprint"]), Task(summary["task"])
+        with (folder / "per_image.csv").open(newline="") as file:
+            rows = {line["name"]: _row(line, metrics) for line in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SaliencyError(f"{folder}: not a run of `saliency-r1 evaluate` ({error!r})") from error
+    return Run(folder, summary, rows)
+
+
+def _row(line: dict[str, str], metrics: Sequence[str]) -> Row:
+    paths = {key: Path(line[key]) if line[key] else None for key in ("image", "truth", "prediction")}
+    return Row(
+        line["name"],
+        {name: float(line[name]) if line.get(name) else np.nan for name in metrics if name in line},
+        image=paths["image"],
+        truth=paths["truth"],
+        prediction=paths["prediction"],
+        words=Words(tuple(line["expressions"].split("; "))) if line["expressions"] else None,
+        problem=line["scored_as_empty"] or None,
+    )
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """That all runs are of one task, the same photos and the same ground truth.
+
+    Raises:
+        SaliencyError: if not; it names what differs.
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        if other.summary["task"] != first.summary["task"]:
+            raise SaliencyError(
+                f"{first.folder} is of {first.summary['task']}, {other.folder} of {other.summary['task']}: "
+                "runs of different tasks cannot be paired"
+            )
+        if other.rows.keys() != first.rows.keys():
+            differing = other.rows.keys() ^ first.rows.keys()
+            raise SaliencyError(
+                f"{first.folder} and {other.folder} are not of the same photos: {len(differing)} are in "
+                f"one alone, {listed(differing)}"
+            )
+        if other.summary["data"]["fingerprint"] != first.summary["data"]["fingerprint"]:
+            raise SaliencyError(
+                f"{first.folder} and {other.folder} were scored against different ground truth (their "
+                "fingerprints differ): evaluate both on the same data"
+            )
+
+
+def compare(first: Run, second: Run, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Difference]:
+    """The difference of two runs in each metric, paired by photo.
+
+    The values are means over the photos: that of `max_f` is the mean of each photo's own largest F, and that
+    of `ap` the mean of each photo's own AP, not the set's numbers in summary.json, which cannot be paired.
+
+    Args:
+        first, second: comparable runs.
+        resamples: how often the photos are drawn anew, with replacement (percentile bootstrap).
+        seed: of the draws.
+    """
+    names = sorted(first.rows)
+    metrics = [name for name in first.rows[names[0]].values if name in TITLES]
+    values = [
+        np.array([[run.rows[name].values[metric] for metric in metrics] for name in names])
+        for run in (first, second)
+    ]
+    delta = values[1] - values[0]
+    defined = np.isfinite(delta)
+    low, high = _interval(np.where(defined, delta, 0.0), defined, resamples, seed)
+    result = []
+    for column, metric in enumerate(metrics):
+        used = defined[:, column]
+        if not used.any():
+            continue
+        better = delta[used, column] * (-1 if metric in LOWER_IS_BETTER else 1)
+        wins, losses = int((better > SAME).sum()), int((better < -SAME).sum())
+        result.append(
+            Difference(
+                metric,
+                float(values[0][used, column].mean()),
+                float(values[1][used, column].mean()),
+                float(low[column]),
+                float(high[column]),
+                wins,
+                losses,
+                int(used.sum()) - wins - losses,
+            )
+        )
+    return result
+
+
+def _interval(
+    delta: np.ndarray, defined: np.ndarray, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """2.5 and 97.5 % of the resampled means of each column, of the entries that are defined."""
+    generator = np.random.default_rng(seed)
+    photos = len(delta)
+    means = np.full((resamples, delta.shape[1]), np.nan)
+    for start in range(0, resamples, 100):
+        rows = means[start : start + 100]
+        counts = generator.multinomial(photos, np.full(photos, 1 / photos), size=len(rows)).astype(np.float64)
+        number = counts @ defined
+        np.divide(counts @ delta, number, out=rows, where=number > 0)
+    low, high = np.nanpercentile(means, (2.5, 97.5), axis=0)
+    return low, high
+
+
+def comparison_dict(runs: Sequence[Run], differences: Sequence[Sequence[Difference]]) -> dict[str, Any]:
+    """All of it, for JSON."""
+    return {
+        "task": runs[0].summary["task"],
+        "data": runs[0].summary["data"],
+        "photos": len(runs[0].rows),
+        "runs": [
+            {"folder": str(run.folder.absolute()), "method": run.method, "metrics": run.summary["metrics"]}
+            for run in runs
+        ],
+        "resamples": RESAMPLES,
+        "against_the_first": {
+            str(run.folder): [vars(one) | {"difference": one.difference} for one in found]
+            for run, found in zip(runs[1:], differences, strict=True)
+        },
+    }
+
+
+def difference_rows(found: Sequence[Difference]) -> list[list[str]]:
+    """The cells of a table, a row a metric."""
+    return [
+        [
+            TITLES[one.metric],
+            shown(one.first),
+            shown(one.second),
+            f"{one.difference:+.4f}",
+            f"[{one.low:+.4f}, {one.high:+.4f}]" + ("" if one.sure else " (holds 0)"),
+            f"{one.wins} / {one.losses} / {one.ties}",
+        ]
+        for one in found
+    ]
+
+
+DIFFERENCE_TITLES = ("metric", "first", "second", "difference", "95 % interval", "wins / losses / ties")
+
+
+def comparison_report(runs: Sequence[Run], differences: Sequence[Sequence[Difference]]) -> bytes:
+    """One self-contained HTML page: tables, differences, and the pictures where the runs differ most."""
+    first = runs[0]
+    metric = "iou" if first.summary["task"] == Task.SIS else "s_measure"
+    metrics = list(first.summary["metrics"])
+    parts = [
+        f"<h1>{len(runs)} runs on {escape(first.summary['data']['name'])}</h1>",
+        table(
+            ["method", *(TITLES[name] for name in metrics)],
+            [[run.method, *(shown(run.summary["metrics"][name]) for name in metrics)] for run in runs],
+        ),
+        *(
+            f'<p class="warn">{escape(run.method)}: {escape(note)}.</p>'
+            for run in runs
+            for note in run.summary["notes"]
+        ),
+    ]
+    if first.summary["curves"]:
+        parts.append(f'<div class="charts">{"".join(_charts(runs))}</div>')
+    for run, found in zip(runs[1:], differences, strict=True):
+        parts += [
+            f"<h2>{escape(run.method)} against {escape(first.method)}, photo by photo</h2>",
+            '<p class="faded">Means over the photos of each photo\'s own value; second minus first; '
+            f"bootstrap over the photos, {RESAMPLES:,} resamples.</p>",
+            table(DIFFERENCE_TITLES, difference_rows(found)),
+            f"<h2>Where they differ most, by {TITLES[metric]}</h2>",
+            _cases(first, run, metric),
+        ]
+    return page("Comparison", parts)
+
+
+def _charts(runs: Sequence[Run]) -> list[str]:
+    curves = {f"{number}. {run.method}": run.summary["curves"] for number, run in enumerate(runs, 1)}
+    thresholds = (THRESHOLDS / 255).tolist()
+    return [
+        line_chart(
+            "Precision and recall",
+            "recall",
+            "precision",
+            {name: (one["recall"], one["precision"]) for name, one in curves.items()},
+        ),
+        line_chart(
+            "F-measure",
+            "threshold",
+            "F",
+            {name: (thresholds, one["f_curve"]) for name, one in curves.items()},
+        ),
+    ]
+
+
+def _cases(first: Run, second: Run, metric: str) -> str:
+    delta = {name: second.rows[name].values[metric] - row.values[metric] for name, row in first.rows.items()}
+    names = sorted(
+        (name for name, value in delta.items() if np.isfinite(value) and abs(value) > SAME),
+        key=lambda name: (-abs(delta[name]), name),
+    )[:CASES]
+    pictures = _instance_pictures(first, second) if metric == "iou" else None
+    cases = []
+    for name in names:
+        rows = first.rows[name], second.rows[name]
+        captions = [
+            f"{run.method} {shown(row.values[metric])}"
+            for run, row in zip((first, second), rows, strict=True)
+        ]
+        shown_pictures = (
+            pictures(name, captions)
+            if pictures
+            else map_pictures(
+                rows[0].image,
+                rows[0].truth,
+                dict(zip(_distinct(captions), (row.prediction for row in rows), strict=True)),
+            )
+        )
+        figures = "".join(figure(caption, image) for caption, image in shown_pictures)
+        words = "".join(
+            f'<p class="faded">{escape(run.method)}: {escape("; ".join(row.words.expressions))}</p>'
+            for run, row in zip((first, second), rows, strict=True)
+            if row.words
+        )
+        cases.append(
+            f'<div class="case"><p><b>{escape(name)}</b> {delta[name]:+.3f}</p>'
+            f'<div class="row">{figures}</div>{words}</div>'
+        )
+    return f'<div class="cases">{"".join(cases)}</div>'
+
+
+def _distinct(captions: Sequence[str]) -> list[str]:
+    return [f"{number}. {caption}" for number, caption in enumerate(captions, 1)]
+
+
+def _instance_pictures(first: Run, second: Run) -> Callable[[str, Sequence[str]], list[Captioned]]:
+    """Pictures of SIS runs, from the data and the predictions.json of each."""
+    from saliency_r1.data.loading import load_instances
+    from saliency_r1.evaluation.instances import read_predictions
+    from saliency_r1.evaluation.runner import instance_pictures_of
+
+    try:
+        images = list(load_instances(first.summary["data"]["path"]))
+        found = [read_predictions(run.folder / "predictions.json", images) for run in (first, second)]
+    except SaliencyError:  # the data were moved; the numbers stand without pictures
+        return lambda name, captions: []
+    by_name = {image.name: image for image in images}
+
+    def pictures(name: str, captions: Sequence[str]) -> list[Captioned]:
+        image = by_name[name]
+        masks = [predictions.get(image.key, []) for predictions in found]
+        return instance_pictures_of(image, dict(zip(_distinct(captions), masks, strict=True)))
+
+    return pictures

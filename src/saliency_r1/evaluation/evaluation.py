@@ -1,0 +1,102 @@
+"""What an evaluation finds, before it is written down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saliency_r1.evaluation.predictions import Problem
+from saliency_r1.evaluation.sod_scores import SodResult
+from saliency_r1.tasks import Task
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a model said of a photo.
+
+    Attributes:
+        expressions: what is salient.
+        reasoning: why.
+        confidence: in [0, 1], if the model gave any.
+    """
+
+    expressions: tuple[str, ...] = ()
+    reasoning: str = ""
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photo.
+
+    Attributes:
+        name: of the sample.
+        values: its metrics; NaN where one is not defined.
+        image, truth, prediction: paths; None where there is no such file of the photo alone.
+        words: what the model said; None for predictions without words.
+        problem: why an empty mask was scored in its place; None if the prediction itself was.
+    """
+
+    name: str
+    values: dict[str, float]
+    image: Path | None = None
+    truth: Path | None = None
+    prediction: Path | None = None
+    words: Words | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of a set.
+
+    Attributes:
+        task: of the set.
+        metrics: over the set, in the order of tables; None where one is not defined.
+        rows: one for each photo, sorted by name.
+        ranked_by: the metric of `rows` by which worst and best are told.
+        fingerprint: SHA-256 over the names and the content of the ground truth.
+        result: with the curves, for SOD and CoSOD.
+        groups: the metrics of each group, for CoSOD.
+        problems: of predictions that were scored as empty masks.
+        extra: predictions of no photo.
+        counts: how many of what.
+        notes: what a reader of the numbers has to know.
+    """
+
+    task: Task
+    metrics: dict[str, float | None]
+    rows: list[Row]
+    ranked_by: str
+    fingerprint: str
+    result: SodResult | None = None
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    extra: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def words_beside(prediction: Path | None) -> Words | None:
+    """The words in the json that `saliency-r1 predict` writes beside a mask; None if there is none."""
+    if prediction is None:
+        return None
+    path = prediction.with_name(prediction.stem.removesuffix("_mask") + ".json")
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        return words_in(content) if isinstance(content, dict) and "expressions" in content else None
+    except (OSError, ValueError, TypeError):
+        return None  # some other json, which the metrics do not need
+
+
+def words_in(content: dict) -> Words:
+    """The words in `SaliencyResult.to_dict`."""
+    confidence = content.get("confidence")
+    return Words(
+        tuple(map(str, content["expressions"])),
+        str(content.get("reasoning", "")),
+        None if confidence is None else float(confidence),
+    )

@@ -1,0 +1,228 @@
+"""Scoring folders of saliency maps against masks, for SOD and CoSOD, in worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from saliency_r1.data.groups import group_of
+from saliency_r1.data.masks import load_grey, load_mask
+from saliency_r1.data.samples import Sample
+from saliency_r1.errors import ImageError
+from saliency_r1.evaluation.evaluation import Evaluation, Row, words_beside
+from saliency_r1.evaluation.predictions import Matched, Pair, Problem, refuse
+from saliency_r1.evaluation.sod_scores import CURVES, SCALARS, THRESHOLDS, SodMean
+from saliency_r1.evaluation.workspace import Workspace, key_of
+from saliency_r1.tasks import Task
+from saliency_r1.workers import map_unordered
+
+CHUNK = 20
+"""Photos that a worker takes at a time, and that a kill can cost each worker."""
+
+Progress = Callable[[int, int], None]
+"""Told how many of how many photos are done."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Pairs to score together.
+
+    Attributes:
+        index: of the chunk.
+        pairs: with or without a prediction.
+    """
+
+    index: int
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class ChunkScores:
+    """What a worker found.
+
+    Attributes:
+        scalars: float64 (N, 11), see `SCALARS`.
+        curves: float64 (4, 256), the sum of the photos' `CURVES`.
+        digests: SHA-256 of each mask's file.
+        problems: reason by photo, "" where there was none; its scores are those of an empty mask.
+    """
+
+    scalars: np.ndarray
+    curves: np.ndarray
+    digests: np.ndarray
+    problems: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """To be kept."""
+        return dict(vars(self))
+
+
+def score_chunk(chunk: Chunk) -> ChunkScores:
+    """Read and score the pairs of a chunk; runs in a worker.
+
+    Raises:
+        ImageError: if a mask cannot be read.
+    """
+    from saliency_r1.evaluation.sod import score  # only workers load the metrics' libraries
+
+    scalars, digests, problems = [], [], []
+    curves = np.zeros((len(CURVES), len(THRESHOLDS)))
+    for pair in chunk.pairs:
+        content = _read(pair.truth)
+        truth = load_mask(content, str(pair.truth))
+        prediction, problem = np.zeros(truth.shape, np.uint8), ""
+        if pair.prediction is not None:
+            try:
+                prediction = load_grey(pair.prediction)
+                if prediction.shape != truth.shape:  # its header was read before, but it may have changed
+                    raise ImageError(f"{pair.prediction}: {prediction.shape}, expected {truth.shape}")
+            except ImageError as error:
+                prediction, problem = np.zeros(truth.shape, np.uint8), f"unreadable, {error}"
+        scores = score(prediction, truth)
+        scalars.append(scores.scalars())
+        curves += scores.curves()
+        digests.append(hashlib.sha256(content).hexdigest())
+        problems.append(problem)
+    return ChunkScores(np.array(scalars), curves, np.array(digests), np.array(problems))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def run_key(matched: Matched, task: Task, missing: str) -> str:
+    """What a run over given predictions is about; see `Workspace`."""
+    options = {
+        "task": str(task),
+        "missing": missing,
+        "saliency-r1": version("saliency-r1"),
+        "pysodmetrics": version("pysodmetrics"),
+    }
+    return key_of(options, (path for pair in matched.pairs for path in (pair.truth, pair.prediction)))
+
+
+def evaluate_maps(
+    samples: Sequence[Sample],
+    matched: Matched,
+    task: Task,
+    workspace: Workspace,
+    *,
+    workers: int,
+    missing: str = "error",
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Score every sample's prediction.
+
+    Args:
+        samples: with masks.
+        matched: their predictions; `Matched.refuse_problems` comes before, where `missing` is `error`.
+        task: `sod` or `cosod`.
+        workspace: keeps what is done.
+        workers: processes; 0 for none but this.
+        missing: `error`, or `empty` to score an empty mask where a prediction cannot be scored.
+        progress: told how far it is.
+
+    Raises:
+        SaliencyError: if predictions cannot be decoded and `missing` is `error`.
+        ImageError: if a mask cannot be read.
+    """
+    chunks = list(_chunks(matched.pairs, task))
+    done = sum(len(chunk.pairs) for chunk in chunks if workspace.has_part(_part(chunk)))
+    progress(done, len(samples))
+    broken: list[Problem] = []
+    todo = (chunk for chunk in chunks if not workspace.has_part(_part(chunk)))
+    for chunk, scores in map_unordered(score_chunk, todo, workers, preload=("saliency_r1.evaluation.sod",)):
+        found = [
+            Problem(pair.name, str(reason))
+            for pair, reason in zip(chunk.pairs, scores.problems, strict=True)
+            if reason
+        ]
+        broken += found
+        if not found or missing == "empty":
+            workspace.save_part(_part(chunk), scores.arrays())
+        done += len(chunk.pairs)
+        progress(done, len(samples))
+    if broken and missing != "empty":
+        raise refuse(broken, len(samples), matched.folder)
+    return _gather(
+        samples, chunks, task, workspace, {one.name: one.reason for one in matched.problems}, matched.extra
+    )
+
+
+def _chunks(pairs: Sequence[Pair], task: Task) -> Iterator[Chunk]:
+    """For CoSOD a chunk is a group, so that its curves are the group's."""
+    if task is Task.COSOD:
+        grouped = (tuple(members) for _, members in groupby(pairs, key=lambda pair: group_of(pair.name)))
+    else:
+        grouped = (tuple(pairs[start : start + CHUNK]) for start in range(0, len(pairs), CHUNK))
+    return (Chunk(index, members) for index, members in enumerate(grouped))
+
+
+def _part(chunk: Chunk) -> str:
+    return f"{chunk.index:06d}"
+
+
+def _gather(
+    samples: Sequence[Sample],
+    chunks: Sequence[Chunk],
+    task: Task,
+    workspace: Workspace,
+    reasons: dict[str, str],
+    extra: tuple[str, ...],
+) -> Evaluation:
+    image_of = {sample.name: sample.image for sample in samples}
+    mean, groups, rows = SodMean(), {}, []
+    fingerprint = hashlib.sha256()
+    for chunk in chunks:
+        part = workspace.load_part(_part(chunk))
+        if part is None:
+            raise RuntimeError(f"part {chunk.index} is gone: does another run write to {workspace.out}?")
+        scores = ChunkScores(**part)
+        mean.add(scores.scalars, scores.curves)
+        if task is Task.COSOD:
+            of_group = SodMean()
+            of_group.add(scores.scalars, scores.curves)
+            groups[group_of(chunk.pairs[0].name)] = of_group.result().to_dict()
+        for pair, values, digest, problem in zip(
+            chunk.pairs, scores.scalars.tolist(), scores.digests, scores.problems, strict=True
+        ):
+            fingerprint.update(f"{pair.name}:{digest}\n".encode())
+            reason = str(problem) or reasons.get(pair.name)
+            if reason:
+                reasons[pair.name] = reason
+            rows.append(
+                Row(
+                    pair.name,
+                    dict(zip(SCALARS, values, strict=True)),
+                    image_of[pair.name],
+                    pair.truth,
+                    None if reason else pair.prediction,
+                    words_beside(pair.prediction),
+                    reason,
+                )
+            )
+    result = mean.result()
+    numbers = result.to_dict()
+    count = numbers.pop("count")
+    counts = {"photos": count} | ({"groups": len(groups)} if groups else {})
+    return Evaluation(
+        task=task,
+        metrics=numbers,
+        rows=sorted(rows, key=lambda row: row.name),
+        ranked_by="s_measure",
+        fingerprint=fingerprint.hexdigest(),
+        result=result,
+        groups=groups,
+        problems=tuple(Problem(name, reason) for name, reason in sorted(reasons.items())),
+        extra=extra,
+        counts=counts,
+    )

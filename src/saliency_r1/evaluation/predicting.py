@@ -1,0 +1,122 @@
+"""Letting a model predict a whole set, into files, so that a run that is stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saliency_r1.data.coco_json import load_json
+from saliency_r1.data.groups import by_group
+from saliency_r1.data.instances import InstanceImage, run_lengths_of
+from saliency_r1.data.samples import Sample
+from saliency_r1.evaluation.evaluation import Words, words_in
+from saliency_r1.evaluation.instances import PredictedInstance, Predictions
+from saliency_r1.images import FoundImage
+from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from saliency_r1.pipeline import SaliencyPipeline
+
+SCORE = (
+    "The score of an instance is the model's own, from photo and expression alone: the IoU that the "
+    "segmenter expects its mask to have. No ground truth enters it."
+)
+"""What an instance's score is, for every output that ranks by it."""
+
+
+def predict_maps(
+    pipe: SaliencyPipeline,
+    samples: Sequence[Sample],
+    task: Task,
+    folder: Path,
+    *,
+    reasoning: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write `<name>_mask.png` and `<name>.json` of every sample; those that are there stay.
+
+    Args:
+        pipe: the model.
+        samples: of a SOD set, or of a CoSOD set: a group's photos are asked about together.
+        task: `sod` or `cosod`.
+        folder: where to.
+        reasoning: whether the policy reasons before it answers.
+        progress: told how many of how many photos are done.
+
+    Raises:
+        ImageError: if a photo cannot be read.
+    """
+    questions = list(by_group(samples).values()) if task is Task.COSOD else [list(samples)]
+    todo = [
+        [sample for sample in question if not _done(folder, sample.name)] if task is Task.SOD else question
+        for question in questions
+        if not all(_done(folder, sample.name) for sample in question)
+    ]
+    done = len(samples) - sum(map(len, todo))
+    progress(done, len(samples))
+    for question in todo:
+        photos = [FoundImage(sample.image, sample.name) for sample in question]
+        for result in pipe.stream(photos, task, reasoning=reasoning):
+            result.save(folder, overlay=False, cutout=False)
+            done += 1
+            progress(done, len(samples))
+
+
+def predict_instances(
+    pipe: SaliencyPipeline,
+    images: Sequence[InstanceImage],
+    folder: Path,
+    *,
+    reasoning: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Predictions, dict[int | str, Words]]:
+    """Write `<name>.json` of every photo and give the instances and words of all; see `predict_maps`."""
+    todo = [FoundImage(image.image, image.name) for image in images if not _done(folder, image.name)]
+    done = len(images) - len(todo)
+    progress(done, len(images))
+    for result in pipe.stream(todo, Task.SIS, reasoning=reasoning):
+        result.save(folder, mask=False, overlay=False, cutout=False)
+        done += 1
+        progress(done, len(images))
+    predictions: Predictions = {}
+    words = {}
+    for image in images:
+        path = _json(folder, image.name)
+        content = load_json(path)
+        words[image.key] = words_in(content)
+        found = [
+            PredictedInstance(
+                run_lengths_of(one["segmentation"], image.height, image.width, str(path)), float(one["score"])
+            )
+            for one in content["instances"]
+        ]
+        if found:
+            predictions[image.key] = found
+    return predictions, words
+
+
+def coco_results(predictions: Predictions) -> bytes:
+    """The predictions as a COCO result file."""
+    return json.dumps(
+        [
+            {
+                "image_id": key,
+                "category_id": 1,
+                "segmentation": one.mask | {"counts": one.mask["counts"].decode()},
+                "score": one.score,
+            }
+            for key, found in predictions.items()
+            for one in found
+        ]
+    ).encode()
+
+
+def _json(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def _done(folder: Path, name: str) -> bool:
+    """The json is written last."""
+    return _json(folder, name).is_file()

@@ -1,0 +1,266 @@
+"""An evaluation from folder to folder: data and predictions (or a model) in, the files of a run out."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saliency_r1.data.instances import InstanceImage
+from saliency_r1.data.loading import load_instances, load_maps
+from saliency_r1.evaluation import outputs
+from saliency_r1.evaluation.evaluation import Evaluation
+from saliency_r1.evaluation.maps import evaluate_maps, run_key
+from saliency_r1.evaluation.outputs import RunFacts
+from saliency_r1.evaluation.pictures import Captioned, instance_pictures, map_pictures
+from saliency_r1.evaluation.predictions import match_predictions
+from saliency_r1.evaluation.report import report
+from saliency_r1.evaluation.workspace import Workspace, key_of, refuse_finished
+from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from saliency_r1.evaluation.instances import PredictedInstance, Predictions
+    from saliency_r1.pipeline import SaliencyPipeline
+
+GIVEN_SCORE = "The score of an instance is the one in the given file."
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage, and how many of how many photos are done."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate.
+
+    Attributes:
+        task: of the data.
+        data: folder of the data, or a json file for SIS.
+        out: the run's folder.
+        predictions: folder of maps, or json file for SIS; None to let a model predict.
+        model: what to call the model, if there is one.
+        reasoning: whether the model reasons.
+        split: `train` or `validation` of DUTS-TR.
+        missing: `error`, or `empty` to score an empty mask where a prediction cannot be scored.
+        workers: processes that score; 0 for none but this.
+        overwrite: whether a finished run in `out` may be replaced.
+        command: how it was asked for, for the record.
+    """
+
+    task: Task
+    data: Path
+    out: Path
+    predictions: Path | None = None
+    model: str | None = None
+    reasoning: bool = True
+    split: str | None = None
+    missing: str = "error"
+    workers: int = 2
+    overwrite: bool = False
+    command: str = ""
+
+    @property
+    def data_name(self) -> str:
+        """What tables call the data."""
+        path = self.data.absolute()
+        name = path.parent.name if path.suffix == ".json" else path.name
+        return f"{name} {self.split}" if self.split else name
+
+    @property
+    def method(self) -> str:
+        """What tables call the method."""
+        if self.predictions is None:
+            return (self.model or "model") + ("" if self.reasoning else " (fast)")
+        path = self.predictions.absolute()
+        if path.suffix == ".json":
+            return path.stem
+        same = path.name.lower() == self.data.absolute().name.lower() or path.name == "predictions"
+        return path.parent.name if same else path.name
+
+    def with_default_out(self) -> Request:
+        """The same with `out` named after data and method, in lower case, in the folder `runs`."""
+        words = re.sub(r"[^a-z0-9._]+", "-", f"{self.data_name} {Path(self.method).name}".lower())
+        return replace(self, out=Path("runs") / words.strip("-"))
+
+
+def evaluate(
+    request: Request,
+    load_model: Callable[[], SaliencyPipeline] | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[Evaluation, RunFacts]:
+    """Run it, and write summary.json, per_image.csv, row.md, row.tex and report.html into `request.out`.
+
+    Args:
+        request: what to evaluate.
+        load_model: gives the model, if there are no predictions; called when data and folders are known to be
+            good.
+        progress: told how far it is.
+
+    Raises:
+        SaliencyError: for bad input, before anything is written over an earlier run.
+    """
+    start = time.perf_counter()
+    refuse_finished(request.out, request.overwrite)
+    run = (
+        _Instances(request, load_model, progress)
+        if request.task is Task.SIS
+        else _Maps(request, load_model, progress)
+    )
+    evaluation = run.evaluate()
+    facts = RunFacts(
+        data=request.data,
+        data_name=request.data_name,
+        method=request.method,
+        predictions=request.predictions,
+        model=run.model_name,
+        reasoning=None if request.predictions else request.reasoning,
+        split=request.split,
+        missing=request.missing,
+        command=request.command,
+        seconds=time.perf_counter() - start,
+    )
+    moved = {run.workspace.predictions: request.out / "predictions"}
+    run.workspace.finish(
+        {
+            "report.html": report(evaluation, facts, run.pictures_of),
+            "per_image.csv": outputs.per_image_csv(evaluation, moved),
+            "row.md": outputs.markdown_row(evaluation, facts),
+            "row.tex": outputs.latex_row(evaluation, facts),
+            "summary.json": outputs.summary(evaluation, facts),
+            **run.more_outputs(),
+        }
+    )
+    return evaluation, facts
+
+
+class _Maps:
+    """SOD and CoSOD."""
+
+    def __init__(
+        self, request: Request, load_model: Callable[[], SaliencyPipeline] | None, progress: Progress
+    ) -> None:
+        self.request, self.load_model, self.progress = request, load_model, progress
+        self.model_name: str | None = None
+        self.samples = load_maps(request.data, request.task, request.split)
+        if request.predictions is not None:
+            matched = match_predictions(self.samples, request.predictions)
+            if request.missing != "empty":
+                matched.refuse_problems()
+            key = run_key(matched, request.task, request.missing)
+        else:
+            key = _model_key(request, [path for one in self.samples for path in (one.image, one.mask)])
+        self.workspace = Workspace(request.out, key, overwrite=request.overwrite)
+
+    def evaluate(self) -> Evaluation:
+        request = self.request
+        if request.predictions is None:
+            self._predict()
+        matched = match_predictions(self.samples, request.predictions or self.workspace.predictions)
+        if request.missing != "empty":
+            matched.refuse_problems()
+        evaluation = evaluate_maps(
+            self.samples,
+            matched,
+            request.task,
+            self.workspace,
+            workers=request.workers,
+            missing=request.missing,
+            progress=lambda done, total: self.progress("scoring", done, total),
+        )
+        self._rows = {row.name: row for row in evaluation.rows}
+        return evaluation
+
+    def _predict(self) -> None:
+        from saliency_r1.evaluation.predicting import predict_maps
+
+        if self.load_model is None:
+            raise ValueError("neither predictions nor a model: give one")
+        pipe = self.load_model()
+        self.model_name = pipe.name
+        predict_maps(
+            pipe,
+            self.samples,
+            self.request.task,
+            self.workspace.predictions,
+            reasoning=self.request.reasoning,
+            progress=lambda done, total: self.progress("predicting", done, total),
+        )
+
+    def pictures_of(self, name: str) -> list[Captioned]:
+        row = self._rows[name]
+        return map_pictures(row.image, row.truth, {"prediction": row.prediction})
+
+    def more_outputs(self) -> dict[str, bytes]:
+        return {}
+
+
+class _Instances:
+    """SIS."""
+
+    def __init__(
+        self, request: Request, load_model: Callable[[], SaliencyPipeline] | None, progress: Progress
+    ) -> None:
+        from saliency_r1.evaluation.instances import read_predictions
+
+        self.request, self.load_model, self.progress = request, load_model, progress
+        self.model_name: str | None = None
+        self.images = list(load_instances(request.data))
+        self.predictions: Predictions = {}
+        if request.predictions is not None:
+            self.predictions = read_predictions(request.predictions, self.images)
+            key = key_of({"task": "sis"}, [request.data, request.predictions])
+        else:
+            key = _model_key(request, [request.data, *(image.image for image in self.images)])
+        self.workspace = Workspace(request.out, key, overwrite=request.overwrite)
+
+    def evaluate(self) -> Evaluation:
+        from saliency_r1.evaluation.instances import evaluate_instances
+        from saliency_r1.evaluation.predicting import SCORE, predict_instances
+
+        words = None
+        if self.request.predictions is None:
+            if self.load_model is None:
+                raise ValueError("neither predictions nor a model: give one")
+            pipe = self.load_model()
+            self.model_name = pipe.name
+            self.predictions, words = predict_instances(
+                pipe,
+                self.images,
+                self.workspace.predictions,
+                reasoning=self.request.reasoning,
+                progress=lambda done, total: self.progress("predicting", done, total),
+            )
+        note = SCORE if self.request.predictions is None else GIVEN_SCORE
+        return evaluate_instances(self.images, self.predictions, words, [note.rstrip(".")])
+
+    def pictures_of(self, name: str) -> list[Captioned]:
+        image = next(image for image in self.images if image.name == name)
+        return instance_pictures_of(image, {"prediction": self.predictions.get(image.key, [])})
+
+    def more_outputs(self) -> dict[str, bytes]:
+        from saliency_r1.evaluation.predicting import coco_results
+
+        return {"predictions.json": coco_results(self.predictions)}
+
+
+def instance_pictures_of(
+    image: InstanceImage, predictions: dict[str, list[PredictedInstance]]
+) -> list[Captioned]:
+    """The pictures of a SIS photo, with any number of methods' predictions by caption."""
+    return instance_pictures(
+        image.image,
+        [one.mask for one in image.instances],
+        {caption: [one.mask for one in found] for caption, found in predictions.items()},
+    )
+
+
+def _model_key(request: Request, files: list[Path | None]) -> str:
+    options = {
+        "task": str(request.task),
+        "model": request.model,
+        "reasoning": request.reasoning,
+        "split": request.split,
+    }
+    return key_of(options, files)
