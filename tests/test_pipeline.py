@@ -247,19 +247,19 @@ def nano() -> SaliencyPipeline:
     return SaliencyPipeline.from_pretrained(device="cpu")
 
 
-def test_the_embedded_model_finds_the_rocket(nano: SaliencyPipeline) -> None:
+def test_the_embedded_model_finds_the_cup(nano: SaliencyPipeline) -> None:
     from skimage import data
 
-    result = nano(data.rocket())
-    height, width = data.rocket().shape[:2]
+    result = nano(data.coffee())
+    height, width = data.coffee().shape[:2]
     assert result.mask.shape == (height, width)
     assert result.reasoning
     assert len(result.expressions) == 1
     assert result.model == "nano"
     assert 0 < result.confidence <= 1
-    # The rocket stands in the middle; towers, sky and lamps are around it.
-    assert result.binary[180:390, 314:330].mean() > 0.5
-    assert result.binary[:120].mean() < 0.1
+    # The cup stands in the middle; the table is around it.
+    assert result.binary[80:240, 220:380].mean() > 0.9
+    assert result.binary[:, 560:].mean() < 0.1
 
 
 def test_the_embedded_model_answers_a_batch_as_it_answers_one(nano: SaliencyPipeline) -> None:
