@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from processes import interruptible
 from saliency_r1.cli import COMMANDS, main
 
 HEAVY = ("torch", "transformers", "numpy", "PIL", "skimage", "scipy")
@@ -220,6 +221,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(photos: Path, tmp_path: Path) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=interruptible,
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter
 
 import saliency_r1
 from drawn import draw_groups, draw_pairs, real_data, save, scene
+from processes import interruptible
 from saliency_r1.cli import main
 from saliency_r1.data.duts import load_duts, split
 from saliency_r1.data.instances import encode
@@ -489,7 +490,9 @@ def test_a_run_that_is_killed_goes_on(how: signal.Signals, tmp_path: Path) -> No
     data, maps, out = tmp_path / "mine", tmp_path / "maps", tmp_path / "run"
     command = [sys.executable, "-m", "saliency_r1", "evaluate", "sod", "--workers", "2"]
     command += ["--data", str(data), "--predictions", str(maps), "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=interruptible
+    )
     parts = out / ".unfinished" / "parts"
     deadline = time.monotonic() + 120
     while len(list(parts.glob("*.npz"))) < 2:

@@ -71,7 +71,6 @@ def sft(
     from saliency_r1.segmenters.nano import NanoSegmenter
 
     setting = SFTSetting(variants, fast_share, mirror, minimum_iou, seed)
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     frozen = NanoSegmenter.from_pretrained(segmenter, device=device)
     print(f"The segmenter runs on {frozen.device}.")
     train, validation = split(load_duts(data))
@@ -82,18 +81,23 @@ def sft(
         return track(samples, title, console=console)
 
     counts = {}
-    for title, samples in (("train", train), ("validation", validation)):
-        made = setting if title == "train" else replace(setting, mirror=False, variants=1, fast_share=0.0)
-        counts[title] = build_sft(
-            samples[:: max(1, len(samples) // (limit or len(samples)))][:limit],
-            frozen,
-            out / f"{title}.jsonl",
-            root=data,
-            names=names,
-            setting=made,
-            track=partial(progress, title=title),
-            workers=workers,
-        ).to_dict()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // workers))
+    try:
+        for title, samples in (("train", train), ("validation", validation)):
+            made = setting if title == "train" else replace(setting, mirror=False, variants=1, fast_share=0.0)
+            counts[title] = build_sft(
+                samples[:: max(1, len(samples) // (limit or len(samples)))][:limit],
+                frozen,
+                out / f"{title}.jsonl",
+                root=data,
+                names=names,
+                setting=made,
+                track=partial(progress, title=title),
+                workers=workers,
+            ).to_dict()
+    finally:
+        torch.set_num_threads(threads)
     text = json.dumps(counts, indent=1)
     write_bytes_atomic(out / "counts.json", text.encode())
     print(text)
