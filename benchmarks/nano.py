@@ -137,8 +137,8 @@ def end_to_end(pipe: SaliencyPipeline, samples: Sequence[Sample], reasoning: boo
     iou = np.array([row["iou"] for row in rows])
     for kind in ("policy", "mask", "product"):
         values = np.array([row[kind] for row in rows])
-        found = calibrate(values, iou)
-        print(f"| {kind} | {values.mean():.3f} | {found.ece:.4f} | {found.auroc or float('nan'):.4f} |")
+        fit = calibrate(values, iou)
+        print(f"| {kind} | {values.mean():.3f} | {fit.ece:.4f} | {fit.auroc or float('nan'):.4f} |")
     print(f"\nmean IoU {iou.mean():.3f}, IoU over 0.5 in {np.mean(iou > 0.5):.3f} of the photos\n")
 
 
@@ -163,7 +163,9 @@ def told_apart(
     nouns = [Nouns.of(sample.synset, book) if sample.synset else None for sample in held_out]
     source = ReferringPhotos(photos, nouns, [None] * len(photos), seed=0)
     rng = np.random.default_rng(0)
-    ours, wordnet, ious = [], [], []
+    ours: list[bool] = []
+    wordnet: list[bool] = []
+    ious: list[float] = []
     while len(ours) < 2 * count:
         one, two = (int(x) for x in rng.choice(len(named), 2, replace=False))
         labels = [book.name(named[index].synset) for index in (one, two)]  # type: ignore[arg-type]

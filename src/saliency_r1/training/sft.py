@@ -171,18 +171,21 @@ class PolicySFTTrainer(SFTTrainer):
     def _keep(self, module: Any, arguments: Any, tokens: Tensor) -> None:
         self._image_tokens = tokens
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **options: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """The loss of the response's tokens; while training also that of `words_loss`."""
         labels, ids = inputs["labels"], inputs["input_ids"]
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **options)
-        if self._image_tokens is not None and self._words_weight and self.model.training:
+        policy: Any = self.model
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self._image_tokens is not None and self._words_weight and policy.training:
             pooled = self._image_tokens.mean(1)
             per_image = self._image_tokens.shape[1]
-            counts = (ids == self.model.config.image_token_id).sum(1) // per_image
+            counts = (ids == policy.config.image_token_id).sum(1) // per_image
             row_of = torch.arange(len(ids), device=ids.device).repeat_interleave(counts)
             pooled = pooled.new_zeros(len(ids), pooled.shape[1]).index_add(0, row_of, pooled)
             pooled = pooled / counts.clamp(min=1)[:, None]
-            words = words_loss(self.model.lm_head(pooled.to(self.model.lm_head.weight.dtype)), labels)
+            words = words_loss(policy.lm_head(pooled.to(policy.lm_head.weight.dtype)), labels)
             loss = loss + self._words_weight * words
         self._image_tokens = None
         return (loss, outputs) if return_outputs else loss
