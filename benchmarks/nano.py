@@ -47,7 +47,7 @@ def main() -> None:
     """Measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--data", type=Path, required=True, help="the DUTS folder")
-    arguments.add_argument("--photos", type=int, default=500, help="how many of the held-out photos")
+    arguments.add_argument("--photos", type=int, default=500, help="how many of the held-out photos, spread")
     arguments.add_argument("--composed", type=int, default=500, help="how many composed photos")
     arguments.add_argument("--policy", help="a policy folder in place of the embedded one")
     arguments.add_argument("--segmenter", help="a segmenter folder in place of the embedded one")
@@ -55,7 +55,7 @@ def main() -> None:
     options = arguments.parse_args()
     train, held_out = split(load_duts(options.data))
     book = NameBook.from_samples(train)
-    samples = held_out[: options.photos]
+    samples = held_out[:: max(1, len(held_out) // options.photos)][: options.photos]
     pipe = SaliencyPipeline.from_pretrained(options.policy, options.segmenter)
     print(f"model {pipe.name}, {len(samples)} held-out photos of DUTS-TR\n")
     sod_row("what the segmenter is given", None)
