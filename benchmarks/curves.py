@@ -60,7 +60,7 @@ def main() -> None:
                     "training": logs["mean_token_accuracy"],
                     "held out": logs["eval_mean_token_accuracy"],
                 },
-                "learning rate": {"peak 1e-3, cosine": logs["learning_rate"]},
+                "learning rate": {"warm-up and cosine": logs["learning_rate"]},
             },
         )
 
