@@ -1,6 +1,6 @@
 """The training curves of the nano model, drawn from the logs of its runs.
 
-python benchmarks/curves.py --segmenter runs/segmenter --sft runs/sft --out docs/images
+python benchmarks/curves.py --segmenter runs/segmenter --sft runs/sft runs/sft-cues --out docs/images
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Curve = tuple[list[float], list[float]]
 
 
 def main() -> None:
-    """Draw both pictures."""
+    """Draw a picture for each folder."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--segmenter", type=Path, help="folder with train.csv and validation.csv")
-    arguments.add_argument("--sft", type=Path, help="folder with metrics.csv")
+    arguments.add_argument("--sft", type=Path, nargs="*", default=[], help="folders with metrics.csv")
     arguments.add_argument("--out", type=Path, default=Path("docs/images"))
     options = arguments.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -47,13 +47,13 @@ def main() -> None:
                 },
             },
         )
-    if options.sft:
+    for folder in options.sft:
         logs: dict[str, Curve] = defaultdict(lambda: ([], []))
-        for step, metric, value in read_metrics(options.sft / "metrics.csv"):
+        for step, metric, value in read_metrics(folder / "metrics.csv"):
             logs[metric][0].append(step)
             logs[metric][1].append(value)
         draw(
-            options.out / "sft-curves.png",
+            options.out / f"{folder.name}-curves.png",
             {
                 "loss": {"training": logs["loss"], "held out": logs["eval_loss"]},
                 "token accuracy": {

@@ -52,6 +52,7 @@ print(f.get_results()["iou"])
 
 def make_pairs(duts: Path, root: Path, count: int) -> None:
     """A data set of links to DUTS-TR, and predictions made of its masks."""
+    duts = duts.resolve()  # links are read from their own folder
     masks = sorted((duts / "DUTS-TR" / "DUTS-TR-Mask").iterdir())
     images = {path.stem: path for path in (duts / "DUTS-TR" / "DUTS-TR-Image").iterdir()}
     for folder in ("images", "masks", "maps"):

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-import saliency_r1
 from drawn import draw_groups, draw_pairs, real_data, save, scene
 from processes import interruptible
 from saliency_r1.cli import main
@@ -685,10 +684,6 @@ def test_the_validation_split_of_duts(tmp_path: Path) -> None:
 
 
 def test_the_embedded_model(tmp_path: Path) -> None:
-    weights = Path(saliency_r1.__file__).parent / "nano" / "weights"
-    for part in ("policy", "segmenter"):
-        if not (weights / part / "model.safetensors").is_file():
-            pytest.skip(f"needs the embedded weights of the {part} in {weights}")
     draw_pairs(tmp_path / "mine", 2)
     assert (
         run(

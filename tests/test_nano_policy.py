@@ -15,11 +15,13 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.nano.configuration import NanoConfig
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
+from saliency_r1.nano.segmenter_model import NanoSegmenterModel
 from saliency_r1.nano.tokenizer import TAGS, train_tokenizer
-from saliency_r1.nano.vision import FEATURES, lab
+from saliency_r1.nano.vision import FEATURES, VisionTower, lab
 from saliency_r1.policy.base import Policy
 from saliency_r1.policy.confidence import confidence, expression_tokens
 from saliency_r1.policy.transformers import TransformersPolicy
+from saliency_r1.segmenters.nano import EMBEDDED
 from saliency_r1.tasks import Task
 
 CORPUS = [
@@ -113,6 +115,21 @@ def test_logits_have_the_vocabulary_and_loss_is_finite(
     assert output.logits.shape == (*inputs["input_ids"].shape, len(processor.tokenizer))
     assert math.isfinite(output.loss.item())
     assert model.model.encode_images(inputs["pixel_values"]).shape == (1, 64, FEATURES)
+
+
+def test_the_tower_sees_what_the_segmenter_sees(processor: NanoProcessor) -> None:
+    trained = NanoSegmenterModel.from_pretrained(EMBEDDED)
+    tower = VisionTower()
+    tower.load_segmenter(EMBEDDED)
+    pixels = processor.image_processor([draw("red")], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        features = tower(pixels)[0]
+        _, _, _, f16, f32 = trained.backbone(pixels)
+        head = trained.semantics(f16)
+    torch.testing.assert_close(features[:, :1280], head[0].flatten(1).T)
+    torch.testing.assert_close(features[:, 1280:1600], f32[0].flatten(1).T)
+    with pytest.raises(SaliencyError, match="holds no nano segmenter"):
+        tower.load_segmenter(Path("nowhere"))
 
 
 def test_lab_of_known_colours() -> None:

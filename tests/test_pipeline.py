@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import FoundImage
-from saliency_r1.pipeline import SaliencyPipeline, combine_confidence, distinct_instances
+from saliency_r1.pipeline import SaliencyPipeline, distinct_instances, expected_quality
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.response import Response
 from saliency_r1.result import Instance
@@ -231,10 +231,13 @@ def test_the_model_is_both_names_or_the_one_they_share(pipe: SaliencyPipeline) -
     assert pipe(drawn("red")).model == "colours"
 
 
-def test_confidence_is_the_policys_times_the_masks(pipe: SaliencyPipeline) -> None:
-    assert pipe(drawn("red")).confidence == pytest.approx(0.8 * 0.9)
-    assert combine_confidence(0.5, [0.2, 0.6]) == pytest.approx(0.2)
-    assert combine_confidence(None, [0.9]) is None
+def test_confidence_is_the_masks_and_the_policys_only_without_a_mask(pipe: SaliencyPipeline) -> None:
+    result = pipe(drawn("red"))
+    assert (result.confidence, result.policy_confidence) == pytest.approx((0.9, 0.8))
+    assert expected_quality(0.5, [0.2, 0.6]) == pytest.approx(0.4)
+    assert expected_quality(None, [0.9]) == 0.9
+    assert expected_quality(0.5, []) == 0.5
+    assert expected_quality(None, []) is None
 
 
 def test_an_unknown_device_is_refused() -> None:

@@ -99,9 +99,11 @@ class SaliencyResult:
         reasoning: why, read from the text.
         expressions: what is salient, read from the text.
         instances: a mask for each; none if nothing is salient.
-        confidence: the policy's confidence in its answer, in [0, 1]; None if it tells none.
+        confidence: how good the masks are expected to be, in [0, 1]; None if nothing tells.
         model: which policy and segmenter.
         seconds: what it took, by part: `policy`, `segmenter`, `total`.
+        policy_confidence: the policy's own confidence in the words of its answer, in [0, 1]; None if it tells
+            none.
 
     Raises:
         TypeError, ValueError: if a part is of another type, size or range.
@@ -119,6 +121,7 @@ class SaliencyResult:
     confidence: float | None
     model: str
     seconds: dict[str, float] = field(default_factory=dict)
+    policy_confidence: float | None = None
 
     def __post_init__(self) -> None:
         image: object = self.image
@@ -137,8 +140,9 @@ class SaliencyResult:
                     f"mask of {instance.expression!r}: found {width}x{height} pixels, "
                     f"expected the image's {image.width}x{image.height}"
                 )
-        if self.confidence is not None:
-            object.__setattr__(self, "confidence", _fraction(self.confidence, "confidence"))
+        for kind in ("confidence", "policy_confidence"):
+            if getattr(self, kind) is not None:
+                object.__setattr__(self, kind, _fraction(getattr(self, kind), kind))
         object.__setattr__(self, "seconds", {part: float(value) for part, value in self.seconds.items()})
         for part, duration in self.seconds.items():
             if not (isfinite(duration) and duration >= 0):
@@ -215,6 +219,7 @@ class SaliencyResult:
             "reasoning": self.reasoning,
             "expressions": list(self.expressions),
             "confidence": self.confidence,
+            "policy_confidence": self.policy_confidence,
             "instances": [
                 {
                     "expression": instance.expression,

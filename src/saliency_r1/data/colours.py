@@ -17,13 +17,13 @@ from saliency_r1.data.statements import COLOURS
 class Level(Enum):
     """How strictly a statement is held against a measurement, in margins of the cue inside its plain limits.
 
-    `CLEAR` is for writing: a cue is stated only a whole margin inside its limits. `PLAIN` is the definition
+    `CLEAR` is for writing: a cue is stated only 1.6 margins inside its limits. `PLAIN` is the definition
     itself. `TOLERANT` is for checking: half a margin outside still holds, since a mask drawn a little
     differently, or a viewer with other habits, moves every measurement a little. A statement that was clear
-    for one mask cannot fail for another by noise of less than one and a half margins.
+    for one mask cannot fail for another by noise of less than two margins.
     """
 
-    CLEAR = 1.0
+    CLEAR = 1.6
     PLAIN = 0.0
     TOLERANT = -0.5
 

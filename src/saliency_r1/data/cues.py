@@ -9,7 +9,7 @@ one (`Cues.holds`); only the `Level` differs. Limits and margins:
 | | medium, large, most | .15 to .33, >= .33, >= .5 | factor 1.15 |
 | place, mean of centroid and box centre | left, right, top, bottom | more than .1 off the middle | .035 |
 | | centre | within .1 of the middle both ways | .035 |
-| edges, gap between box and edge | reaches one; clear of all | <= .015; >= .015 | .01; .02 |
+| edges, gap between box and edge | reaches one; clear of all | <= .015; >= .015 | .009; .02 |
 | areas, parts of 5 % of the object or more | two; several | 2; 3 or more | at 2, 5 and 10 % |
 | colour, share of pixels that the name fits | one of eleven names | >= .4 | .05, and the name's own |
 | contrast with a ring around, CIELAB | lighter, darker; more, less colourful | 8 in L; 8 in C | 5 |
@@ -200,7 +200,7 @@ def _rules() -> dict[tuple[Kind, str], tuple[_Rule, ...]]:
             row, column = place.split()
             rules[Kind.PLACE, place] = rules[Kind.PLACE, row] + rules[Kind.PLACE, column]
     for side in SIDES:
-        rules[Kind.PLACE, f"{side} edge"] = (_Rule(_gap(side), high=0.015, margin=0.01),)
+        rules[Kind.PLACE, f"{side} edge"] = (_Rule(_gap(side), high=0.015, margin=0.009),)
     rules[Kind.PLACE, "no edge"] = tuple(_Rule(_gap(side), low=0.015, margin=0.02) for side in SIDES)
     rules[Kind.PLACE, "two areas"] = (_Rule(_areas(2, 2), low=1),)
     rules[Kind.PLACE, "several areas"] = (_Rule(_areas(3, math.inf), low=1),)

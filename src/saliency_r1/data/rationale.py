@@ -26,6 +26,9 @@ SHORTEST, LONGEST = 25, 55
 """Words in a reasoning."""
 LONGEST_EXPRESSION = 8
 """Words in an expression."""
+_FIRST = (0.75, 0.15, 0.1)
+"""How often the name, the hypernym and "object" are preferred. A policy that learns from all three has a word
+left for what it cannot tell: when every name is unlikely, the vaguer word is the likeliest."""
 
 
 class Step(StrEnum):
@@ -110,6 +113,7 @@ def write_candidates(
         names = names or NameBook({synset: 1}, minimum=1)
         name = names.name(synset)
         synonym, hypernym, _ = names.rewordings(synset)
+    first = rng.choices((Step.NAME, Step.HYPERNYM, Step.OBJECT), _FIRST)[0]
     nouns: list[tuple[Step, str | None]] = [
         (Step.NAME, name),
         (Step.PLAIN, name),
@@ -119,6 +123,7 @@ def write_candidates(
         (Step.OBJECT_PLACE, OBJECT),
         (Step.OBJECT, OBJECT),
     ]
+    nouns.sort(key=lambda each: each[0] is not first)
     rationales: dict[str, Rationale] = {}
     for step, noun in nouns:
         if noun is None:
@@ -185,7 +190,7 @@ def _expression(cues: Cues, noun: str, step: Step, rng: Random) -> tuple[str, li
     """A noun phrase with those modifiers that the step calls for and the cues allow, and what it states."""
     place, size, colour = _place(cues), next(iter(cues.clear(Kind.SIZE)), None), _colour(cues, noun)
     chances = {
-        Step.NAME: (0.3 if place == "centre" else 0.6, 0.2, 0.35),
+        Step.NAME: (0.2 if place == "centre" else 0.4, 0.1, 0.1),
         Step.PLACE: (1.0, 0.0, 0.0),
         Step.OBJECT_PLACE: (1.0, 0.0, 1.0),
     }.get(step, (0.0, 0.0, 0.0))
@@ -232,6 +237,8 @@ def _write(
     length = len(f"{opening} {ending}".split())
     for sentence in (_look, _contrast):
         attempt = _Writer(rng)
+        if middle and "background" in middle[-1]:
+            subject = f"the {subject_of(noun)}"  # "it" would be the background
         text = sentence(cues, noun, subject, attempt)
         if text and length + len(text.split()) <= LONGEST:
             middle.append(text)
@@ -245,36 +252,38 @@ def _write(
 
 
 def _opening(cues: Cues, noun: str, writer: _Writer) -> str:
-    """What is there, how large, and where."""
-    size, place = next(iter(cues.clear(Kind.SIZE)), None), _place(cues)
-    thing = noun
-    if size and size != "most" and writer.chance(0.85):
-        word = {"medium": "medium-sized"}.get(size, size)
-        thing = f"{writer.say(Kind.SIZE, size, word)} {noun}"
-    thing = with_article(thing)
+    """What is there, and where.
+
+    Always with "the": "a" or "an" would have to be chosen before the noun, for all nouns alike.
+    """
+    place = _place(cues)
     if place is None:
         return writer.choose(
-            f"What draws the eye in this picture is {thing}.",
-            f"The picture shows {thing}, which stands out from the rest.",
-            f"The eye goes first to {thing}.",
+            f"What draws the eye in this picture is the {noun}.",
+            f"The picture shows the {noun}, which stands out from the rest.",
+            f"The eye goes first to the {noun}.",
         )
     where = writer.say(Kind.PLACE, place)
     return writer.choose(
-        f"What draws the eye in this picture is {thing} {where}.",
-        f"The picture shows {thing} {where}, which stands out from the rest.",
-        f"The eye goes first to {thing} {where} of the picture.",
-        f"{where.capitalize()} of the picture there is {thing} that draws the eye.",
+        f"What draws the eye in this picture is the {noun} {where}.",
+        f"The picture shows the {noun} {where}, which stands out from the rest.",
+        f"The eye goes first to the {noun} {where} of the picture.",
+        f"{where.capitalize()} of the picture the {noun} draws the eye.",
     )
 
 
 def _look(cues: Cues, noun: str, subject: str, writer: _Writer) -> str:
-    """Colour, edges, extent: one or two of what is clear."""
-    colour = _colour(cues, noun)
+    """Size, colour, edges, background: what is clear, each in a place of its own.
+
+    No cue stands before a noun: there it would compete with every noun, and a likely cue beats them all.
+    """
+    size, colour = next(iter(cues.clear(Kind.SIZE)), None), _colour(cues, noun)
     clear = cues.clear(Kind.COLOUR)
     background = next((value for value in clear if value.startswith("background")), None)
     predicates: list[str] = []
-    if "most" in cues.clear(Kind.SIZE):
-        predicates.append(writer.say(Kind.SIZE, "most"))
+    if size and writer.chance(0.85):
+        said = writer.say(Kind.SIZE, size)
+        predicates.append(said if said.split()[0] in ("takes", "fills") else f"is {said}")
     if colour:
         said = writer.say(
             Kind.COLOUR, colour, f"is {writer.choose(f'mostly {colour}', f'{colour} in colour')}"
@@ -285,9 +294,9 @@ def _look(cues: Cues, noun: str, subject: str, writer: _Writer) -> str:
             background = None
         predicates.append(said)
     edges = [value for value in cues.clear(Kind.PLACE) if value.endswith(("edge", "areas"))]
-    if edges and writer.chance(0.5 if len(predicates) < 2 else 0.0):
+    if edges and len(predicates) < 2 and writer.chance(0.5):
         predicates.append(writer.say(Kind.PLACE, edges[-1] if edges[-1].endswith("areas") else edges[0]))
-    text = f"{subject.capitalize()} {' and '.join(predicates[:2])}." if predicates else ""
+    text = f"{subject.capitalize()} {' and '.join(predicates)}." if predicates else ""
     if background and len(predicates) < 2 and writer.chance(0.6):
         clause = f"the {writer.say(Kind.COLOUR, background, 'background is mostly ' + background.split()[1])}"
         text = f"{text[:-1]}, and {clause}." if text else f"{clause.capitalize()}."

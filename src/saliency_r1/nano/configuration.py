@@ -31,6 +31,7 @@ class NanoConfig(PreTrainedConfig):
         adapter_layers: transformer layers over the tokens of one image, before the language model.
         adapter_heads: attention heads of those layers.
         adapter_dropout: dropout in those layers, in [0, 1); only while fine-tuning.
+        foreground: whether the tokens also hold what is measured of the salient region, see `Foreground`.
         image_token_id: the placeholder's id in the tokenizer.
         freeze_vision: whether the vision tower is left out of training.
     """
@@ -47,6 +48,7 @@ class NanoConfig(PreTrainedConfig):
     adapter_layers: int = 2
     adapter_heads: int = 4
     adapter_dropout: float = 0.0
+    foreground: bool = False
     image_token_id: int = 3
     freeze_vision: bool = True
     tie_word_embeddings: bool = True

@@ -56,6 +56,7 @@ class NanoModel(NanoPreTrainedModel):
             config.adapter_layers,
             config.adapter_heads,
             config.adapter_dropout,
+            config.foreground,
         )
         self.language_model = AutoModel.from_config(text)
         self.post_init()

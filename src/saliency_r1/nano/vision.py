@@ -1,19 +1,24 @@
 """From pixels to the image tokens of the nano policy.
 
-Each image token stands for a cell of 32x32 pixels. It joins four kinds of evidence: what is there (the 1280
-features that the ImageNet classifier reads), where its parts are (the stride-16 map of the four quarters),
-edges and texture (the stride-8 map, averaged) and colour (CIELAB of 4x4 sub-cells). The joining is ours.
+Each image token stands for a cell of 32x32 pixels. It joins five kinds of evidence: what is there (the 1280
+features that the ImageNet classifier reads), what stands out (the stride-32 map of the backbone as the
+segmenter trained it), where its parts are (the stride-16 map of the four quarters), edges and texture (the
+stride-8 map, averaged) and colour (CIELAB of 4x4 sub-cells). The joining is ours.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite0
+from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite0, Semantics
+from saliency_r1.nano.foreground import Foreground
+from saliency_r1.nano.segmenter_model import NanoSegmenterModel
 
-PARTS = (HEAD_CHANNELS, 4 * TAP_CHANNELS[3], TAP_CHANNELS[2])
+PARTS = (HEAD_CHANNELS, TAP_CHANNELS[4], 4 * TAP_CHANNELS[3], TAP_CHANNELS[2])
 COLOURS = 4 * 4 * 3
 FEATURES = sum(PARTS) + COLOURS
 """Numbers of one cell before the adapter."""
@@ -35,7 +40,9 @@ def lab(rgb: Tensor) -> Tensor:
 
 
 class VisionTower(nn.Module):
-    """Lite0 and the colours of an image, as one row of numbers for each cell.
+    """Lite0, ImageNet's late blocks and the colours of an image, as one row of numbers for each cell.
+
+    Backbone and late blocks are the segmenter's, so that the policy sees what the segmenter will find.
 
     Attributes:
         features: how many numbers.
@@ -45,7 +52,23 @@ class VisionTower(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = Lite0(head=True)
+        self.backbone = Lite0()
+        self.semantics = Semantics()
+
+    def load_segmenter(self, folder: Path) -> None:
+        """Take over both from a saved nano segmenter.
+
+        Raises:
+            SaliencyError: if the folder does not hold one.
+        """
+        trained = NanoSegmenterModel.from_pretrained(folder)
+        self.backbone.load_state_dict(trained.backbone.state_dict())
+        self.semantics.load_state_dict(trained.semantics.state_dict())
+
+    def load_imagenet(self) -> None:
+        """Take both from ImageNet's classifier; then nothing tells what stands out."""
+        self.backbone.load_imagenet()
+        self.semantics.load_imagenet()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Features of images.
@@ -57,13 +80,14 @@ class VisionTower(nn.Module):
             float (B, (S / 32)^2, `FEATURES`), cells in row order.
         """
         maps = self.backbone(pixels.to(self.backbone.stem.weight.dtype))
-        f8, f16, head = maps[2], maps[3], maps[5]
+        f8, f16, f32 = maps[2:]
         with torch.autocast(pixels.device.type, enabled=False):
             small = F.avg_pool2d(pixels.float(), 8)
             mean = torch.tensor(MEAN, device=pixels.device)[:, None, None]
             std = torch.tensor(STD, device=pixels.device)[:, None, None]
             colours = F.pixel_unshuffle(lab((small * std + mean).clamp(0, 1)), 4)
-        parts = [head, F.pixel_unshuffle(f16, 2), F.avg_pool2d(f8, 4), colours.to(head.dtype)]
+        head = self.semantics(f16)
+        parts = [head, f32, F.pixel_unshuffle(f16, 2), F.avg_pool2d(f8, 4), colours.to(head.dtype)]
         return torch.cat(parts, dim=1).flatten(2).transpose(1, 2)
 
 
@@ -95,8 +119,11 @@ class Adapter(nn.Module):
     The colours are not normalised: their absolute value is what names a colour.
     """
 
-    def __init__(self, width: int, cells: int, layers: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, cells: int, layers: int, heads: int, dropout: float, foreground: bool = False
+    ) -> None:
         super().__init__()
+        self.foreground = Foreground(PARTS[1:3], width) if foreground else None
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in PARTS)
         self.dropout = nn.Dropout(dropout)
         self.join = nn.Linear(FEATURES, width)
@@ -105,12 +132,18 @@ class Adapter(nn.Module):
         self.layers = nn.ModuleList(AdapterLayer(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
+    def telling(self, features: Tensor) -> Tensor:
+        """Those of the features that tell what is salient: the maps of strides 32 and 16."""
+        return features[..., PARTS[0] : sum(PARTS[:3])]
+
     def forward(self, features: Tensor) -> Tensor:
         """(B, cells, `FEATURES`) to (B, cells, width)."""
         *parts, colours = features.to(self.join.weight.dtype).split((*PARTS, COLOURS), dim=-1)
         joined = [norm(part) for norm, part in zip(self.norms, parts, strict=True)]
         x = self.join(self.dropout(torch.cat([*joined, colours], dim=-1)))
         x = self.project(F.gelu(x)) + self.place.weight
+        if self.foreground is not None:
+            x = x + self.foreground(self.telling(features).to(x.dtype), colours)[:, None]
         for layer in self.layers:
             x = layer(x)
         return self.norm(x)

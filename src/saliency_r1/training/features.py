@@ -58,6 +58,11 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def photos(self) -> tuple[Key, ...]:
+        """Those that were added."""
+        return tuple(self._rows)
+
     def add(self, keys: Iterable[Key], batch_size: int = 32) -> int:
         """Compute what is missing; a run that was killed goes on behind its last batch.
 

@@ -24,6 +24,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from trl import SFTConfig, SFTTrainer
 
 from saliency_r1 import nano
+from saliency_r1.data.duts import load_duts, split
 from saliency_r1.data.sft import SFTExample, read_examples
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ResponseError, SaliencyError
@@ -34,6 +35,7 @@ from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
 from saliency_r1.response import parse_strict
 from saliency_r1.training.checkpoints import checkpoint_to_resume, mark_complete
 from saliency_r1.training.features import FeatureCache
+from saliency_r1.training.foreground import fit_foreground
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.sft_data import Collator, Pictures, prompt_text, tokenise
 
@@ -48,7 +50,10 @@ class SFTRecipe:
         image_root: where the photo paths of the lines begin.
         validation: JSON lines held out; None for no validation.
         tokenizer: folder of `saliency-r1 data tokenizer`; not needed with `start`.
-        start: folder of a policy to go on from; None for a new one on the ImageNet backbone.
+        start: folder of a policy to go on from; None for a new one.
+        vision: folder of the nano segmenter whose backbone a new policy sees with; None for ImageNet's alone.
+        foreground: the DUTS folder on whose training masks the policy's reading of the salient region is
+            fitted first; needs `features`. None for a policy without one, or to keep that of `start`.
         features: folder of the vision features; None to run the tower in every step.
         width, layers, heads, kv_heads, feed_forward: sizes of the language model.
         adapter_layers: transformer layers over the tokens of one image.
@@ -81,6 +86,8 @@ class SFTRecipe:
     validation: Path | None = None
     tokenizer: Path | None = None
     start: Path | None = None
+    vision: Path | None = None
+    foreground: Path | None = None
     features: Path | None = None
     width: int = 256
     layers: int = 6
@@ -116,6 +123,8 @@ class SFTRecipe:
             raise ValueError(f"keep is {self.keep}: choose 2 or more, or a kill while saving loses the run")
         if self.features is not None and not self.freeze_vision:
             raise ValueError("features are of a frozen tower: drop features, or set freeze_vision to true")
+        if self.foreground is not None and self.features is None:
+            raise ValueError("foreground is fitted on kept features: give features, or drop foreground")
         if self.start is None and self.tokenizer is None:
             raise ValueError("a new policy needs a tokenizer: give tokenizer, or start")
         if self.keep_best and (self.validation is None or self.save_every % self.validate_every):
@@ -294,6 +303,12 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False) -> Path:
             model.to(settings.device)
             cache = FeatureCache(recipe.features, model, processor, recipe.image_root)
             cache.add(key for example in (*train, *validation) for key in example.keys)
+    if recipe.foreground is not None and cache is not None and checkpoint is None:
+        samples, _ = split(load_duts(recipe.foreground))
+        known = {str(sample.image.relative_to(recipe.image_root)): sample.mask for sample in samples}
+        masks = {key: mask for key in cache.photos if (mask := known.get(key[0]))}
+        overlap = fit_foreground(model.model.adapter, cache, masks, seed=recipe.seed)
+        print(f"The foreground was fitted on {len(masks)} pictures: IoU {overlap:.3f}", flush=True)
     pictures = Pictures(processor, recipe.image_root, cache)
     trainer = PolicySFTTrainer(
         answered=_spread(validation, recipe.decode),
@@ -347,6 +362,7 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
                 use_safetensors=True,
                 freeze_vision=recipe.freeze_vision,
                 adapter_dropout=recipe.adapter_dropout,
+                **({"foreground": True} if recipe.foreground else {}),
             )
             return started, AutoProcessor.from_pretrained(recipe.start)
         except (OSError, ValueError) as error:
@@ -372,11 +388,15 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
         adapter_layers=recipe.adapter_layers,
         adapter_heads=recipe.heads,
         adapter_dropout=recipe.adapter_dropout,
+        foreground=recipe.foreground is not None,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         freeze_vision=recipe.freeze_vision,
     )
     model = NanoForImageTextToText(config)
-    model.model.vision_tower.backbone.load_imagenet()
+    if recipe.vision is not None:
+        model.model.vision_tower.load_segmenter(recipe.vision)
+    else:
+        model.model.vision_tower.load_imagenet()
     return model, NanoProcessor(NanoImageProcessor(), tokenizer, image_tokens=config.image_tokens)
 
 
