@@ -10,7 +10,7 @@ The order of argument, from the ground truth to a chain of thought that leads to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from random import Random
 
@@ -113,6 +113,10 @@ def write_candidates(
         names = names or NameBook({synset: 1}, minimum=1)
         name = names.name(synset)
         synonym, hypernym, _ = names.rewordings(synset)
+    if is_person(name):
+        # The colour is that of the clothes, whatever the person is called in a text.
+        none = {level: dict.fromkeys(shares, 0.0) for level, shares in cues.colours.items()}
+        cues = replace(cues, colours=none)
     first = rng.choices((Step.NAME, Step.HYPERNYM, Step.OBJECT), _FIRST)[0]
     nouns: list[tuple[Step, str | None]] = [
         (Step.NAME, name),
@@ -218,9 +222,7 @@ def _place(cues: Cues) -> str | None:
 
 
 def _colour(cues: Cues, noun: str) -> str | None:
-    """The object's colour, where a viewer would speak of it: not a person's, nor "an orange orange"."""
-    if is_person(noun):
-        return None
+    """The object's colour, where a viewer would speak of it: not "an orange orange"."""
     own = (value for value in cues.clear(Kind.COLOUR) if not value.startswith("background"))
     return next((value for value in own if value not in noun.split()), None)
 
