@@ -92,6 +92,76 @@ def _killed(*arguments):
     raise KeyboardInterrupt
 
 
+@pytest.fixture
+def drawn_coco(tmp_path):
+    """Ten photos of two balloons in COCO json."""
+    images, annotations = [], []
+    (tmp_path / "coco" / "images").mkdir(parents=True)
+    for number in range(10):
+        image = np.full((48, 64, 3), 120, np.uint8)
+        image[8:32, 4:24] = image[20:44, 36:60] = (220, 40, 40)
+        name = f"{number:03d}.png"
+        Image.fromarray(image).save(tmp_path / "coco" / "images" / name)
+        images.append({"id": number, "file_name": name, "width": 64, "height": 48})
+        for left, top in ((4, 8), (36, 20)):
+            box = [left, top, left + 20, top, left + 20, top + 24, left, top + 24]
+            annotations.append({"id": len(annotations), "image_id": number, "category_id": 1})
+            annotations[-1] |= {"segmentation": [box], "iscrowd": 0}
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "balloon"}]}
+    (tmp_path / "coco" / "instances.json").write_text(json.dumps(content))
+    return tmp_path / "coco"
+
+
+def test_scenes_and_instances_go_on_from_earlier_weights_and_survive_a_kill(settings, drawn_coco, tmp_path):
+    first = train_segmenter(dataclasses.replace(settings, steps=2, save_every=2, validate_every=2))
+    more = dataclasses.replace(
+        settings,
+        out=str(tmp_path / "more"),
+        init=str(first),
+        scenes=0.6,
+        instances=0.3,
+        instance_data=(str(drawn_coco),),
+        steps=6,
+        save_every=2,
+        validate_every=6,
+    )
+    whole = load_file(train_segmenter(more) / "model.safetensors")
+    words, grown = SegmenterConfig.load(first).words, SegmenterConfig.load(tmp_path / "more" / "final").words
+    assert grown[: len(words)] == words
+    assert {"leftmost", "sixth", "from", "balloon"} <= set(grown) - set(words)
+    header, row = (tmp_path / "more" / "validation.csv").read_text().splitlines()
+    assert 0 <= dict(zip(header.split(","), map(float, row.split(",")), strict=True))["scenes_iou"] <= 1
+    broken = dataclasses.replace(more, out=str(tmp_path / "broken"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saliency_r1.training.segmenter.validate", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_segmenter(dataclasses.replace(broken, validate_every=5))
+    assert [path.name for path in checkpoints(tmp_path / "broken")] == ["checkpoint-4"]
+    resumed = load_file(train_segmenter(broken, resume=True) / "model.safetensors")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_new_words_leave_the_old_ones_as_they_were():
+    model = NanoSegmenterModel(
+        SegmenterConfig(("dog", "left"), image_size=64, width=32, layers=1, pyramid=16)
+    )
+    grown = model.with_words(["left", "leftmost", "second", "leftmost"])
+    assert grown.config.words == ("dog", "left", "leftmost", "second")
+    for name in ("words", "match_words"):
+        old, new = getattr(model, name).weight, getattr(grown, name).weight
+        assert torch.equal(new[:4], old)
+        assert torch.equal(new[4], old[3])  # "leftmost" starts as "left"
+        assert not any(torch.equal(new[5], row) for row in old)
+    pixels = normalise(torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8))
+    masks = []
+    for each in (model.eval(), grown.eval()):
+        numbers = torch.tensor(each.word_list.encode(["left dog"], 16))
+        with torch.no_grad():
+            masks.append(each.segment(each.encode(pixels), numbers).stride4)
+    assert torch.equal(*masks)
+    assert model.with_words(["dog"]) is model
+
+
 def test_it_learns(settings):
     folder = train_segmenter(
         dataclasses.replace(settings, steps=60, validate_every=60, save_every=60, batch_size=8)

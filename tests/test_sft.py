@@ -262,6 +262,25 @@ def test_the_loss_is_on_the_response_and_its_end(data: Path, tmp_path: Path) -> 
         assert batch["attention_mask"][row].sum() == rows[row]["length"]
 
 
+def test_instances_and_groups_are_batched_with_all_their_images(data: Path, tmp_path: Path) -> None:
+    answer = "<think></think><answer>{}</answer>"
+    examples = [
+        SFTExample(
+            "a", ("0.png", "1.png", "2.png"), True, Task.COSOD, "Which?", answer.format("<rg>it</rg>")
+        ),
+        SFTExample("b", ("3.png",), False, Task.SIS, "Who?", answer.format("<ins>it</ins><ins>she</ins>")),
+    ]
+    model, processor = _policy(recipe(data, tmp_path))
+    batch = Collator(0, Pictures(processor, data))(list(tokenise(examples, processor)))
+    assert (batch["input_ids"] == processor.image_token_id).sum(1).tolist() == [192, 64]
+    assert len(batch["pixel_values"]) == 4
+    assert torch.isfinite(model(**batch).loss)
+    learned = [labels[labels != IGNORED] for labels in batch["labels"]]
+    for example, ids in zip(examples, learned, strict=True):
+        text = processor.tokenizer.decode(ids).removesuffix("<|im_end|>")
+        assert parse_strict(text, example.task) == parse_strict(example.response, example.task)
+
+
 def test_features_equal_the_towers_and_survive_a_cut(data: Path, tmp_path: Path) -> None:
     examples = read_examples(data / "train.jsonl")
     keys = sorted({key for example in examples for key in example.keys})

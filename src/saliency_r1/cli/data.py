@@ -33,14 +33,22 @@ def tokenizer(
 
 @app.command()
 def sft(
-    data: Annotated[Path, typer.Option(help="The DUTS folder: DUTS-TR and synsets.json.")],
-    out: Annotated[Path, typer.Option(help="Folder of train.jsonl, validation.jsonl, counts.json.")] = Path(
-        "runs/sft-data"
-    ),
+    data: Annotated[Path, typer.Option(help="The DUTS folder: DUTS-TR, synsets.json, groups.json.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of train.jsonl, validation.jsonl, counts.json and composed pictures.")
+    ] = Path("runs/sft-data"),
+    tasks: Annotated[str, typer.Option(help="Of sod, sis, cosod, with commas between.")] = "sod",
+    photos: Annotated[
+        list[Path] | None, typer.Option(help="SIS: a COCO json data set of photos; again for another.")
+    ] = None,
+    scenes: Annotated[int, typer.Option(min=0, help="SIS: composed scenes to train on.")] = 6000,
+    draws: Annotated[int, typer.Option(min=0, help="CoSOD: examples of each group of real photos.")] = 16,
+    groups: Annotated[int, typer.Option(min=0, help="CoSOD: composed groups to train on.")] = 1000,
+    cache: Annotated[Path, typer.Option(help="Where packed photos are kept.")] = Path("cache/duts-tr-256"),
     segmenter: Annotated[
         Path | None, typer.Option(help="Folder of the frozen segmenter; the embedded one if not given.")
     ] = None,
-    variants: Annotated[int, typer.Option(min=1, help="Responses for each photo.")] = 4,
+    variants: Annotated[int, typer.Option(min=1, help="Responses for each photo or scene.")] = 4,
     fast_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of responses without reasoning.")
     ] = 0.25,
@@ -48,12 +56,21 @@ def sft(
     minimum_iou: Annotated[
         float, typer.Option(min=0, max=1, help="An expression must find the true mask this well.")
     ] = 0.7,
-    limit: Annotated[int | None, typer.Option(min=1, help="Photos of each split, for a try.")] = None,
+    minimum_found: Annotated[
+        float, typer.Option(min=0, max=1, help="SIS: share of a picture's instances that must be found so.")
+    ] = 1.0,
+    minimum_group_iou: Annotated[
+        float, typer.Option(min=0, max=1, help="The same for the mean over a group.")
+    ] = 0.6,
+    limit: Annotated[int | None, typer.Option(min=1, help="Photos of each split for SOD, for a try.")] = None,
     seed: Annotated[int, typer.Option(help="Of all choices.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
 ) -> None:
-    """Write rationales of DUTS-TR photos that lead to their masks; the same call after a kill goes on."""
+    """Write rationales that lead to true masks; the same call after a kill goes on.
+
+    A tenth as many scenes and groups are made of the validation split, one response each.
+    """
     import json
     from collections.abc import Iterable
     from dataclasses import replace
@@ -65,42 +82,73 @@ def sft(
 
     from saliency_r1.data.duts import load_duts, split
     from saliency_r1.data.naming import NameBook
-    from saliency_r1.data.samples import Sample
-    from saliency_r1.data.sft import SFTSetting, build_sft
+    from saliency_r1.data.sft import Job, SFTSetting, set_header, write_set
+    from saliency_r1.data.sft_sources import Sources, split_jobs
     from saliency_r1.files import write_bytes_atomic
     from saliency_r1.segmenters.nano import NanoSegmenter
+    from saliency_r1.tasks import Task
 
-    setting = SFTSetting(variants, fast_share, mirror, minimum_iou, seed)
+    asked = tuple(Task.parse(task.strip()) for task in tasks.split(","))
+    setting = SFTSetting(variants, fast_share, mirror, minimum_iou, minimum_found, minimum_group_iou, seed)
     frozen = NanoSegmenter.from_pretrained(segmenter, device=device)
     print(f"The segmenter runs on {frozen.device}.")
-    train, validation = split(load_duts(data))
-    names = NameBook.from_samples(train)
+    splits = dict(zip(("train", "validation"), split(load_duts(data)), strict=True))
+    names = NameBook.from_samples(splits["train"])
+    sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, limit)
     console = Console(stderr=True)
 
-    def progress(samples: Iterable[Sample], title: str) -> Iterable[Sample]:
-        return track(samples, title, console=console)
+    def progress(jobs: Iterable[Job], title: str) -> Iterable[Job]:
+        return track(jobs, title, console=console)
 
     counts = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // workers))
     try:
-        for title, samples in (("train", train), ("validation", validation)):
+        for title, samples in splits.items():
             made = setting if title == "train" else replace(setting, mirror=False, variants=1, fast_share=0.0)
-            counts[title] = build_sft(
-                samples[:: max(1, len(samples) // (limit or len(samples)))][:limit],
-                frozen,
+            written = write_set(
+                split_jobs(sources, title, samples, frozen, names, made),
                 out / f"{title}.jsonl",
-                root=data,
-                names=names,
-                setting=made,
+                set_header(frozen, data, made),
                 track=partial(progress, title=title),
                 workers=workers,
-            ).to_dict()
+            )
+            counts[title] = {task.value: count.to_dict() for task, count in written.items()}
     finally:
         torch.set_num_threads(threads)
     text = json.dumps(counts, indent=1)
     write_bytes_atomic(out / "counts.json", text.encode())
     print(text)
+
+
+@app.command()
+def scenes(
+    data: Annotated[Path, typer.Option(help="The DUTS folder: DUTS-TR and synsets.json.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of images, instances.json, expressions.jsonl, sheet.jpg.")
+    ] = Path("runs/scenes"),
+    split: Annotated[
+        str, typer.Option(help="Photos of which split of DUTS-TR: train or validation.")
+    ] = "validation",
+    count: Annotated[int, typer.Option(min=1, help="Scenes.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Of all choices.")] = 0,
+    cache: Annotated[Path, typer.Option(help="Where packed photos are kept.")] = Path("cache/duts-tr-256"),
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes; default one a core, 8 at most. They change nothing.")
+    ] = None,
+) -> None:
+    """Compose scenes: foregrounds on other photos, with exact instance masks and referring expressions."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from saliency_r1.data.scene_set import SceneSet, write_scenes
+    from saliency_r1.workers import default_workers
+
+    which = SceneSet(str(data), split, seed, str(cache))
+    made = write_scenes(which, count, out, default_workers() if workers is None else workers)
+    for _ in track(made, "composing", total=count, console=Console(stderr=True)):
+        pass
+    print(f"{out}: {count} scenes of the {split} split, seed {seed}; look at {out / 'sheet.jpg'}")
 
 
 app.command()(check)

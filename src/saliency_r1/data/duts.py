@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from saliency_r1.data.samples import Sample, Synset
@@ -53,6 +53,27 @@ def load_synsets(root: str | Path) -> dict[str, Synset]:
         number: Synset(number, row["name"], tuple(row["synonyms"]), tuple(row["hypernyms"]))
         for number, row in json.loads(path.read_text()).items()
     }
+
+
+def load_groups(root: str | Path, samples: Iterable[Sample]) -> dict[str, list[Sample]]:
+    """The co-saliency groups of `groups.json`, by synset number, as far as their photos are in `samples`.
+
+    Args:
+        root: the folder that holds `groups.json`.
+        samples: of one split.
+
+    Raises:
+        SaliencyError: if there is no such file.
+    """
+    path = Path(root) / "groups.json"
+    if not path.is_file():
+        raise SaliencyError(f"{path}: no such file, CoSOD needs the photos of each synset listed in it")
+    of_name = {sample.name: sample for sample in samples}
+    groups = {
+        number: [of_name[name] for name in members if name in of_name]
+        for number, members in json.loads(path.read_text()).items()
+    }
+    return {number: members for number, members in groups.items() if members}
 
 
 def split(samples: Sequence[Sample], validation: int = VALIDATION_COUNT) -> tuple[list[Sample], list[Sample]]:

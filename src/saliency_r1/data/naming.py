@@ -187,6 +187,9 @@ class NameBook:
         minimum: how many pictures a name should have; a synset with fewer takes the name of a hypernym with
             enough, where there is one.
 
+    Attributes:
+        synsets: those of the pictures.
+
     Example:
         >>> book = NameBook({Synset("n1", "beagle", (), ("hound", "dog", "animal")): 9})
         >>> book.name(Synset("n2", "pug", (), ("dog", "animal")))
@@ -195,6 +198,7 @@ class NameBook:
 
     def __init__(self, counts: Mapping[Synset, int], minimum: int = 8) -> None:
         self.minimum = minimum
+        self.synsets = tuple(counts)
         self._support: Counter[str] = Counter()
         for synset, pictures in counts.items():
             for name in set(_chain(synset)):

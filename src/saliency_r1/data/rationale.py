@@ -26,7 +26,7 @@ SHORTEST, LONGEST = 25, 55
 """Words in a reasoning."""
 LONGEST_EXPRESSION = 8
 """Words in an expression."""
-_FIRST = (0.75, 0.15, 0.1)
+FIRST = (0.75, 0.15, 0.1)
 """How often the name, the hypernym and "object" are preferred. A policy that learns from all three has a word
 left for what it cannot tell: when every name is unlikely, the vaguer word is the likeliest."""
 
@@ -107,7 +107,7 @@ def write_candidates(
     """
     rng = rng or Random()
     if cues.empty:
-        return (_nothing(rng),)
+        return (nothing_rationale(rng),)
     synonym, hypernym, name = None, None, OBJECT
     if synset is not None:
         names = names or NameBook({synset: 1}, minimum=1)
@@ -117,7 +117,7 @@ def write_candidates(
         # The colour is that of the clothes, whatever the person is called in a text.
         none = {level: dict.fromkeys(shares, 0.0) for level, shares in cues.colours.items()}
         cues = replace(cues, colours=none)
-    first = rng.choices((Step.NAME, Step.HYPERNYM, Step.OBJECT), _FIRST)[0]
+    first = rng.choices((Step.NAME, Step.HYPERNYM, Step.OBJECT), FIRST)[0]
     nouns: list[tuple[Step, str | None]] = [
         (Step.NAME, name),
         (Step.PLAIN, name),
@@ -163,25 +163,37 @@ def consistent(
             if probabilities.shape != mask.shape:
                 raise SaliencyError(f"the segmenter gave {probabilities.shape} for a mask of {mask.shape}")
             found |= probabilities >= 0.5
-        union = float((found | mask).sum())
-        iou = float((found & mask).sum()) / union if union else 1.0
+        iou = overlap(found, mask)
         if iou >= minimum_iou:
             return Consistency(rationale, iou, tried)
         best = max(best, iou)
     return Consistency(None, best, len(candidates))
 
 
-class _Writer:
-    """Chooses wordings and keeps account of what was stated."""
+def overlap(mask: np.ndarray, other: np.ndarray) -> float:
+    """IoU of two masks, bool (H, W); 1 if both are empty."""
+    union = float((mask | other).sum())
+    return float((mask & other).sum()) / union if union else 1.0
+
+
+class Writer:
+    """Chooses wordings and keeps account of what was stated.
+
+    Args:
+        rng: makes every choice.
+        stated: what was stated already.
+    """
 
     def __init__(self, rng: Random, stated: Iterable[tuple[Kind, str]] = ()) -> None:
         self.rng = rng
         self.stated = list(stated)
 
     def choose(self, *options: str) -> str:
+        """One of the options."""
         return self.rng.choice(options)
 
     def chance(self, probability: float) -> bool:
+        """True that often."""
         return self.rng.random() < probability
 
     def say(self, kind: Kind, value: str, phrase: str | None = None) -> str:
@@ -192,7 +204,7 @@ class _Writer:
 
 def _expression(cues: Cues, noun: str, step: Step, rng: Random) -> tuple[str, list[tuple[Kind, str]]]:
     """A noun phrase with those modifiers that the step calls for and the cues allow, and what it states."""
-    place, size, colour = _place(cues), next(iter(cues.clear(Kind.SIZE)), None), _colour(cues, noun)
+    place, size, colour = clear_place(cues), next(iter(cues.clear(Kind.SIZE)), None), clear_colour(cues, noun)
     chances = {
         Step.NAME: (0.2 if place == "centre" else 0.4, 0.1, 0.1),
         Step.PLACE: (1.0, 0.0, 0.0),
@@ -217,12 +229,15 @@ def _expression(cues: Cues, noun: str, step: Step, rng: Random) -> tuple[str, li
     return expression, [(kinds[part], value) for part, value in parts.items() if value]
 
 
-def _place(cues: Cues) -> str | None:
+def clear_place(cues: Cues) -> str | None:
+    """Where the object clearly is, one of `PLACES`."""
     return next((value for value in cues.clear(Kind.PLACE) if not value.endswith(("edge", "areas"))), None)
 
 
-def _colour(cues: Cues, noun: str) -> str | None:
-    """The object's colour, where a viewer would speak of it: not "an orange orange"."""
+def clear_colour(cues: Cues, noun: str) -> str | None:
+    """The object's colour, where a viewer would speak of it: not a person's, nor "an orange orange"."""
+    if is_person(noun):
+        return None
     own = (value for value in cues.clear(Kind.COLOUR) if not value.startswith("background"))
     return next((value for value in own if value not in noun.split()), None)
 
@@ -231,14 +246,14 @@ def _write(
     cues: Cues, noun: str, expression: str, stated: Iterable[tuple[Kind, str]], step: Step, rng: Random
 ) -> Rationale:
     """Sentences that end in the expression; those in the middle are left out where they would be too many."""
-    writer = _Writer(rng, stated)
+    writer = Writer(rng, stated)
     subject = f"the {subject_of(noun)}" if is_person(noun) else "it"
     opening = _opening(cues, noun, writer)
     ending = _ending(cues, expression, writer)
     middle: list[str] = []
     length = len(f"{opening} {ending}".split())
     for sentence in (_look, _contrast):
-        attempt = _Writer(rng)
+        attempt = Writer(rng)
         if middle and "background" in middle[-1]:
             subject = f"the {subject_of(noun)}"  # "it" would be the background
         text = sentence(cues, noun, subject, attempt)
@@ -253,12 +268,12 @@ def _write(
     return Rationale(" ".join([opening, *middle, ending]), (expression,), tuple(writer.stated), step)
 
 
-def _opening(cues: Cues, noun: str, writer: _Writer) -> str:
+def _opening(cues: Cues, noun: str, writer: Writer) -> str:
     """What is there, and where.
 
     Always with "the": "a" or "an" would have to be chosen before the noun, for all nouns alike.
     """
-    place = _place(cues)
+    place = clear_place(cues)
     if place is None:
         return writer.choose(
             f"What draws the eye in this picture is the {noun}.",
@@ -274,12 +289,12 @@ def _opening(cues: Cues, noun: str, writer: _Writer) -> str:
     )
 
 
-def _look(cues: Cues, noun: str, subject: str, writer: _Writer) -> str:
+def _look(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
     """Size, colour, edges, background: what is clear, each in a place of its own.
 
     No cue stands before a noun: there it would compete with every noun, and a likely cue beats them all.
     """
-    size, colour = next(iter(cues.clear(Kind.SIZE)), None), _colour(cues, noun)
+    size, colour = next(iter(cues.clear(Kind.SIZE)), None), clear_colour(cues, noun)
     clear = cues.clear(Kind.COLOUR)
     background = next((value for value in clear if value.startswith("background")), None)
     predicates: list[str] = []
@@ -305,7 +320,7 @@ def _look(cues: Cues, noun: str, subject: str, writer: _Writer) -> str:
     return text
 
 
-def _contrast(cues: Cues, noun: str, subject: str, writer: _Writer) -> str:
+def _contrast(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
     """Why it stands out, or that it hardly does."""
     clear = cues.clear(Kind.CONTRAST)
     compared = [
@@ -328,7 +343,7 @@ def _contrast(cues: Cues, noun: str, subject: str, writer: _Writer) -> str:
     return f"{subject.capitalize()} {link.join(said)}."
 
 
-def _ending(cues: Cues, expression: str, writer: _Writer) -> str:
+def _ending(cues: Cues, expression: str, writer: Writer) -> str:
     """The conclusion, with the expression."""
     if cues.area > 0.95:
         return f"So the answer is {expression}."
@@ -339,8 +354,9 @@ def _ending(cues: Cues, expression: str, writer: _Writer) -> str:
     )
 
 
-def _nothing(rng: Random) -> Rationale:
-    writer = _Writer(rng)
+def nothing_rationale(rng: Random) -> Rationale:
+    """The rationale of a picture in which nothing stands out, whatever was asked."""
+    writer = Writer(rng)
     said = writer.say(Kind.SIZE, "nothing")
     reasoning = writer.choose(
         f"In this picture {said}. No thing in it is set apart from the rest, so there is no object to name "

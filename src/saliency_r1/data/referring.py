@@ -1,7 +1,8 @@
 """What the nano segmenter is trained on: photos with expressions and the mask of each.
 
 A sample is one photo, plain or composed, with two expressions. In a composed photo they name one object
-each, so that only the text decides which mask is right.
+each, so that only the text decides which mask is right. Scenes of up to six objects and real photos of
+instances, both optional, have expressions that may name several objects or one of many.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from PIL import Image, ImageFilter
 from saliency_r1.data import expressions
 from saliency_r1.data.composing import box_of, fill, paste
 from saliency_r1.data.expressions import Nouns, Region
+from saliency_r1.data.instance_photos import InstancePhoto, cropped
+from saliency_r1.data.naming import NameBook
 from saliency_r1.data.packed import PackedPhotos
+from saliency_r1.data.scene_expressions import Referred, pick_two, refer, referring
+from saliency_r1.data.scenes import Foregrounds, compose_scene
+from saliency_r1.errors import SaliencyError
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,15 @@ class Mix:
         composed: photos of two objects.
         negative: the second expression of a photo names what is not there.
         crop: a random crop of a plain photo.
+        scenes: scenes of up to six objects, drawn before all other kinds.
+        instances: real photos of one to six named instances, drawn likewise.
     """
 
     composed: float = 0.35
     negative: float = 0.08
     crop: float = 0.5
+    scenes: float = 0.0
+    instances: float = 0.0
 
 
 class ReferringPhotos:
@@ -57,6 +67,11 @@ class ReferringPhotos:
         colours: the colour word of each photo's object, or None.
         seed: of the stream.
         mix: the shares of the kinds of samples.
+        scenes: what scenes are composed of, and the names of things in them; needed for a share of scenes.
+        instances: the photos of named instances; needed for a share of them.
+
+    Raises:
+        SaliencyError: if the mix has a share of what is not given.
     """
 
     def __init__(
@@ -66,9 +81,18 @@ class ReferringPhotos:
         colours: Sequence[str | None],
         seed: int,
         mix: Mix | None = None,
+        scenes: tuple[Foregrounds, NameBook] | None = None,
+        instances: Sequence[InstancePhoto] = (),
     ) -> None:
         self.photos, self.nouns, self.colours, self.seed = photos, nouns, colours, seed
         self.mix = mix or Mix()
+        self.scenes, self.instances = scenes, instances
+        if (self.mix.scenes and scenes is None) or (self.mix.instances and not instances):
+            raise SaliencyError(
+                f"a mix of {self.mix.scenes} scenes and {self.mix.instances} photos of instances: "
+                "expected what to make them of, give it or set the share to 0"
+            )
+        self.categories = list(dict.fromkeys(nouns for photo in instances for nouns in photo.nouns))
         self.known = list(dict.fromkeys(each for each in nouns if each))
 
     def __getitem__(self, number: int) -> ReferringSample:
@@ -76,6 +100,12 @@ class ReferringPhotos:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.photos))
         rng = np.random.default_rng((self.seed, epoch, position))
         row = int(order[position])
+        # Without either share nothing is drawn, so that older recipes give what they gave.
+        draw = rng.random() if self.mix.scenes or self.mix.instances else 1.0
+        if draw < self.mix.scenes and self.scenes is not None:
+            return self._jittered(self._of_scene(*self.scenes, rng), rng)
+        if draw < self.mix.scenes + self.mix.instances:
+            return self._jittered(self._of_instances(rng), rng)
         if rng.random() < self.mix.composed:
             composed = compose(self, row, int(rng.integers(len(self.photos))), rng)
             if composed is not None:
@@ -118,6 +148,21 @@ class ReferringPhotos:
             texts[0], masks[0] = str(rng.choice(expressions.GENERIC)), union
         return ReferringSample(image, tuple(texts), np.stack(masks).astype(np.uint8) * np.uint8(255))
 
+    def _of_scene(self, source: Foregrounds, names: NameBook, rng: np.random.Generator) -> ReferringSample:
+        scene = compose_scene(source, rng)
+        masks = [each.mask for each in scene.objects]
+        return _of_many(scene.image, masks, referring(scene, rng, names), rng)
+
+    def _of_instances(self, rng: np.random.Generator) -> ReferringSample:
+        photo = self.instances[int(rng.integers(len(self.instances)))]
+        if rng.random() < self.mix.crop:
+            photo = cropped(photo, _box(photo.image.shape[0], rng)) or photo
+        image, masks = photo.image, list(photo.masks)
+        if rng.random() < 0.5:
+            image, masks = mirrored(image), [mirrored(mask) for mask in masks]
+        regions = [Region(mask, nouns) for mask, nouns in zip(masks, photo.nouns, strict=True)]
+        return _of_many(image, masks, refer(regions, rng, self.categories, closed=False), rng)
+
     def _jittered(self, sample: ReferringSample, rng: np.random.Generator) -> ReferringSample:
         """Brightness and contrast, the same for every channel, so that colour words stay true."""
         if rng.random() < 0.5:
@@ -125,6 +170,18 @@ class ReferringPhotos:
         table = (np.arange(256) - 127.0) * rng.uniform(0.75, 1.25) + 127.0 + rng.uniform(-25, 25)
         image = np.clip(table, 0, 255).astype(np.uint8)[sample.image]
         return ReferringSample(image, sample.expressions, sample.masks)
+
+
+def _of_many(
+    image: np.ndarray, masks: Sequence[np.ndarray], found: Sequence[Referred], rng: np.random.Generator
+) -> ReferringSample:
+    """Two of the expressions, each with the union of the masks that it refers to."""
+    chosen = pick_two(found, rng)
+    goals = np.zeros((2, *image.shape[:2]), np.uint8)
+    for goal, referred in zip(goals, chosen, strict=True):
+        for index in referred.indices:
+            goal[masks[index]] = 255
+    return ReferringSample(image, tuple(each.text for each in chosen), goals)
 
 
 def mirrored(array: np.ndarray) -> np.ndarray:
@@ -189,17 +246,22 @@ def _longest(size: int, rng: np.random.Generator) -> int:
 def _crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A random crop of 70 to 100 % a side that keeps at least 80 % of the object."""
     size = mask.shape[0]
-    side_y, side_x = (int(size * rng.uniform(0.7, 1.0)) for _ in range(2))
-    y, x = int(rng.integers(size - side_y + 1)), int(rng.integers(size - side_x + 1))
-    inside = (mask[y : y + side_y, x : x + side_x] > 127).sum()
+    box = left, top, right, bottom = _box(size, rng)
+    inside = (mask[top:bottom, left:right] > 127).sum()
     if inside < 0.8 * (mask > 127).sum():
         return image, mask
-    box = (x, y, x + side_x, y + side_y)
     out = [
         np.asarray(Image.fromarray(array).resize((size, size), Image.Resampling.BILINEAR, box=box))
         for array in (image, mask)
     ]
     return out[0], out[1]
+
+
+def _box(size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of a random crop of 70 to 100 % a side."""
+    side_y, side_x = (int(size * rng.uniform(0.7, 1.0)) for _ in range(2))
+    y, x = int(rng.integers(size - side_y + 1)), int(rng.integers(size - side_x + 1))
+    return x, y, x + side_x, y + side_y
 
 
 def _half(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

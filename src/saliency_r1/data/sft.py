@@ -5,7 +5,9 @@ A line: `{"name": "n02084071_123", "images": ["DUTS-TR/DUTS-TR-Image/n02084071_1
 "<think>…</think><answer><rg>the dog</rg></answer>"}`
 
 A response is written from the true mask (`rationale.py`) and kept only if a frozen segmenter finds the mask
-again from its expression; this makes language a channel that carries the mask.
+again from its expression; this makes language a channel that carries the mask. The examples of one photo,
+scene or group are a `Job`; here are those of SOD and what all tasks share, in `sft_instances.py` those of SIS
+and in `sft_groups.py` those of CoSOD.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -75,7 +78,9 @@ class SFTSetting:
         variants: responses for each photo, and as many for its mirror image.
         fast_share: share of the responses without reasoning, in [0, 1], to the prompt that asks for that.
         mirror: whether each photo is also used mirrored.
-        minimum_iou: of the mask that the segmenter finds from the expression and the true one.
+        minimum_iou: of the mask that the segmenter finds from an expression and the true one.
+        minimum_found: share of a picture's instances that must be found so.
+        minimum_group_iou: of the same over the images of a group, in the mean.
         seed: of all choices. A sample's are its own: they do not depend on which other samples there are.
     """
 
@@ -83,10 +88,13 @@ class SFTSetting:
     fast_share: float = 0.25
     mirror: bool = True
     minimum_iou: float = 0.7
+    minimum_found: float = 1.0
+    minimum_group_iou: float = 0.6
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.variants < 1 or not 0 <= self.fast_share <= 1 or not 0 <= self.minimum_iou <= 1:
+        shares = (self.fast_share, self.minimum_iou, self.minimum_found, self.minimum_group_iou)
+        if self.variants < 1 or not all(0 <= share <= 1 for share in shares):
             raise SaliencyError(f"{self}: variants must be at least 1, the shares in [0, 1]")
 
 
@@ -95,8 +103,8 @@ class SFTCounts:
     """What became of the rationales.
 
     Attributes:
-        photos: photos looked at; a mirrored one counts as the same.
-        unused: photos without any example.
+        photos: photos, scenes or groups looked at; a mirrored photo counts as the same.
+        unused: of them without any example.
         examples: lines written.
         fast: of them without reasoning.
         outcomes: rationales `kept`, reworded (by the kind of rewording) and `dropped`.
@@ -111,6 +119,46 @@ class SFTCounts:
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the outcomes with the most frequent first."""
         return {**asdict(self), "outcomes": dict(self.outcomes.most_common())}
+
+
+@dataclass(frozen=True)
+class Job:
+    """The examples to make of one photo, scene or group.
+
+    Attributes:
+        name: unique in its set.
+        task: of its examples.
+        make: gives the examples, and what became of each rationale: `kept`, a kind of rewording, `dropped`.
+    """
+
+    name: str
+    task: Task
+    make: Callable[[], tuple[list[SFTExample], list[str]]]
+
+
+class Found:
+    """What a segmenter finds in one picture; each expression is segmented once.
+
+    Args:
+        segmenter: the frozen one.
+        image: the picture, RGB.
+    """
+
+    def __init__(self, segmenter: Segmenter, image: Image.Image) -> None:
+        self._segmenter, self._encoded = segmenter, segmenter.encode(image)
+        self._masks: dict[str, np.ndarray] = {}
+
+    def add(self, expressions: Iterable[str]) -> None:
+        """Segment several at once, ahead of their use."""
+        new = [text for text in dict.fromkeys(expressions) if text not in self._masks]
+        if new:
+            probabilities = self._segmenter.segment(self._encoded, new).probabilities
+            self._masks.update(zip(new, probabilities >= 0.5, strict=True))
+
+    def __call__(self, expression: str) -> np.ndarray:
+        """The mask of an expression, bool (H, W)."""
+        self.add([expression])
+        return self._masks[expression]
 
 
 def read_examples(path: str | Path) -> list[SFTExample]:
@@ -142,13 +190,10 @@ def build_sft(
     root: str | Path,
     names: NameBook | None = None,
     setting: SFTSetting | None = None,
-    track: Callable[[Iterable[Sample]], Iterable[Sample]] = iter,
+    track: Callable[[Iterable[Job]], Iterable[Job]] = iter,
     workers: int = 1,
 ) -> SFTCounts:
-    """Write the fine-tuning set of some photos.
-
-    What is done is kept photo by photo in `<out>.part`, so that the same call after a kill goes on with the
-    next photo; `out` appears in one step at the end.
+    """Write the fine-tuning set of some photos for SOD alone; see `write_set`.
 
     Args:
         samples: with masks.
@@ -157,41 +202,119 @@ def build_sft(
         root: photo paths in the file begin there, where they can.
         names: how to call synsets; from `samples` if not given. Give the training set's for a validation set.
         setting: how.
-        track: wraps the samples to show progress.
+        track: wraps the jobs to show progress.
+        workers: threads; the result is the same for any number.
+    """
+    setting = setting or SFTSetting()
+    names = names or NameBook.from_samples(samples)
+    jobs = sod_jobs(samples, segmenter, root, names, setting)
+    return write_set(jobs, out, set_header(segmenter, root, setting), track=track, workers=workers)[Task.SOD]
+
+
+def set_header(segmenter: Segmenter, root: str | Path, setting: SFTSetting) -> dict[str, Any]:
+    """What the examples of a set depend on, beside its photos."""
+    return {**asdict(setting), "segmenter": segmenter.name, "root": str(root)}
+
+
+def write_set(
+    jobs: Sequence[Job],
+    out: str | Path,
+    header: dict[str, Any],
+    *,
+    track: Callable[[Iterable[Job]], Iterable[Job]] = iter,
+    workers: int = 1,
+) -> dict[Task, SFTCounts]:
+    """Write a fine-tuning set.
+
+    What is done is kept job by job in `<out>.part`, so that the same call after a kill goes on with the next
+    one; `out` appears in one step at the end.
+
+    Args:
+        jobs: what to make, in the order of the file.
+        out: the JSON lines file.
+        header: what the jobs' examples depend on; a `<out>.part` of another one is refused.
+        track: wraps the jobs to show progress.
         workers: threads; the result is the same for any number.
 
+    Returns:
+        What became of the rationales of each task.
+
     Raises:
-        SaliencyError: if a photo or mask cannot be read, or `<out>.part` is of other settings.
+        SaliencyError: if two jobs have one name, a photo or mask cannot be read, or `<out>.part` is of other
+            settings.
     """
-    out, setting = Path(out), setting or SFTSetting()
-    names = names or NameBook.from_samples(samples)
+    out = Path(out)
+    wanted = {job.name for job in jobs}
+    if len(wanted) < len(jobs):
+        twice, _ = Counter(job.name for job in jobs).most_common(1)[0]
+        raise SaliencyError(f"two jobs are called {twice!r}: names must be unique in a set")
     part = out.with_name(out.name + ".part")
-    header = {**asdict(setting), "segmenter": segmenter.name, "root": str(root)}
     records = _read_part(part, header)
     done = {record["name"] for record in records}
-    todo = [sample for sample in samples if sample.name not in done]
-
-    def record_of(sample: Sample) -> dict[str, Any]:
-        return _record(sample, segmenter, Path(root), names, setting)
-
+    todo = [job for job in jobs if job.name not in done]
     with open(part, "a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
-        for _, record in zip(track(todo), pool.map(record_of, todo), strict=True):
+        for _, record in zip(track(todo), pool.map(_record, todo), strict=True):
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
             file.flush()
             records.append(record)
-    counts = SFTCounts()
-    wanted = {sample.name for sample in samples}
+    counts = {task: SFTCounts() for task in dict.fromkeys(job.task for job in jobs)}
     with open_atomic(out) as lines:
         for record in (record for record in records if record["name"] in wanted):
-            counts.photos += 1
-            counts.unused += not record["examples"]
-            counts.outcomes.update(record["outcomes"])
+            count = counts[Task(record["task"])]
+            count.photos += 1
+            count.unused += not record["examples"]
+            count.outcomes.update(record["outcomes"])
             for example in record["examples"]:
-                counts.examples += 1
-                counts.fast += example["response"].startswith("<think></think>")
+                count.examples += 1
+                count.fast += example["response"].startswith("<think></think>")
                 lines.write((json.dumps(example, ensure_ascii=False) + "\n").encode())
     part.unlink()
     return counts
+
+
+def sod_jobs(
+    samples: Iterable[Sample],
+    segmenter: Segmenter,
+    root: str | Path,
+    names: NameBook,
+    setting: SFTSetting,
+) -> list[Job]:
+    """One job a photo, for SOD. Arguments as of `build_sft`."""
+    make = partial(_sod_examples, segmenter=segmenter, root=Path(root), names=names, setting=setting)
+    return [Job(sample.name, Task.SOD, partial(make, sample)) for sample in samples]
+
+
+def example_of(
+    name: str,
+    images: Sequence[str],
+    mirrored: bool,
+    task: Task,
+    reasoning: str,
+    expressions: Sequence[str],
+) -> SFTExample:
+    """The example with this answer; one without reasoning if the reasoning is empty."""
+    response = Response(reasoning, tuple(expressions), task.spec.tag).text
+    prompt = task.spec.prompt(reasoning=bool(reasoning))
+    return SFTExample(name, tuple(images), mirrored, task, prompt, response)
+
+
+def path_from(root: str | Path, path: Path) -> str:
+    """The path from `root` if it is below it, else the absolute one."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
+
+
+def read_truth(sample: Sample) -> tuple[Image.Image, np.ndarray]:
+    """A photo, RGB, and its true mask, bool (H, W).
+
+    Raises:
+        SaliencyError: if there is no mask, one of them cannot be read, or the sizes differ.
+    """
+    if sample.mask is None:
+        raise SaliencyError(f"{sample.name} has no mask: a rationale is written from one")
+    image, mask = load_image(sample.image), load_image(sample.mask)
+    if image.size != mask.size:
+        raise SaliencyError(f"{sample.mask}: is {mask.size}, the photo is {image.size}")
+    return image, np.asarray(mask.convert("L")) >= 128
 
 
 def _example(row: dict[str, Any]) -> SFTExample:
@@ -222,35 +345,36 @@ def _read_part(part: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
     return whole[1:]
 
 
-def _record(
-    sample: Sample, segmenter: Segmenter, root: Path, names: NameBook, setting: SFTSetting
-) -> dict[str, Any]:
+def _record(job: Job) -> dict[str, Any]:
+    examples, outcomes = job.make()
+    unique = dict.fromkeys(examples)
+    return {
+        "name": job.name,
+        "task": job.task,
+        "examples": [asdict(example) for example in unique],
+        "outcomes": outcomes,
+    }
+
+
+def _sod_examples(
+    sample: Sample, *, segmenter: Segmenter, root: Path, names: NameBook, setting: SFTSetting
+) -> tuple[list[SFTExample], list[str]]:
     """All examples of one photo, and what became of its rationales."""
-    if sample.mask is None:
-        raise SaliencyError(f"{sample.name} has no mask: a rationale is written from one")
-    image, mask = load_image(sample.image), load_image(sample.mask)
-    if image.size != mask.size:
-        raise SaliencyError(f"{sample.mask}: is {mask.size}, the photo is {image.size}")
-    path = sample.image.relative_to(root) if sample.image.is_relative_to(root) else sample.image.absolute()
-    examples: list[dict[str, Any]] = []
+    image, truth = read_truth(sample)
+    path = path_from(root, sample.image)
+    examples: list[SFTExample] = []
     outcomes: list[str] = []
     for mirrored in (False, True) if setting.mirror else (False,):
         if mirrored:
-            image, mask = ImageOps.mirror(image), ImageOps.mirror(mask)
-        known: set[tuple[str, str]] = set()
-        truth = np.asarray(mask.convert("L")) >= 128
+            image, truth = ImageOps.mirror(image), truth[:, ::-1]
         for rationale, fast in _rationales(
             sample, image, truth, mirrored, segmenter, names, setting, outcomes
         ):
             reasoning = "" if fast else rationale.reasoning
-            response = Response(reasoning, rationale.expressions, Task.SOD.spec.tag).text
-            prompt = Task.SOD.spec.prompt(reasoning=not fast)
-            if (prompt, response) in known:
-                continue
-            known.add((prompt, response))
-            example = SFTExample(sample.name, (path.as_posix(),), mirrored, Task.SOD, prompt, response)
-            examples.append(asdict(example))
-    return {"name": sample.name, "examples": examples, "outcomes": outcomes}
+            examples.append(
+                example_of(sample.name, [path], mirrored, Task.SOD, reasoning, rationale.expressions)
+            )
+    return examples, outcomes
 
 
 def _rationales(
@@ -265,21 +389,13 @@ def _rationales(
 ) -> Iterator[tuple[Rationale, bool]]:
     """The rationales of a picture that work with the segmenter; the bool asks for one without reasoning."""
     cues = measure(image, truth)
-    encoded = segmenter.encode(image)
-    found: dict[str, np.ndarray] = {}
-
-    def segment(expression: str) -> np.ndarray:
-        if expression not in found:
-            found[expression] = segmenter.segment(encoded, [expression]).probabilities[0]
-        return found[expression]
-
+    found = Found(segmenter, image)
     rng = Random(f"{setting.seed} {sample.name} {mirrored}")
     written = [write_candidates(cues, sample.synset, rng, names=names) for _ in range(setting.variants)]
     fast = [rng.random() < setting.fast_share for _ in written]
-    first = list(dict.fromkeys(text for candidates in written for text in candidates[0].expressions))
-    found.update(zip(first, segmenter.segment(encoded, first).probabilities, strict=True))
+    found.add(text for candidates in written for text in candidates[0].expressions)
     for candidates, without in zip(written, fast, strict=True):
-        verdict = consistent(candidates, segment, truth, setting.minimum_iou)
+        verdict = consistent(candidates, found, truth, setting.minimum_iou)
         outcomes.append(verdict.outcome)
         if verdict.rationale is not None:
             yield verdict.rationale, without

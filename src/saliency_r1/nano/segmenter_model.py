@@ -10,7 +10,8 @@ features, joint self-attention over image and text tokens, FiLM, a feature pyram
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite0, Semantics
-from saliency_r1.nano.words import PAD, WordList
+from saliency_r1.nano.words import PAD, UNKNOWN, WordList
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -253,6 +254,28 @@ class NanoSegmenterModel(nn.Module):
                 f"{folder / WEIGHTS_FILE} does not fit: {str(error).splitlines()[0]}"
             ) from None
         return model
+
+    def with_words(self, words: Sequence[str]) -> NanoSegmenterModel:
+        """The same model with a larger vocabulary: old words keep their numbers and weights.
+
+        A new superlative of a known word ("leftmost") starts as that word; others start random.
+        """
+        old = self.word_list
+        new = [word for word in dict.fromkeys(words) if word not in old.words]
+        if not new:
+            return self
+        grown = NanoSegmenterModel(replace(self.config, words=(*old.words, *new)))
+        state = self.state_dict()
+        for name in ("words.weight", "match_words.weight"):
+            rows = grown.state_dict()[name].clone()
+            rows[: len(old)] = state[name]
+            for number, word in enumerate(new, start=len(old)):
+                known = old.number(word.removesuffix("most"))
+                if known != UNKNOWN:
+                    rows[number] = state[name][known]
+            state[name] = rows
+        grown.load_state_dict(state)
+        return grown
 
     @property
     def word_list(self) -> WordList:

@@ -20,9 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from saliency_r1.data.duts import load_duts, split
 from saliency_r1.data.expressions import GENERIC, Nouns, vocabulary
+from saliency_r1.data.instance_photos import category_names, open_photos, vocabulary_of
 from saliency_r1.data.naming import NameBook
 from saliency_r1.data.packed import PackedPhotos
 from saliency_r1.data.referring import Mix, ReferringPhotos
+from saliency_r1.data.scene_expressions import extra_words
+from saliency_r1.data.scenes import Foregrounds
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.nano.segmenter_model import (
     CONFIG_FILE,
@@ -51,8 +54,10 @@ class SegmenterTraining:
         weight_decay: of AdamW.
         warmup_steps: of linear warm-up; cosine decay to zero follows.
         frozen_blocks: backbone blocks without gradient, the stem among them.
-        init: a folder with weights to start from instead of ImageNet's, or empty.
-        composed, negative, crop: the mix of samples, see `Mix`.
+        init: a folder with weights to start from instead of ImageNet's, or empty. Its vocabulary grows by the
+            words that the mix adds.
+        composed, negative, crop, scenes, instances: the mix of samples, see `Mix`.
+        instance_data: folders of COCO json sets for the share of `instances`.
         seed: of weights and samples.
         validate_every, save_every: steps between validations and checkpoints.
         validation_photos: how many held-out photos a validation looks at.
@@ -77,6 +82,9 @@ class SegmenterTraining:
     composed: float = 0.5
     negative: float = 0.08
     crop: float = 0.5
+    scenes: float = 0.0
+    instances: float = 0.0
+    instance_data: tuple[str, ...] = ()
     seed: int = 7
     validate_every: int = 400
     save_every: int = 200
@@ -176,19 +184,33 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     train, held_out = split(load_duts(config.data))
-    photos = PackedPhotos.open(train, Path(config.cache) / "train", config.image_size)
-    checks = PackedPhotos.open(held_out, Path(config.cache) / "validation", config.image_size)
+    cached = Path(config.cache) / "train"
+    photos = PackedPhotos.open(train, cached, config.image_size)
+    held_out_cached = Path(config.cache) / "validation"
+    checks = PackedPhotos.open(held_out, held_out_cached, config.image_size)
     book = NameBook.from_samples(train)
     nouns = [Nouns.of(sample.synset, book) if sample.synset else None for sample in train + held_out]
     found = checkpoints(out)[-1] if resume and checkpoints(out) else None
     model = build_model(config, [each for each in nouns[: len(train)] if each], found)
-    mix = Mix(config.composed, config.negative, config.crop)
-    source = ReferringPhotos(photos, nouns[: len(train)], photos.colours(), config.seed, mix)
-    composed = ReferringPhotos(checks, nouns[len(train) :], checks.colours(), 0, Mix(composed=1.0))
+    mix = Mix(config.composed, config.negative, config.crop, config.scenes, config.instances)
+    source = ReferringPhotos(
+        photos,
+        nouns[: len(train)],
+        photos.colours(),
+        config.seed,
+        mix,
+        (Foregrounds.open(train, cached, config.image_size), book) if config.scenes else None,
+        open_photos(config.instance_data, "train", config.image_size) if config.instances else (),
+    )
+    unseen = checks, nouns[len(train) :], checks.colours()
+    composed = {"composed": ReferringPhotos(*unseen, 0, Mix(composed=1.0))}
+    if config.scenes:
+        others = Foregrounds.open(held_out, held_out_cached, config.image_size)
+        composed["scenes"] = ReferringPhotos(*unseen, 0, Mix(scenes=1.0), (others, book))
     model.backbone.freeze(config.frozen_blocks)
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if found is None and not config.init:
-        align(model, photos, nouns[: len(train)], Path(config.cache) / "train", config.seed, device)
+        align(model, photos, nouns[: len(train)], cached, config.seed, device)
     optimizer = torch.optim.AdamW(parameter_groups(model, config), weight_decay=config.weight_decay)
     step = restore(found, model, optimizer) if found else 0
     print(
@@ -247,12 +269,14 @@ def build_model(
     """A model as the checkpoint's, or as `config.init`'s, or a new one on ImageNet's backbone."""
     if checkpoint is not None:
         return NanoSegmenterModel(SegmenterConfig.load(checkpoint))
+    added = extra_words() if config.scenes or config.instances else []
+    if config.instances:
+        added += vocabulary_of(category_names(config.instance_data))
     if config.init:
-        return NanoSegmenterModel.from_pretrained(Path(config.init))
+        return NanoSegmenterModel.from_pretrained(Path(config.init)).with_words(added)
+    words = dict.fromkeys(vocabulary(nouns) + added)
     model = NanoSegmenterModel(
-        SegmenterConfig(
-            tuple(vocabulary(nouns)), config.image_size, config.width, config.layers, pyramid=config.pyramid
-        )
+        SegmenterConfig(tuple(words), config.image_size, config.width, config.layers, pyramid=config.pyramid)
     )
     model.backbone.load_imagenet()
     model.semantics.load_imagenet()
@@ -321,14 +345,14 @@ def train_step(
 def validate(
     model: NanoSegmenterModel,
     photos: PackedPhotos,
-    composed: ReferringPhotos,
+    composed: Mapping[str, ReferringPhotos],
     config: SegmenterTraining,
     device: torch.device,
 ) -> dict[str, float]:
-    """MAE and IoU for "the salient object" on plain photos; IoU and right objects on composed ones."""
+    """MAE and IoU for "the salient object" on plain photos; IoU and right objects on each composed set."""
     model.eval()
     word_list = model.word_list
-    maes, ious, named, right = [], [], [], []
+    maes, ious = [], []
     for start in range(0, min(config.validation_photos, len(photos)), 20):
         stop = min(start + 20, config.validation_photos, len(photos))
         target = torch.from_numpy(np.array(photos.masks[start:stop])).to(device)[:, None].float() / 255
@@ -341,28 +365,37 @@ def validate(
         logits = F.interpolate(logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False)
         maes += (logits.sigmoid() - target).abs().mean((1, 2, 3)).tolist()
         ious += binary_iou(logits > 0, target > 0.5).tolist()
-    for number in range(min(config.validation_photos, len(photos))):
-        sample = composed[number]
+    row = {"mae": float(np.mean(maes)), "iou": float(np.mean(ious))}
+    for name, samples in composed.items():
+        named, right = _told_apart(model, samples, min(config.validation_photos, len(photos)), config, device)
+        row |= {f"{name}_iou": named, f"{name}_right": right}
+    return row
+
+
+def _told_apart(
+    model: NanoSegmenterModel,
+    samples: ReferringPhotos,
+    count: int,
+    config: SegmenterTraining,
+    device: torch.device,
+) -> tuple[float, float]:
+    """Mean IoU of two expressions for different things, and how often the mask fits its own better."""
+    named, right = [], []
+    for number in range(count):
+        sample = samples[number]
         masks = torch.from_numpy(sample.masks)[:, None] > 127
         if not masks.flatten(1).any(1).all() or torch.equal(masks[0], masks[1]):
             continue
-        words = torch.tensor(word_list.encode(sample.expressions, model.config.length), device=device)
+        words = torch.tensor(model.word_list.encode(sample.expressions, model.config.length), device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             encoded = model.encode(normalise(torch.from_numpy(np.array(sample.image))[None].to(device)))
             logits = model.segment(encoded.repeat(torch.tensor([2], device=device)), words).stride4
-        found = (
-            F.interpolate(logits.float(), size=masks.shape[-2:], mode="bilinear", align_corners=False).cpu()
-            > 0
-        )
+        size = masks.shape[-2:]
+        found = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False).cpu() > 0
         own, other = binary_iou(found, masks), binary_iou(found, masks.flip(0))
         named += own.tolist()
         right += (own > other).float().tolist()
-    return {
-        "mae": float(np.mean(maes)),
-        "iou": float(np.mean(ious)),
-        "composed_iou": float(np.mean(named)) if named else float("nan"),
-        "composed_right": float(np.mean(right)) if right else float("nan"),
-    }
+    return (float(np.mean(named)), float(np.mean(right))) if named else (float("nan"), float("nan"))
 
 
 def save_checkpoint(

@@ -114,7 +114,7 @@ class SFTRecipe:
     keep: int = 2
     keep_best: bool = False
     decode: int = 64
-    decode_tokens: int = 128
+    decode_tokens: int = 192
     workers: int = 0
     words_weight: float = 0.0
 

@@ -1,0 +1,194 @@
+"""A set of scenes on disk: pictures, instance masks as COCO json, and referring expressions.
+
+A line of `expressions.jsonl`: `{"image": "000007.png", "text": "the second dog from the left", "kind":
+"order", "instances": [2], "instance": 2}`. The numbers, from 0, are places among the picture's annotations in
+`instances.json`, which stand in reading order; `instance` is null for what is not there or is several.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from saliency_r1.data.composing import box_of
+from saliency_r1.data.duts import load_duts, split
+from saliency_r1.data.instances import encode
+from saliency_r1.data.naming import OBJECT, NameBook
+from saliency_r1.data.packed import PackedPhotos
+from saliency_r1.data.scene_expressions import referring
+from saliency_r1.data.scenes import Foregrounds, Scene, scene_number
+from saliency_r1.errors import SaliencyError
+from saliency_r1.files import write_bytes_atomic
+from saliency_r1.workers import map_unordered
+
+SHEET_SCENES = 24
+_INKS = ("#e4572e", "#2e86de", "#27ae60", "#f1c40f", "#9b59b6", "#16a2b8")
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """Which scenes.
+
+    Attributes:
+        data: the DUTS folder.
+        split: `train` or `validation` of DUTS-TR; nothing of the other is used but the names of training.
+        seed: of all choices.
+        cache: where packed photos are kept.
+        size: pixels of a side.
+    """
+
+    data: str
+    split: str
+    seed: int = 0
+    cache: str = "cache/duts-tr-256"
+    size: int = 256
+
+
+def write_scenes(which: SceneSet, count: int, out: Path, workers: int) -> Iterator[int]:
+    """Write `images/`, `instances.json`, `expressions.jsonl`, `sheet.jpg`, alike for any number of workers.
+
+    Args:
+        which: the scenes.
+        count: how many.
+        out: the folder, made if need be.
+        workers: processes; 0 for this one.
+
+    Yields:
+        The number of each scene that is written, for a progress bar; the json files follow the last.
+
+    Raises:
+        SaliencyError: if there is no such split or the data are not DUTS.
+    """
+    if which.split not in ("train", "validation"):
+        raise SaliencyError(f"split {which.split!r}: expected train or validation")
+    samples = split(load_duts(which.data))[which.split == "validation"]
+    # Packed once here, not by each worker.
+    PackedPhotos.open(samples, _cache(which), which.size).colours()
+    rows: dict[int, _Row] = {}
+    work = map_unordered(partial(_make, which), range(count), workers, preload=(__name__,))
+    for number, (picture, row) in work:
+        write_bytes_atomic(out / "images" / row["image"], picture)
+        rows[number] = row
+        yield number
+    content = _coco([rows[number] for number in range(count)], which.size)
+    write_bytes_atomic(out / "instances.json", json.dumps(content).encode())
+    lines = [json.dumps(line) for number in range(count) for line in rows[number]["expressions"]]
+    write_bytes_atomic(out / "expressions.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    source, _ = _open(which)
+    sheet = sheet_of(scene_number(source, which.seed, number) for number in range(min(count, SHEET_SCENES)))
+    file = io.BytesIO()
+    sheet.save(file, format="JPEG", quality=92)
+    write_bytes_atomic(out / "sheet.jpg", file.getvalue())
+
+
+_Row = dict[str, Any]
+
+
+def _cache(which: SceneSet) -> Path:
+    return Path(which.cache) / which.split
+
+
+@cache
+def _open(which: SceneSet) -> tuple[Foregrounds, NameBook]:
+    train, validation = split(load_duts(which.data))
+    samples = train if which.split == "train" else validation
+    return Foregrounds.open(samples, _cache(which), which.size), NameBook.from_samples(train)
+
+
+def _make(which: SceneSet, number: int) -> tuple[bytes, _Row]:
+    """A scene's PNG and what is known of it."""
+    source, names = _open(which)
+    scene = scene_number(source, which.seed, number)
+    found = referring(scene, np.random.default_rng((which.seed, number, 1)), names)
+    file = io.BytesIO()
+    Image.fromarray(scene.image).save(file, format="PNG")
+    name = f"{number:06d}.png"
+    instances = []
+    for each in scene.objects:
+        run_lengths = encode(each.mask)
+        left, top, right, bottom = box_of(each.mask)
+        instances.append(
+            {
+                "name": names.name(each.synset) if each.synset else OBJECT,
+                "segmentation": {"size": run_lengths["size"], "counts": run_lengths["counts"].decode()},
+                "bbox": [left, top, right - left, bottom - top],
+                "area": int(each.mask.sum()),
+                "colour": each.colour,
+                "source": each.source,
+            }
+        )
+    expressions = [
+        {
+            "image": name,
+            "text": each.text,
+            "kind": each.kind,
+            "instances": list(each.indices),
+            "instance": each.indices[0] if len(each.indices) == 1 else None,
+        }
+        for each in found
+    ]
+    return file.getvalue(), {"image": name, "instances": instances, "expressions": expressions}
+
+
+def _coco(rows: list[_Row], size: int) -> dict[str, list[_Row]]:
+    names = sorted({each["name"] for row in rows for each in row["instances"]})
+    annotations: list[_Row] = []
+    for number, row in enumerate(rows):
+        for each in row["instances"]:
+            category = names.index(each["name"]) + 1
+            known = {key: value for key, value in each.items() if key != "name"}
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": category,
+                    "iscrowd": 0,
+                    **known,
+                }
+            )
+    return {
+        "images": [
+            {"id": number, "file_name": row["image"], "width": size, "height": size}
+            for number, row in enumerate(rows)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
+    }
+
+
+def sheet_of(scenes: Iterable[Scene], columns: int = 6) -> Image.Image:
+    """Scenes side by side, each with its instances in colour and numbered below it."""
+    pairs = [(Image.fromarray(scene.image), _overlay(scene)) for scene in scenes]
+    if not pairs:
+        raise ValueError("a sheet of no scenes: give at least one")
+    width, height = pairs[0][0].size
+    columns = min(columns, len(pairs))
+    rows = -(-len(pairs) // columns)
+    sheet = Image.new("RGB", (columns * (width + 6), rows * (2 * height + 12)), "white")
+    for index, pair in enumerate(pairs):
+        row, column = divmod(index, columns)
+        for below, picture in enumerate(pair):
+            sheet.paste(picture, (column * (width + 6), row * (2 * height + 12) + below * (height + 2)))
+    return sheet
+
+
+def _overlay(scene: Scene) -> Image.Image:
+    picture = Image.fromarray((scene.image * 0.6 + 40).astype(np.uint8))
+    for number, each in enumerate(scene.objects):
+        shade = Image.fromarray(each.mask.astype(np.uint8) * np.uint8(130))
+        picture.paste(Image.new("RGB", picture.size, _INKS[number]), (0, 0), shade)
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(max(10, picture.width // 14))
+    for number, each in enumerate(scene.objects, start=1):
+        left, top, right, bottom = box_of(each.mask)
+        place = ((left + right) / 2, (top + bottom) / 2)
+        draw.text(place, str(number), "white", font, anchor="mm", stroke_width=2, stroke_fill="black")
+    return picture

@@ -1,0 +1,92 @@
+"""What a fine-tuning set of several tasks is made of, split by split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saliency_r1.data.duts import load_groups
+from saliency_r1.data.instance_photos import select
+from saliency_r1.data.naming import NameBook
+from saliency_r1.data.samples import Sample
+from saliency_r1.data.scenes import Foregrounds
+from saliency_r1.data.sft import Job, SFTSetting, sod_jobs
+from saliency_r1.data.sft_groups import composed_group_jobs, group_jobs
+from saliency_r1.data.sft_instances import photo_jobs, scene_jobs
+from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from saliency_r1.segmenters.base import Segmenter
+
+VALIDATION_SHARE = 10
+"""The validation split has one scene and group for so many of the training split."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What to make a set of.
+
+    Attributes:
+        tasks: which to ask.
+        root: the DUTS folder; paths begin there.
+        photos: COCO json data sets, for SIS.
+        scenes: composed scenes to train on.
+        draws: examples of each group of real photos to train on; an eighth as many for validation.
+        groups: composed groups to train on.
+        cache: folder of packed photos, for composing.
+        out: folder of the set; composed pictures go into folders in it.
+        limit: photos of each split for SOD; all if None.
+    """
+
+    tasks: tuple[Task, ...]
+    root: Path
+    photos: tuple[Path, ...]
+    scenes: int
+    draws: int
+    groups: int
+    cache: Path
+    out: Path
+    limit: int | None = None
+
+
+def split_jobs(
+    sources: Sources,
+    title: str,
+    samples: Sequence[Sample],
+    segmenter: Segmenter,
+    names: NameBook,
+    setting: SFTSetting,
+) -> list[Job]:
+    """The jobs of one split: photos, scenes and groups hold nothing of the other.
+
+    Args:
+        sources: what to make the set of.
+        title: `train` or `validation`.
+        samples: the photos of DUTS-TR in that split.
+        segmenter: the frozen one that expressions must work with.
+        names: the training split's.
+        setting: how.
+    """
+    training = title == "train"
+    share = 1 if training else VALIDATION_SHARE
+    scenes, groups = -(-sources.scenes // share), -(-sources.groups // share)
+    common = (segmenter, sources.root, names, setting)
+    composed = (Task.SIS in sources.tasks and scenes) or (Task.COSOD in sources.tasks and groups)
+    foregrounds = Foregrounds.open(samples, sources.cache / title) if composed else None
+    jobs: list[Job] = []
+    if Task.SOD in sources.tasks:
+        step = max(1, len(samples) // (sources.limit or len(samples)))
+        jobs += sod_jobs(samples[::step][: sources.limit], *common)
+    if Task.SIS in sources.tasks:
+        for root in sources.photos:
+            jobs += photo_jobs(select(root, title), segmenter, sources.root, setting)
+        if foregrounds is not None:
+            jobs += scene_jobs(foregrounds, scenes, sources.out / "scenes" / title, *common)
+    if Task.COSOD in sources.tasks:
+        draws = sources.draws if training else -(-sources.draws // 8)
+        jobs += group_jobs(load_groups(sources.root, samples), draws, *common)
+        if foregrounds is not None:
+            jobs += composed_group_jobs(foregrounds, groups, sources.out / "groups" / title, *common)
+    return jobs
