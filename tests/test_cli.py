@@ -92,6 +92,7 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
         (["fly"], "No such command 'fly'"),
         (["predict", "dog.jpg", "--colour"], "No such option: --colour"),
         (["predict", "dog.jpg", "--task", "depth"], "depth"),
+        (["predict", "dog.jpg", "--group-images", "1"], "group-images"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(
@@ -200,15 +201,64 @@ def test_json_also_writes_if_told_where(photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "cup.json").read_text() == done.stdout
 
 
-def test_the_demo_writes_a_contact_sheet(tmp_path: Path) -> None:
-    done = shell("demo", cwd=tmp_path)
+def test_sis_writes_a_mask_for_each_instance_and_a_legend(photos: Path, tmp_path: Path) -> None:
+    done = shell(
+        "predict", "--task", "sis", str(photos / "a"), str(photos / "b"), "--out", "results", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = sorted((tmp_path / "results").glob("*.json"))
+    assert len(found) == 2
+    for path in found:
+        described = json.loads(path.read_text())
+        assert described["task"] == "sis"
+        masks = sorted(path.parent.glob(f"{path.stem}_mask_*.png"))
+        assert len(masks) == len(described["instances"])
+        for number, one in enumerate(described["instances"], start=1):
+            mask = np.asarray(Image.open(path.parent / f"{path.stem}_mask_{number}.png")) >= 128
+            assert mask.sum() == one["area"] > 0
+            assert f"{number} → {one['expression']} ({one['score']:.2f})" in done.stdout
+        overlay = Image.open(path.parent / f"{path.stem}_overlay.jpg")
+        assert (overlay.height > 200) == bool(masks)
+
+
+def test_cosod_is_of_all_photos_together_and_writes_a_group_sheet(photos: Path, tmp_path: Path) -> None:
+    arguments = ["predict", "--task", "cosod", "--fast", str(photos / "a"), str(photos / "b"), "--out", "all"]
+    done = shell(*arguments, str(photos / "text.jpg"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 failed" in done.stderr
+    assert done.stderr.count("text.jpg") == 1
+    described = [json.loads(path.read_text()) for path in sorted((tmp_path / "all").glob("*.json"))]
+    assert len(described) == 2
+    assert described[0]["expressions"] == described[1]["expressions"]
+    for expression in described[0]["expressions"]:
+        assert done.stdout.count(f"→ {expression}") == 1
+    assert done.stdout.splitlines()[-1] == f"The group sheet is {Path('all', 'group_sheet.jpg')}"
+    with Image.open(tmp_path / "all" / "group_sheet.jpg") as sheet:
+        assert np.asarray(sheet).std() > 20
+
+
+def test_a_group_of_which_nothing_can_be_read_has_no_sheet(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["predict", "--task", "cosod", str(photos / "text.jpg"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert "sheet" not in capsys.readouterr().out
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_demo_writes_a_contact_sheet_of_the_three_tasks(tmp_path: Path) -> None:
+    done = shell("demo", "--fast", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"The contact sheet is {Path('out', 'demo.jpg')}"
     with Image.open(tmp_path / "out" / "demo.jpg") as sheet:
         assert sheet.width > 1200
+        assert sheet.height > 1500
         assert np.asarray(sheet).std() > 20
-    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+    names = ["astronaut", "chelsea", "coffee", "rocket", "sis/astronaut", "sis/chelsea", "sis/coffee"]
+    for name in [*names, *(f"cosod/motorcycle-{number}" for number in range(1, 5))]:
         assert (tmp_path / "out" / f"{name}_mask.png").is_file()
+        task = name.partition("/")[0] if "/" in name else "sod"
+        assert json.loads((tmp_path / "out" / f"{name}.json").read_text())["task"] == task
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(photos: Path, tmp_path: Path) -> None:

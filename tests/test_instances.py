@@ -20,6 +20,7 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.evaluation.instances import (
     InstanceMetrics,
     PredictedInstance,
+    connected_components,
     evaluate_instances,
     read_predictions,
 )
@@ -197,3 +198,18 @@ def test_photos_without_ids_go_by_their_stems(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps([GOOD | {"image_id": "0001"}]))
     assert list(read_predictions(path, [image_of("0001")])) == ["0001"]
+
+
+def test_a_saliency_map_is_cut_into_its_parts() -> None:
+    mask = np.zeros((40, 60), np.float32)
+    mask[2:10, 2:10] = 0.75
+    mask[10:14, 10:14] = 1  # touches the first at a corner
+    mask[30:38, 40:50] = 0.5
+    mask[20, 20] = 1  # a speck
+    mask[2:10, 30:40] = 0.49
+    first, second = connected_components(mask)
+    assert np.array_equal(decode(first.mask), (mask >= 0.5) & (np.arange(40)[:, None] < 20))
+    assert first.score == pytest.approx((0.75 * 64 + 16) / 80)
+    assert (decode(second.mask).sum(), second.score) == (80, 0.5)
+    assert len(connected_components(mask, least_share=0)) == 3
+    assert connected_components(np.zeros((4, 4), np.float32)) == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +13,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from saliency_r1.errors import ImageError, SaliencyError
-from saliency_r1.images import FoundImage
-from saliency_r1.pipeline import SaliencyPipeline, distinct_instances, expected_quality
+from saliency_r1.images import FoundImage, load_image
+from saliency_r1.pipeline import SaliencyPipeline, expected_quality
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.response import Response
-from saliency_r1.result import Instance
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.tasks import Task
 
@@ -56,6 +57,25 @@ class ColourPolicy:
             shared = shared[:1]
         text = Response("It is bright." if reasoning else "", tuple(shared), task.spec.tag).text
         return PolicyOutput(text, token_ids=[], confidence=0.8)
+
+
+class SayingPolicy:
+    """Says one text after the other, sure of each by a half."""
+
+    name = "saying"
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = list(texts)
+
+    def respond(
+        self,
+        batch: Sequence[Sequence[Image.Image]],
+        task: Task,
+        *,
+        reasoning: bool = True,
+        max_new_tokens: int | None = None,
+    ) -> list[PolicyOutput]:
+        return [PolicyOutput(self.texts.pop(0), token_ids=[], confidence=0.5) for _ in batch]
 
 
 class ColourSegmenter:
@@ -141,25 +161,6 @@ def test_two_names_of_one_instance_are_one(pipe: SaliencyPipeline) -> None:
     assert pipe.segmenter.encoded == 1
 
 
-def test_of_two_equal_masks_the_surer_one_stays_in_its_place() -> None:
-    left, right = np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32)
-    left[:, :4] = 1
-    right[:, 4:] = 1
-    instances = [
-        Instance("a", left, 0.2),
-        Instance("b", right, 0.5),
-        Instance("c", left, 0.7),
-        Instance("empty", np.zeros((4, 8), np.float32), 0.9),
-    ]
-    assert [instance.expression for instance in distinct_instances(instances)] == ["b", "c"]
-
-
-def test_masks_that_overlap_less_are_two() -> None:
-    whole, part = np.ones((10, 10), np.float32), np.ones((10, 10), np.float32)
-    part[0] = 0  # IoU 0.9 exactly
-    assert len(distinct_instances([Instance("a", whole, 0.5), Instance("b", part, 0.5)])) == 2
-
-
 def test_a_cosod_group_is_one_question_and_has_one_answer(pipe: SaliencyPipeline) -> None:
     results = pipe([drawn("red", "blue"), drawn("green", "blue"), drawn("blue")], "cosod")
     assert pipe.policy.batches == [[3]]
@@ -170,6 +171,110 @@ def test_a_cosod_group_is_one_question_and_has_one_answer(pipe: SaliencyPipeline
 def test_cosod_of_one_image_outside_a_list_is_refused(pipe: SaliencyPipeline) -> None:
     with pytest.raises(SaliencyError, match="group of images"):
         pipe(drawn("red"), "cosod")
+
+
+def test_a_large_group_is_asked_in_chunks_and_votes(pipe: SaliencyPipeline) -> None:
+    group = [drawn("green", "blue") for _ in range(8)] + [drawn("red", "blue") for _ in range(3)]
+    results = list(pipe.stream(group, "cosod", group_images=4))
+    assert pipe.policy.batches == [[4], [4], [3]]
+    assert [result.expressions for result in results] == [("green",)] * 11
+    assert [bool(result.instances) for result in results] == [True] * 8 + [False] * 3
+    # Eight images of eleven stand behind it, at 0.8 each.
+    assert results[0].policy_confidence == pytest.approx(0.8 * 8 / 11)
+
+
+def test_an_image_without_the_object_gets_an_empty_mask(pipe: SaliencyPipeline) -> None:
+    pipe.policy = SayingPolicy(["<think></think><answer><rg>red</rg></answer>"])
+    with_it, without = pipe([drawn("red"), drawn("blue")], "cosod")
+    assert with_it.binary.any()
+    assert without.instances == ()
+    assert not without.mask.any()
+    assert without.expressions == ("red",)
+    assert without.confidence == pytest.approx(0.9)  # of the segmenter, which found it right to find nothing
+
+
+def test_a_group_that_shares_nothing_has_empty_masks(pipe: SaliencyPipeline) -> None:
+    pipe.policy = SayingPolicy(["<think>No.</think><answer></answer>"])
+    for result in pipe([drawn("red"), drawn("blue")], "cosod"):
+        assert (result.expressions, result.instances) == ((), ())
+        assert result.confidence == pytest.approx(0.5)
+
+
+def test_chunks_that_find_nothing_do_not_silence_the_others(pipe: SaliencyPipeline) -> None:
+    nothing, red = "<think></think><answer></answer>", "<think></think><answer><rg>red</rg></answer>"
+    pipe.policy = SayingPolicy([nothing, red, red.replace("red", "The RED.")])
+    assert [one.expressions for one in pipe([drawn("red")] * 6, "cosod", group_images=2)] == [("red",)] * 6
+
+
+@pytest.mark.parametrize("images", [2, 5, 6, 11, 200])
+def test_the_policy_never_sees_more_than_it_may(pipe: SaliencyPipeline, images: int) -> None:
+    results = pipe.stream((drawn("red") for _ in range(images)), "cosod", group_images=5)
+    assert sum(1 for _ in results) == images
+    sizes = [size for batch in pipe.policy.batches for size in batch]
+    assert sum(sizes) == images
+    assert max(sizes) <= 5
+    assert min(sizes) >= 2
+    assert pipe.segmenter.encoded == images
+
+
+def test_a_group_is_never_held_as_a_whole(
+    pipe: SaliencyPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn("red").save(tmp_path / "ball.png")
+    read: list[weakref.ref[Image.Image]] = []
+    most = 0
+
+    def counted(source: Path) -> Image.Image:
+        nonlocal most
+        image = load_image(source)
+        read.append(weakref.ref(image))
+        gc.collect()
+        most = max(most, sum(reference() is not None for reference in read))
+        return image
+
+    monkeypatch.setattr("saliency_r1.pipeline.load_image", counted)
+    done = sum(1 for _ in pipe.stream([tmp_path / "ball.png"] * 40, "cosod", group_images=3))
+    assert done == 40
+    assert len(read) == 80
+    assert most <= 3 + 2  # a chunk, and the one that is about to go
+
+
+def test_what_the_policy_sees_of_a_group_is_bounded_too(
+    pipe: SaliencyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saliency_r1.pipeline.BATCH_PIXELS", 1200)
+    seen: list[tuple[int, int]] = []
+    respond = pipe.policy.respond
+    monkeypatch.setattr(
+        pipe.policy,
+        "respond",
+        lambda batch, *rest, **named: (
+            seen.extend(image.size for image in batch[0]) or respond(batch, *rest, **named)
+        ),
+    )
+    results = pipe([drawn("red")] * 4, "cosod", group_images=2)
+    assert seen == [(20, 15)] * 4
+    assert all(result.mask.shape == (30, 40) for result in results)
+
+
+def test_unreadable_images_of_a_group_are_told_once_and_left_out(
+    pipe: SaliencyPipeline, tmp_path: Path
+) -> None:
+    missing = tmp_path / "missing.jpg"
+    group = [drawn("red"), missing, drawn("red"), drawn("blue", "red")]
+    failures: list[object] = []
+    results = list(pipe.stream(group, "cosod", on_error=lambda source, _: failures.append(source)))
+    assert [result.expressions for result in results] == [("red",)] * 3
+    assert failures == [missing]
+    assert pipe.policy.batches == [[3]]
+    with pytest.raises(ImageError, match=r"missing\.jpg"):
+        pipe(group, "cosod")
+    assert list(pipe.stream([missing], "cosod", on_error=lambda *_: None)) == []
+
+
+def test_a_chunk_of_one_image_is_refused(pipe: SaliencyPipeline) -> None:
+    with pytest.raises(SaliencyError, match="group_images is 1: give at least 2"):
+        pipe.stream([drawn("red")], "cosod", group_images=1)
 
 
 def test_an_unknown_task_is_refused_before_any_image_is_read(pipe: SaliencyPipeline) -> None:

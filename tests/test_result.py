@@ -13,10 +13,11 @@ from PIL import Image
 from pycocotools import mask as coco
 from skimage import data
 
-from saliency_r1 import result as result_module
+from saliency_r1 import overlay as overlay_module
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import open_atomic, write_bytes_atomic
-from saliency_r1.result import Instance, SaliencyResult
+from saliency_r1.overlay import PALETTE
+from saliency_r1.result import Instance, SaliencyResult, save_jpeg
 from saliency_r1.tasks import Task
 
 WIDTH, HEIGHT = 60, 40
@@ -140,7 +141,7 @@ def brightness(pixels: np.ndarray) -> float:
 def test_the_overlay_keeps_what_is_salient_and_dims_the_rest() -> None:
     photo = np.asarray(Image.fromarray(data.astronaut()).resize((256, 256)))
     mask = disc(110, 90, 60, 256, 256)
-    overlay = np.asarray(made(mask, image=Image.fromarray(photo)).overlay())
+    overlay = np.asarray(made(mask, image=Image.fromarray(photo), task=Task.SOD).overlay())
     assert overlay.shape == photo.shape
     inside, outside = disc(110, 90, 50, 256, 256) == 1, disc(110, 90, 70, 256, 256) == 0
     change = np.abs(overlay[inside].astype(int) - photo[inside])
@@ -151,9 +152,10 @@ def test_the_overlay_keeps_what_is_salient_and_dims_the_rest() -> None:
 @pytest.mark.parametrize("level", [0, 40, 128, 255])
 def test_the_outline_stands_out_on_dark_and_on_bright_photos(level: int) -> None:
     photo = Image.new("RGB", (200, 200), (level, level, level))
-    overlay = np.asarray(made(disc(100, 100, 50, 200, 200), image=photo).overlay()).astype(int)
+    result = made(disc(100, 100, 50, 200, 200), image=photo, task=Task.SOD)
+    overlay = np.asarray(result.overlay()).astype(int)
     row = overlay[100, :100]
-    assert np.abs(row[48:53] - np.array(result_module._COLOURS[0])).sum(axis=1).min() < 60
+    assert np.abs(row[48:53] - np.array(PALETTE[0])).sum(axis=1).min() < 60
     if level > 100:
         assert row[44:50].sum(axis=1).min() < 120  # the dark edge towards the surroundings
         assert row[51:57].sum(axis=1).min() < row[70].sum() - 100
@@ -163,17 +165,17 @@ def test_each_instance_has_a_colour_of_its_own() -> None:
     photo = Image.new("RGB", (200, 200), (90, 90, 90))
     masks = disc(50, 100, 30, 200, 200), disc(150, 100, 30, 200, 200)
     overlay = np.asarray(made(*masks, image=photo).overlay()).astype(int)
-    for centre, colour in zip((50, 150), result_module._COLOURS, strict=False):
+    for centre, colour in zip((50, 150), PALETTE, strict=False):
         rim = overlay[100, centre - 33 : centre - 27]
         assert np.abs(rim - np.array(colour)).sum(axis=1).min() < 60
-        assert np.argmax(overlay[100, centre]) == np.argmax(colour)
+        assert np.argmax(overlay[100, centre + 15]) == np.argmax(colour)
 
 
 def test_the_overlay_has_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     photo = Image.fromarray(data.astronaut()[:300, :200])
     result = made(disc(90, 150, 80, 200, 300), disc(150, 60, 30, 200, 300), image=photo)
     whole = np.asarray(result.overlay()).astype(int)
-    monkeypatch.setattr(result_module, "_ROWS", 37)
+    monkeypatch.setattr(overlay_module, "_ROWS", 37)
     assert np.abs(np.asarray(result.overlay()).astype(int) - whole).max() <= 2
 
 
@@ -190,7 +192,7 @@ def test_the_cutout_has_the_mask_as_alpha_and_hides_the_surroundings() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
 def test_pictures_of_one_pixel_work(size: tuple[int, int], tmp_path: Path) -> None:
     mask = np.ones(size[::-1], np.float32)
-    paths = made(mask, image=Image.new("RGB", size)).save(tmp_path)
+    paths = made(mask, image=Image.new("RGB", size), task=Task.SOD).save(tmp_path)
     for kind in ("mask", "overlay", "cutout"):
         with Image.open(paths[kind]) as image:
             assert image.size == size
@@ -240,7 +242,8 @@ def test_the_saved_files_read_back(tmp_path: Path) -> None:
             assert np.array_equal(np.asarray(image), np.rint(mask * 255))
             assert np.array_equal(np.asarray(image) >= 128, mask >= 0.5)
     with Image.open(paths["overlay"]) as image:
-        assert (image.mode, image.size) == ("RGB", (WIDTH, HEIGHT))
+        assert (image.mode, image.size) == ("RGB", result.overlay(legend=True).size)
+        assert image.height > HEIGHT  # the legend
     with Image.open(paths["cutout"]) as image:
         assert np.array_equal(np.asarray(image), np.asarray(result.cutout()))
     text = paths["json"].read_text()
@@ -248,8 +251,33 @@ def test_the_saved_files_read_back(tmp_path: Path) -> None:
     assert json.loads(text) == result.to_dict()
 
 
+def test_an_instance_of_sis_has_a_mask_file_even_if_it_is_the_only_one(tmp_path: Path) -> None:
+    paths = made(disc(15, 20, 8)).save(tmp_path, overlay=False, cutout=False, json=False)
+    assert list(paths) == ["mask", "mask_1"]
+    assert list(made().save(tmp_path / "none", overlay=False, cutout=False, json=False)) == ["mask"]
+
+
+def test_only_instances_are_numbered() -> None:
+    photo = Image.new("RGB", (200, 200), (90, 90, 90))
+    mask = disc(100, 100, 60, 200, 200)
+    numbered, plain = (
+        np.asarray(made(mask, image=photo, task=task).overlay()) for task in (Task.SIS, Task.COSOD)
+    )
+    assert (numbered[94:107, 94:107] == PALETTE[0]).all(axis=2).any()
+    assert not (plain[80:120, 80:120] == PALETTE[0]).all(axis=2).any()
+    assert made(mask, image=photo).overlay().size == (200, 200)
+
+
+def test_a_picture_too_long_for_jpeg_is_a_png(tmp_path: Path) -> None:
+    path = save_jpeg(Image.new("RGB", (65_501, 1)), tmp_path / "long.jpg")
+    assert path == tmp_path / "long.png"
+    assert [each.name for each in tmp_path.iterdir()] == ["long.png"]
+    with Image.open(path) as image:
+        assert (image.format, image.size) == ("PNG", (65_501, 1))
+
+
 def test_only_what_is_asked_for_is_written(tmp_path: Path) -> None:
-    result = made(disc(15, 20, 8))
+    result = made(disc(15, 20, 8), task=Task.SOD)
     assert list(result.save(tmp_path, overlay=False, cutout=False, json=False)) == ["mask"]
     assert [path.name for path in tmp_path.iterdir()] == ["dog_mask.png"]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+from math import ceil, sqrt
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias, overload
@@ -11,21 +13,25 @@ from typing import TypeAlias, overload
 import numpy as np
 from PIL import Image
 
+from saliency_r1.cosod import GROUP_IMAGES, Ballot, chunk_sizes, elect
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import FoundImage, load_image
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.response import Response, parse_lenient
-from saliency_r1.result import Instance, SaliencyResult
+from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Segmenter
+from saliency_r1.sis import distinct_instances, scored_instances
 from saliency_r1.tasks import Task
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundImage
 """A path, the content of an image file, a PIL image, an array, or what `find_images` found."""
 
+OnError: TypeAlias = Callable[[ImageSource, ImageError], None]
+"""Told of an image that cannot be read, and why."""
+
 BATCH_IMAGES = 8
 BATCH_PIXELS = 16_000_000
-SAME_INSTANCE_IOU = 0.9
 
 
 def expected_quality(policy_confidence: float | None, mask_scores: Sequence[float]) -> float | None:
@@ -38,7 +44,7 @@ def expected_quality(policy_confidence: float | None, mask_scores: Sequence[floa
     return float(np.mean(mask_scores)) if mask_scores else policy_confidence
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Loaded:
     """An image that was read, and the seconds that took."""
 
@@ -56,6 +62,16 @@ class _Loaded:
         if isinstance(self.source, FoundImage):
             return self.source.stem
         return Path(self.path).stem if self.path else "image"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the policy said of an image: its output, that parsed, and the seconds until then."""
+
+    output: PolicyOutput
+    response: Response
+    policy_seconds: float
+    seconds: float
 
 
 class SaliencyPipeline:
@@ -117,12 +133,17 @@ class SaliencyPipeline:
 
     @overload  # a str is a sequence of str, to the type checker alone
     def __call__(  # type: ignore[overload-overlap]
-        self, images: ImageSource, task: Task | str = ..., *, reasoning: bool = ...
+        self, images: ImageSource, task: Task | str = ..., *, reasoning: bool = ..., group_images: int = ...
     ) -> SaliencyResult: ...
 
     @overload
     def __call__(
-        self, images: Sequence[ImageSource], task: Task | str = ..., *, reasoning: bool = ...
+        self,
+        images: Sequence[ImageSource],
+        task: Task | str = ...,
+        *,
+        reasoning: bool = ...,
+        group_images: int = ...,
     ) -> list[SaliencyResult]: ...
 
     def __call__(
@@ -131,6 +152,7 @@ class SaliencyPipeline:
         task: Task | str = Task.SOD,
         *,
         reasoning: bool = True,
+        group_images: int = GROUP_IMAGES,
     ) -> SaliencyResult | list[SaliencyResult]:
         """What stands out in an image, or in each of a list; for CoSOD the list is one group.
 
@@ -138,16 +160,20 @@ class SaliencyPipeline:
             images: a path, the bytes of an image file, a PIL image or an array; or a list of such.
             task: `sod`, `sis` or `cosod`.
             reasoning: whether the policy reasons before it answers. Without it the answer comes sooner.
+            group_images: for CoSOD, how many images of the group the policy sees at a time; see
+                `saliency_r1.cosod`.
 
         Returns:
-            A result for an image, a list of results for a list.
+            A result for an image, a list of results for a list. The list holds all images and masks: for many
+            of them use `stream`.
 
         Raises:
             ImageError: if an image cannot be read.
-            SaliencyError: if there is no such task, or CoSOD is asked of one image that is not in a list.
+            SaliencyError: if there is no such task, CoSOD is asked of one image that is not in a list, or
+                `group_images` is less than 2.
         """
         if isinstance(images, list | tuple):
-            return list(self.stream(images, task, reasoning=reasoning))
+            return list(self.stream(images, task, reasoning=reasoning, group_images=group_images))
         if Task.parse(task).spec.several_images:
             raise SaliencyError(f"the task {str(task)!r} is about a group of images: give a list of them")
         return next(self.stream([images], task, reasoning=reasoning))  # type: ignore[list-item]
@@ -159,26 +185,33 @@ class SaliencyPipeline:
         *,
         reasoning: bool = True,
         batch_images: int = BATCH_IMAGES,
-        on_error: Callable[[ImageSource, ImageError], None] | None = None,
+        group_images: int = GROUP_IMAGES,
+        on_error: OnError | None = None,
     ) -> Iterator[SaliencyResult]:
         """The results of any number of images, in order, as they are done.
 
         Images are read when their turn comes, at most `batch_images` of them and about 16 megapixels at a
-        time, so that memory stays bounded. Only for CoSOD, where they are one group, all are read first.
+        time, so that memory stays bounded. For CoSOD, where they are one group, each is read twice: for the
+        policy, `group_images` at a time and together of at most 16 megapixels, and again for its mask.
 
         Args:
             images: see `__call__`.
             task: see `__call__`.
             reasoning: see `__call__`.
-            batch_images: how many the policy sees at once.
+            batch_images: how many questions the policy answers at once.
+            group_images: see `__call__`.
             on_error: called with an image that cannot be read and why, and the image is left out. Without it
                 the error is raised.
 
         Raises:
             ImageError: if an image cannot be read and there is no `on_error`.
-            SaliencyError: if there is no such task.
+            SaliencyError: if there is no such task, or `group_images` is less than 2.
         """
         task = Task.parse(task)
+        if group_images < 2:
+            raise SaliencyError(f"group_images is {group_images}: give at least 2, one image shares nothing")
+        if task.spec.several_images:
+            return self._stream_group(list(images), task, reasoning, group_images, on_error)
         return self._stream(images, task, reasoning, batch_images, on_error)
 
     def _stream(
@@ -187,39 +220,74 @@ class SaliencyPipeline:
         task: Task,
         reasoning: bool,
         batch_images: int,
-        on_error: Callable[[ImageSource, ImageError], None] | None,
+        on_error: OnError | None,
     ) -> Iterator[SaliencyResult]:
-        loaded = _load(images, on_error)
-        if task.spec.several_images:
-            group = list(loaded)
-            if group:
-                yield from self._answer([group], task, reasoning)
-            return
-        for batch in _batches(loaded, batch_images):
-            yield from self._answer([[item] for item in batch], task, reasoning)
+        for batch in _batches(_load(images, on_error), batch_images):
+            start = perf_counter()
+            outputs = self.policy.respond([[item.image] for item in batch], task, reasoning=reasoning)
+            seconds = (perf_counter() - start) / len(batch)
+            for item, output in zip(batch, outputs, strict=True):
+                answer = _Answer(output, parse_lenient(output.text, task), seconds, seconds)
+                yield self._result(item, task, answer)
 
-    def _answer(
-        self, questions: Sequence[Sequence[_Loaded]], task: Task, reasoning: bool
+    def _stream_group(
+        self,
+        sources: Sequence[ImageSource],
+        task: Task,
+        reasoning: bool,
+        group_images: int,
+        on_error: OnError | None,
     ) -> Iterator[SaliencyResult]:
-        """Ask all questions at once, then segment the images of each."""
-        start = perf_counter()
-        outputs = self.policy.respond(
-            [[item.image for item in question] for question in questions], task, reasoning=reasoning
-        )
-        images = sum(len(question) for question in questions)
-        policy_seconds = (perf_counter() - start) / images
-        for question, output in zip(questions, outputs, strict=True):
+        """Let the chunks of the group vote, then segment every image that could be read."""
+        readable: list[ImageSource] = []
+        outputs: list[PolicyOutput] = []
+        responses: list[Response] = []
+        ballots: list[Ballot] = []
+        start, policy_seconds = perf_counter(), 0.0
+        loaded = _load(sources, on_error)
+        for size in chunk_sizes(len(sources), group_images):
+            chunk = []
+            for item in islice(loaded, size):
+                chunk.append(_reduced(item.image, BATCH_PIXELS // group_images))
+                readable.append(item.source)
+            if not chunk:
+                break
+            asked = perf_counter()
+            (output,) = self.policy.respond([chunk], task, reasoning=reasoning)
+            policy_seconds += perf_counter() - asked
             response = parse_lenient(output.text, task)
-            for item in question:
-                yield self._result(item, task, output, response, policy_seconds)
+            (confidence,) = output.confidences(len(response.expressions)) or [output.confidence]
+            outputs.append(output)
+            responses.append(response)
+            ballots.append(Ballot("".join(response.expressions), len(chunk), confidence))
+        if not ballots:
+            return
+        verdict = elect(ballots)
+        answer = _Answer(
+            replace(outputs[verdict.index], confidence=verdict.confidence, expression_confidences=None),
+            responses[verdict.index],
+            policy_seconds / len(readable),
+            (perf_counter() - start) / len(readable),
+        )
+        for item in _load(readable, on_error):
+            yield self._result(item, task, answer)
 
-    def _result(
-        self, item: _Loaded, task: Task, output: PolicyOutput, response: Response, policy_seconds: float
-    ) -> SaliencyResult:
+    def _result(self, item: _Loaded, task: Task, answer: _Answer) -> SaliencyResult:
         start = perf_counter()
-        instances = self._segment(item.image, response.expressions)
+        output, response = answer.output, answer.response
+        instances, scores = [], []
+        if response.expressions:
+            found = self.segmenter.segment(self.segmenter.encode(item.image), response.expressions)
+            confidences = output.confidences(len(response.expressions))
+            instances = scored_instances(response.expressions, found, confidences)
+            scores = found.scores.tolist()
         if task.spec.several_expressions:
-            instances = distinct_instances(instances)
+            distinct = distinct_instances(instances)
+            scores = [score for one, score in zip(instances, scores, strict=True) if one in distinct]
+            instances = distinct
+        elif task.spec.several_images:
+            # Not every image of a group holds the object; the score of the empty mask still counts.
+            instances = [one for one in instances if one.area]
         segmenter_seconds = perf_counter() - start
         return SaliencyResult(
             name=item.name,
@@ -230,47 +298,24 @@ class SaliencyPipeline:
             reasoning=response.reasoning,
             expressions=response.expressions,
             instances=tuple(instances),
-            confidence=expected_quality(output.confidence, [instance.score for instance in instances]),
+            confidence=expected_quality(output.confidence, scores),
             model=self.name,
             seconds={
-                "policy": policy_seconds,
+                "policy": answer.policy_seconds,
                 "segmenter": segmenter_seconds,
-                "total": item.seconds + policy_seconds + segmenter_seconds,
+                "total": item.seconds + answer.seconds + segmenter_seconds,
             },
             policy_confidence=output.confidence,
         )
 
-    def _segment(self, image: Image.Image, expressions: Sequence[str]) -> list[Instance]:
-        if not expressions:
-            return []
-        found = self.segmenter.segment(self.segmenter.encode(image), expressions)
-        return [
-            Instance(expression=expression, mask=mask, score=float(score))
-            for expression, mask, score in zip(expressions, found.probabilities, found.scores, strict=True)
-        ]
+
+def _reduced(image: Image.Image, pixels: int) -> Image.Image:
+    """The image, or if it has more than that many pixels one of a whole fraction of its sides."""
+    factor = ceil(sqrt(image.width * image.height / pixels))
+    return image.reduce(factor) if factor > 1 else image
 
 
-def distinct_instances(instances: Sequence[Instance]) -> list[Instance]:
-    """The instances without those that are empty or that another one of a higher score nearly equals.
-
-    Two masks nearly equal each other if their IoU is over 0.9 (both taken at 0.5). The order stays.
-    """
-    kept: list[tuple[int, np.ndarray]] = []
-    for index in sorted(range(len(instances)), key=lambda index: -instances[index].score):
-        mask = instances[index].mask >= 0.5
-        if mask.any() and all(_iou(mask, other) <= SAME_INSTANCE_IOU for _, other in kept):
-            kept.append((index, mask))
-    return [instances[index] for index in sorted(index for index, _ in kept)]
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> float:
-    """IoU of two masks, bool (H, W), not both empty."""
-    return float(np.count_nonzero(first & second) / np.count_nonzero(first | second))
-
-
-def _load(
-    images: Iterable[ImageSource], on_error: Callable[[ImageSource, ImageError], None] | None
-) -> Iterator[_Loaded]:
+def _load(images: Iterable[ImageSource], on_error: OnError | None) -> Iterator[_Loaded]:
     for source in images:
         start = perf_counter()
         try:

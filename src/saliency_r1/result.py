@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from json import dumps
-from math import ceil, erf, isfinite, sqrt
+from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import open_atomic, write_bytes_atomic
+from saliency_r1.overlay import paint_masks, to_grey, with_legend
 from saliency_r1.tasks import Task
 
-# Bright enough to be seen on a dark photo; the dark line around them shows them on a bright one.
-_COLOURS = ((255, 149, 0), (51, 187, 255), (90, 220, 90), (255, 105, 180), (255, 225, 25), (178, 132, 255))
-_TINT = 0.1
-_SURROUNDINGS = 0.42
-_ROWS = 512
 _JPEG_LONGEST = 65_500
 
 
@@ -165,35 +160,20 @@ class SaliencyResult:
         """Bool (H, W): where the probability is at least 0.5."""
         return self.mask >= 0.5
 
-    def overlay(self) -> Image.Image:
-        """The photo with what is salient in colour, outlined and tinted a little, on dimmed surroundings.
+    def overlay(self, *, legend: bool = False) -> Image.Image:
+        """The photo with what is salient in colour on dimmed surroundings, see `saliency_r1.overlay`.
 
-        Each instance has a colour of its own. The outline is a bright line with a dark edge, seen on dark
-        photos and on bright ones.
+        In SIS each instance has its number, in the order of `instances`.
+
+        Args:
+            legend: whether the numbered expressions stand below the photo.
 
         Returns:
-            RGB image of the photo's size.
+            RGB image of the photo's size; with a legend higher, and 320 pixels wide at least.
         """
-        line = max(1.5, max(self.image.size) / 220)
-        margin = ceil(5 * line) + 2  # as far as the blur of the outline reaches
-        outlines = _outline_table(line, 0.5 * line), _outline_table(line, 0.5 * line + max(1.0, 0.5 * line))
-        result = Image.new("RGB", self.image.size)
-        for top, bottom in self._strips():
-            strip = self.image.crop((0, top, self.image.width, bottom))
-            shown = _dimmed(strip)
-            first, last = max(0, top - margin), min(self.image.height, bottom + margin)
-            inner = (0, top - first, self.image.width, bottom - first)
-            masks = [_to_image(instance.mask[first:last]) for instance in self.instances]
-            for mask in masks:
-                shown.paste(strip, mask=mask.crop(inner).point(_KEEP))
-            for index, mask in enumerate(masks):
-                colour = _COLOURS[index % len(_COLOURS)]
-                shown.paste(colour, mask=mask.crop(inner).point(_TINTED))
-                edge = mask.point(_BINARY).filter(ImageFilter.GaussianBlur(line)).crop(inner)
-                shown.paste((16, 16, 16), mask=edge.point(outlines[1]))
-                shown.paste(colour, mask=edge.point(outlines[0]))
-            result.paste(shown, (0, top))
-        return result
+        numbered = self.task.spec.several_expressions
+        picture = paint_masks(self.image, [one.mask for one in self.instances], numbered=numbered)
+        return with_legend(picture, [one.expression for one in self.instances]) if legend else picture
 
     def cutout(self) -> Image.Image:
         """The photo with the salient probability as alpha; what is fully transparent is black, not the photo.
@@ -201,7 +181,7 @@ class SaliencyResult:
         Returns:
             RGBA image of the photo's size.
         """
-        alpha = _to_image(self.mask)
+        alpha = to_grey(self.mask)
         result = Image.new("RGBA", self.image.size)
         result.paste(self.image, mask=alpha.point(_ANY))
         result.putalpha(alpha)
@@ -251,9 +231,9 @@ class SaliencyResult:
     ) -> dict[str, Path]:
         """Write the files of this result, each of them whole or not at all.
 
-        - `<stem>_mask.png`: the probability in 8-bit grey, at the photo's size; 128 and above is salient. If
-          there are several instances also `<stem>_mask_1.png`, … in their order.
-        - `<stem>_overlay.jpg` (`.png` if the photo is too long for JPEG, 65,500 pixels)
+        - `<stem>_mask.png`: the probability in 8-bit grey, at the photo's size; 128 and above is salient. In
+          SIS also `<stem>_mask_1.png`, … of the instances in their order.
+        - `<stem>_overlay.jpg` (`.png` if it is too long for JPEG, 65,500 pixels), in SIS with a legend
         - `<stem>_cutout.png`: RGBA
         - `<stem>.json`: `to_json`, one line
 
@@ -283,23 +263,18 @@ class SaliencyResult:
             return paths[kind]
 
         if mask:
-            _save_image(_to_image(self.mask), path("mask", "_mask.png"))
-            if len(self.instances) > 1:
+            _save_png(to_grey(self.mask), path("mask", "_mask.png"))
+            if self.task.spec.several_expressions:
                 for number, instance in enumerate(self.instances, start=1):
-                    _save_image(_to_image(instance.mask), path(f"mask_{number}", f"_mask_{number}.png"))
+                    _save_png(to_grey(instance.mask), path(f"mask_{number}", f"_mask_{number}.png"))
         if overlay:
-            ending = ".jpg" if max(self.image.size) <= _JPEG_LONGEST else ".png"
-            _save_image(self.overlay(), path("overlay", f"_overlay{ending}"))
+            picture = self.overlay(legend=self.task.spec.several_expressions)
+            paths["overlay"] = save_jpeg(picture, path("overlay", "_overlay.jpg"))
         if cutout:
-            _save_image(self.cutout(), path("cutout", "_cutout.png"))
+            _save_png(self.cutout(), path("cutout", "_cutout.png"))
         if json:
             write_bytes_atomic(path("json", ".json"), f"{self.to_json()}\n".encode())
         return paths
-
-    def _strips(self) -> Iterator[tuple[int, int]]:
-        """First and last row of each strip. Working by strips bounds the memory of the steps between."""
-        for top in range(0, self.image.height, _ROWS):
-            yield top, min(top + _ROWS, self.image.height)
 
 
 def _fraction(value: float, what: str) -> float:
@@ -308,42 +283,24 @@ def _fraction(value: float, what: str) -> float:
     return float(value)
 
 
-def _to_image(mask: np.ndarray) -> Image.Image:
-    """The probabilities in 8-bit grey: 128 and above where they are at least 0.5."""
-    grey = np.empty(mask.shape, np.uint8)
-    for top in range(0, len(mask), _ROWS):
-        np.rint(mask[top : top + _ROWS] * np.float32(255), out=grey[top : top + _ROWS], casting="unsafe")
-    return Image.fromarray(grey)
+def save_jpeg(picture: Image.Image, path: Path) -> Path:
+    """Write a picture as JPEG, or as PNG with that ending if it is too long for JPEG; where it is.
 
-
-def _dimmed(image: Image.Image) -> Image.Image:
-    """Darker, and most of the colour taken out."""
-    grey = image.convert("L").convert("RGB")
-    return Image.blend(image, grey, 0.7).point([round(_SURROUNDINGS * value) for value in range(256)] * 3)
-
-
-def _save_image(image: Image.Image, path: Path) -> None:
-    with open_atomic(path) as file:
-        if path.suffix == ".jpg":
-            image.save(file, format="JPEG", quality=92)
-        else:
-            image.save(file, format="PNG", compress_level=4)
-
-
-# Tables from a mask's 8-bit probability to an alpha.
-_BINARY = [255 * (value >= 128) for value in range(256)]
-_ANY = [255 * (value > 0) for value in range(256)]
-_KEEP = [round(255 * min(1.0, max(0.0, (value / 255 - 0.2) / 0.6))) for value in range(256)]
-_TINTED = [round(_TINT * value) for value in _KEEP]
-
-
-def _outline_table(sigma: float, reach: float) -> list[int]:
-    """Alpha of a line along the mask's edge, from the binary mask blurred with `sigma`.
-
-    Across a straight edge the blurred mask is the normal distribution function of the distance, which
-    therefore tells how far a pixel is from the edge. The line ends `reach` pixels from the edge, with a soft
-    rim of one pixel.
+    Raises:
+        SaliencyError: if it cannot be written.
     """
-    near, far = (0.5 * (1 + erf(-max(0.0, reach + rim) / sigma / sqrt(2))) for rim in (-0.5, 0.5))
-    depths = (min(value, 255 - value) / 255 for value in range(256))
-    return [round(255 * min(1.0, max(0.0, (depth - far) / (near - far)))) for depth in depths]
+    if max(picture.size) > _JPEG_LONGEST:
+        path = path.with_suffix(".png")
+        _save_png(picture, path)
+    else:
+        with open_atomic(path) as file:
+            picture.save(file, format="JPEG", quality=92)
+    return path
+
+
+def _save_png(picture: Image.Image, path: Path) -> None:
+    with open_atomic(path) as file:
+        picture.save(file, format="PNG", compress_level=4)
+
+
+_ANY = [255 * (value > 0) for value in range(256)]

@@ -1,4 +1,4 @@
-"""`saliency-r1 demo`: what predict does, on photos that are already on the machine."""
+"""`saliency-r1 demo`: what predict does for each task, on photos that are already on the machine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ import typer
 from saliency_r1.cli.predict import DeviceOption, FastOption, PolicyOption, SegmenterOption
 
 if TYPE_CHECKING:
+    from saliency_r1.images import FoundImage
     from saliency_r1.result import SaliencyResult
 
 app = typer.Typer()
 
 # Of scikit-image's sample photos these lie in the package itself; others it would download.
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+INSTANCE_PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png")
+# Two views of one motorcycle, and a part of each: a box in shares of width and height, and whether mirrored.
+GROUP = (
+    ("motorcycle_left.png", (0.0, 0.0, 1.0, 1.0), False),
+    ("motorcycle_right.png", (0.06, 0.1, 0.98, 1.0), True),
+    ("motorcycle_left.png", (0.05, 0.15, 0.8, 1.0), False),
+    ("motorcycle_right.png", (0.3, 0.1, 1.0, 0.95), True),
+)
 
 
 @app.command()
@@ -29,29 +38,50 @@ def demo(
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Do the same on four photos that scikit-image carries, and draw a contact sheet of them."""
-    from saliency_r1.cli.reporting import run
-    from saliency_r1.contact_sheet import contact_sheet
-    from saliency_r1.files import open_atomic
+    """Do all three tasks on photos that scikit-image carries, and draw a contact sheet of them."""
+    from saliency_r1.cli.reporting import load_aloud, run
+    from saliency_r1.contact_sheet import GroupSheet, contact_sheet, sections
     from saliency_r1.images import FoundImage
+    from saliency_r1.result import save_jpeg
     from saliency_r1.tasks import Task
 
     folder = Path(str(files("skimage.data")))
-    results: list[SaliencyResult] = []
-    failed = run(
-        [FoundImage(folder / name, Path(name).stem) for name in PHOTOS],
-        task=Task.SOD,
-        reasoning=not fast,
-        out=out,
-        as_json=False,
-        policy=policy,
-        segmenter=segmenter,
-        device=device,
-        on_result=results.append,
-    )
-    if results:
-        sheet = out / "demo.jpg"
-        with open_atomic(sheet) as file:
-            contact_sheet(results).save(file, format="JPEG", quality=90)
-        print(f"The contact sheet is {sheet}")
+    single = [FoundImage(folder / name, Path(name).stem) for name in PHOTOS]
+    several = [FoundImage(folder / name, f"sis/{Path(name).stem}") for name in INSTANCE_PHOTOS]
+    whole: list[SaliencyResult] = []
+    instances: list[SaliencyResult] = []
+    group = GroupSheet()
+    pipe = load_aloud(policy, segmenter, device)
+    failed = 0
+    for task, photos, taken_by in (
+        (Task.SOD, single, whole.append),
+        (Task.SIS, several, instances.append),
+        (Task.COSOD, _write_group(folder, out / "cosod"), group.add),
+    ):
+        failed += run(photos, lambda: pipe, task=task, reasoning=not fast, out=out, on_result=taken_by)
+    sheets = [(Task.SOD, contact_sheet(whole))] if whole else []
+    sheets += [(Task.SIS, contact_sheet(instances))] if instances else []
+    sheets += [(Task.COSOD, group.draw())] if group else []
+    if sheets:
+        titled = [(f"{task.spec.title} ({task})", sheet) for task, sheet in sheets]
+        print(f"The contact sheet is {save_jpeg(sections(titled), out / 'demo.jpg')}")
     raise typer.Exit(1 if failed else 0)
+
+
+def _write_group(folder: Path, out: Path) -> list[FoundImage]:
+    """Cut the group's photos out of those in `folder`, and write them."""
+    from PIL import ImageOps
+
+    from saliency_r1.images import FoundImage, load_image
+    from saliency_r1.result import save_jpeg
+
+    found = []
+    for number, (name, box, mirrored) in enumerate(GROUP, start=1):
+        photo = load_image(folder / name)
+        left, top, right, bottom = box
+        width, height = photo.size
+        part = photo.crop((int(left * width), int(top * height), int(right * width), int(bottom * height)))
+        path = out / f"motorcycle-{number}.jpg"
+        save_jpeg(ImageOps.mirror(part) if mirrored else part, path)
+        found.append(FoundImage(path, f"cosod/motorcycle-{number}"))
+    return found

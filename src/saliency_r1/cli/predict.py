@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.tasks import Task
 
 app = typer.Typer()
@@ -34,30 +35,47 @@ def predict(
         typer.Option(help="Where mask, overlay, cut-out and JSON go; default out/, with --json nowhere."),
     ] = None,
     task: Annotated[
-        Task, typer.Option(help="One mask of what stands out, one an instance, or what all photos share.")
+        Task,
+        typer.Option(
+            help="One mask of what stands out, one an instance, or, of all photos, what they share."
+        ),
     ] = Task.SOD,
     fast: FastOption = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON line a photo and nothing else, for pipes.")
     ] = False,
+    group_images: Annotated[
+        int,
+        typer.Option(min=2, help="cosod: how many photos the policy sees at a time; over more they vote."),
+    ] = GROUP_IMAGES,
     policy: PolicyOption = None,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Find what stands out in photos: print why and what, write mask, overlay, cut-out and JSON."""
-    from saliency_r1.cli.reporting import run
+    """Find what stands out in photos: print why and what, write mask, overlay, cut-out and JSON.
+
+    With --task cosod all photos are one group, and group_sheet.jpg shows them together.
+    """
+    from saliency_r1.cli.reporting import load_aloud, run
+    from saliency_r1.contact_sheet import GroupSheet
     from saliency_r1.images import find_images
+    from saliency_r1.result import save_jpeg
 
     if out is None and not as_json:
         out = Path("out")
+    sheet = GroupSheet() if task.spec.several_images and out is not None else None
     failed = run(
         find_images(inputs),
+        lambda: load_aloud(policy, segmenter, device, quiet=as_json),
         task=task,
         reasoning=not fast,
         out=out,
         as_json=as_json,
-        policy=policy,
-        segmenter=segmenter,
-        device=device,
+        group_images=group_images,
+        on_result=sheet.add if sheet is not None else None,
     )
+    if out is not None and sheet:
+        path = save_jpeg(sheet.draw(), out / "group_sheet.jpg")
+        if not as_json:
+            print(f"The group sheet is {path}")
     raise typer.Exit(1 if failed else 0)

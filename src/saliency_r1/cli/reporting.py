@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from saliency_r1.cli.models import load_pipeline
+from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.errors import ImageError
 from saliency_r1.images import FoundImage
 
@@ -24,20 +25,19 @@ if TYPE_CHECKING:
 
 def run(
     inputs: Sequence[FoundImage | ImageError],
+    load: Callable[[], SaliencyPipeline],
     *,
     task: Task,
     reasoning: bool,
     out: Path | None,
-    as_json: bool,
-    policy: str | None,
-    segmenter: str | None,
-    device: str,
+    as_json: bool = False,
+    group_images: int = GROUP_IMAGES,
     on_result: Callable[[SaliencyResult], None] | None = None,
 ) -> int:
     """Do the photos, print and write each one's result, and return how many failed.
 
-    On stdout come the results, as text or as JSON lines; on stderr errors and, unless `as_json`, the device,
-    the progress bar of a terminal and a summary.
+    On stdout come the results, as text or as JSON lines; on stderr errors and, unless `as_json`, the progress
+    bar of a terminal and a summary. The pipeline is loaded only if there is a photo to do.
     """
     start = time.perf_counter()
     results = Console(highlight=False, markup=False)
@@ -52,8 +52,7 @@ def run(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
 
-    pipe = load_pipeline(policy, segmenter, device)
-    remarks.print(_device_line(pipe), style="dim")
+    pipe = load()
 
     def on_error(source: object, error: ImageError) -> None:
         nonlocal failed
@@ -65,21 +64,33 @@ def run(
     shown_on = results if results.is_terminal and not as_json else Console(stderr=True)
     hidden = len(photos) < 2 or not shown_on.is_terminal or (as_json and results.is_terminal)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    described = _described_group() if task.spec.several_images else _described
     with Progress(*columns, console=shown_on, transient=True, disable=hidden) as bar:
         progress = bar.add_task("photos", total=len(photos))
-        for result in pipe.stream(photos, task, reasoning=reasoning, on_error=on_error):
+        done = pipe.stream(photos, task, reasoning=reasoning, group_images=group_images, on_error=on_error)
+        for result in done:
             if out is not None:
                 result.save(out)
             if as_json:
                 print(result.to_json(), flush=True)
             else:
-                results.print(_described(result), soft_wrap=not results.is_terminal)
+                results.print(described(result), soft_wrap=not results.is_terminal)
             if on_result is not None:
                 on_result(result)
             bar.advance(progress)
     summary = _summary(len(inputs) - failed, failed, time.perf_counter() - start, out)
     remarks.print(summary, style="dim", soft_wrap=True)
     return failed
+
+
+def load_aloud(
+    policy: str | None, segmenter: str | None, device: str, *, quiet: bool = False
+) -> SaliencyPipeline:
+    """`load_pipeline`, and unless `quiet` a line on stderr that says which models run where."""
+    pipe = load_pipeline(policy, segmenter, device)
+    remarks = Console(stderr=True, highlight=False, markup=False, quiet=quiet)
+    remarks.print(_device_line(pipe), style="dim")
+    return pipe
 
 
 def _device_line(pipe: SaliencyPipeline) -> str:
@@ -98,17 +109,50 @@ def _described(result: SaliencyResult) -> Text:
     text.append(f"{result.source or result.name}\n", style="bold")
     if result.reasoning:
         text.append(f"  {result.reasoning}\n")
-    for expression in result.expressions:
-        text.append(f"  → {expression}\n", style="green")
+    if result.task.spec.several_expressions:
+        for number, one in enumerate(result.instances, start=1):
+            text.append(f"  {number} → {one.expression} ({one.score:.2f})\n", style="green")
+    else:
+        for expression in result.expressions:
+            text.append(f"  → {expression}\n", style="green")
     if not result.expressions:
         text.append("  → nothing stands out\n", style="yellow")
-    sure = "unknown" if result.confidence is None else f"{result.confidence:.2f}"
-    seconds = result.seconds
-    text.append(
-        f"  confidence {sure}, {seconds['total']:.2f} s "
-        f"(policy {seconds['policy']:.2f}, segmenter {seconds['segmenter']:.2f})\n"
-    )
+    elif result.task.spec.several_expressions and not result.instances:
+        text.append(f"  → named but not found: {'; '.join(result.expressions)}\n", style="yellow")
+    text.append(f"  confidence {_sure(result.confidence)}, {_seconds(result)}\n")
     return text
+
+
+def _described_group() -> Callable[[SaliencyResult], Text]:
+    """What describes the images of one group: the words, which all share, once; then a line an image."""
+    said = False
+
+    def described(result: SaliencyResult) -> Text:
+        nonlocal said
+        text = Text()
+        if not said:
+            said = True
+            text.append(f"{result.reasoning}\n" if result.reasoning else "")
+            if result.expressions:
+                text.append(f"→ {result.expressions[0]}", style="green")
+            else:
+                text.append("→ nothing that stands out is shared", style="yellow")
+            text.append(f"  (confidence {_sure(result.policy_confidence)})\n\n")
+        text.append(f"{result.source or result.name}\n", style="bold")
+        share = f"{result.binary.mean():.1%} of the photo" if result.instances else "not in this photo"
+        text.append(f"  {share}, confidence {_sure(result.confidence)}, {_seconds(result)}")
+        return text
+
+    return described
+
+
+def _sure(confidence: float | None) -> str:
+    return "unknown" if confidence is None else f"{confidence:.2f}"
+
+
+def _seconds(result: SaliencyResult) -> str:
+    seconds = result.seconds
+    return f"{seconds['total']:.2f} s (policy {seconds['policy']:.2f}, segmenter {seconds['segmenter']:.2f})"
 
 
 def _summary(done: int, failed: int, seconds: float, out: Path | None) -> str:

@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 
 from saliency_r1.data.coco_json import load_json
 from saliency_r1.data.folders import listed
-from saliency_r1.data.instances import InstanceImage, RunLengths, run_lengths_of
+from saliency_r1.data.instances import InstanceImage, RunLengths, encode, run_lengths_of
 from saliency_r1.errors import SaliencyError
 from saliency_r1.evaluation.evaluation import Evaluation, Row, Words
 from saliency_r1.tasks import Task
@@ -222,6 +222,27 @@ def _scores(evaluated: COCOeval) -> InstanceScores:
         return mean(precision[np.abs(thresholds - iou).argmin()])
 
     return InstanceScores(mean(precision), at(0.5), at(0.7), mean(recall))
+
+
+def connected_components(mask: np.ndarray, least_share: float = 0.001) -> list[PredictedInstance]:
+    """A saliency map cut into its connected parts: what instances a method of SOD alone gives.
+
+    Args:
+        mask: probabilities, float32 (H, W) in [0, 1]; from 0.5 on they count; diagonal neighbours connect.
+        least_share: of the picture; smaller parts are dropped as specks.
+
+    Returns:
+        A predicted instance for each part, its score the mean probability in it.
+    """
+    from scipy.ndimage import label
+
+    labels, count = label(mask >= 0.5, np.ones((3, 3), int))
+    parts = (labels == number for number in range(1, count + 1))
+    return [
+        PredictedInstance(encode(part), float(mask[part].mean(dtype=np.float64)))
+        for part in parts
+        if part.mean() >= least_share
+    ]
 
 
 def evaluate_instances(

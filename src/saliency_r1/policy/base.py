@@ -22,12 +22,24 @@ class PolicyOutput:
         token_logprobs: the log-probability of each of them under the policy, or None where it is not known.
         confidence: in [0, 1], exp of the mean log-probability over the tokens of the expressions;
             None where the log-probabilities are not known.
+        expression_confidences: the same for the tokens of each expression, in their order; None where they
+            are not known.
     """
 
     text: str
     token_ids: list[int]
     token_logprobs: list[float] | None = None
     confidence: float | None = None
+    expression_confidences: tuple[float, ...] | None = None
+
+    def confidences(self, count: int) -> list[float | None]:
+        """The confidence in each of the `count` expressions that were read from the text.
+
+        It is `confidence` for all of them where they are not known one by one, or where the text is so broken
+        that their number is another.
+        """
+        each = self.expression_confidences
+        return list(each) if each is not None and len(each) == count else [self.confidence] * count
 
 
 @runtime_checkable

@@ -5,8 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 
 _EXPRESSIONS = re.compile(r"<(rg|ins)>(.*?)</\1>", re.DOTALL)
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """First and last character (exclusive) of each expression of the answer."""
+    answer = text.rfind("<answer>")
+    return [match.span(2) for match in _EXPRESSIONS.finditer(text, max(answer, 0)) if match[2].strip()]
+
+
+def _bounds(pieces: Sequence[str]) -> list[tuple[int, int]]:
+    """First and last character (exclusive) of each token."""
+    ends = list(accumulate(map(len, pieces)))
+    return list(zip([0, *ends], ends, strict=False))
 
 
 def expression_tokens(pieces: Sequence[str]) -> list[bool]:
@@ -22,15 +35,8 @@ def expression_tokens(pieces: Sequence[str]) -> list[bool]:
         >>> expression_tokens(["<answer>", "<rg>", "the", " dog", "</rg>", "</answer>"])
         [False, False, True, True, False, False]
     """
-    text = "".join(pieces)
-    answer = text.rfind("<answer>")
-    spans = [match.span(2) for match in _EXPRESSIONS.finditer(text, max(answer, 0))]
-    marked, start = [], 0
-    for piece in pieces:
-        end = start + len(piece)
-        marked.append(any(start < last and first < end for first, last in spans))
-        start = end
-    return marked
+    spans = _spans("".join(pieces))
+    return [any(start < last and first < end for first, last in spans) for start, end in _bounds(pieces)]
 
 
 def confidence(logprobs: Sequence[float], pieces: Sequence[str]) -> float | None:
@@ -44,4 +50,27 @@ def confidence(logprobs: Sequence[float], pieces: Sequence[str]) -> float | None
     """
     chosen = [value for value, inside in zip(logprobs, expression_tokens(pieces), strict=True) if inside]
     chosen = chosen or list(logprobs)
-    return min(1.0, math.exp(sum(chosen) / len(chosen))) if chosen else None
+    return _exp_mean(chosen) if chosen else None
+
+
+def expression_confidences(logprobs: Sequence[float], pieces: Sequence[str]) -> tuple[float, ...]:
+    """Exp of the mean log-probability of each expression's tokens, in [0, 1], in their order.
+
+    Args:
+        logprobs: of each generated token.
+        pieces: as for `expression_tokens`.
+
+    Example:
+        >>> expression_confidences([-1, 0, -0.5, -2, 0, -9], ["<answer><ins>", "a", " dog", "</ins>", "", ""])
+        (0.7788007830714049,)
+    """
+    bounds = _bounds(pieces)
+    found = []
+    for first, last in _spans("".join(pieces)):
+        tokens = zip(logprobs, bounds, strict=True)
+        found.append(_exp_mean([value for value, (start, end) in tokens if start < last and first < end]))
+    return tuple(found)
+
+
+def _exp_mean(logprobs: Sequence[float]) -> float:
+    return min(1.0, math.exp(sum(logprobs) / len(logprobs)))

@@ -14,7 +14,7 @@ from saliency_r1 import nano
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.policy.confidence import confidence
+from saliency_r1.policy.confidence import confidence, expression_confidences
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -146,7 +146,10 @@ class TransformersPolicy:
         length = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
         ids, logprobs = ids[:length], logprobs[:length]
         text = self._decode(ids)
-        return PolicyOutput(text, ids, logprobs, confidence(logprobs, self._pieces(ids, text)))
+        pieces = self._pieces(ids, text)
+        return PolicyOutput(
+            text, ids, logprobs, confidence(logprobs, pieces), expression_confidences(logprobs, pieces)
+        )
 
     def _ends(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id

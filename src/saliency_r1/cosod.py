@@ -1,0 +1,125 @@
+"""What a large group of images shares: the group in chunks, and the vote of the chunks.
+
+The policy sees a few images at a time, so a large group is asked about chunk by chunk, and each chunk votes
+for what it found. The vote, ours:
+
+1. A ballot counts with the images of its chunk, each times the policy's confidence in the expression (1 where
+   the policy tells none).
+2. Ballots whose expressions are equal after `normalised` are pooled.
+3. That nothing is shared wins only with more than half of all weight: chunks that disagree on the name still
+   agree that there is something.
+4. Among the expressions the heaviest pool wins, the one named first if two are equal, and the surest ballot
+   in it speaks for the group: its wording is what the segmenter looks for in every image.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import fsum
+
+GROUP_IMAGES = 5
+"""How many images of a group the policy sees at a time, unless it is told otherwise."""
+
+_ARTICLES = frozenset({"the", "a", "an"})
+_WITHIN_WORDS = "-'"
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """What one chunk found.
+
+    Attributes:
+        expression: what its images share; empty if nothing.
+        images: how many images the chunk holds, at least 1.
+        confidence: the policy's in the expression, in [0, 1]; None if it tells none.
+    """
+
+    expression: str
+    images: int
+    confidence: float | None = None
+
+    @property
+    def weight(self) -> float:
+        """Images times confidence."""
+        return self.images * (1.0 if self.confidence is None else self.confidence)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which ballot speaks for the group.
+
+    Attributes:
+        index: of the ballot.
+        confidence: the weight of its pool over all images, in [0, 1]: how sure the agreeing chunks are, times
+            the share of the images that they hold. With one chunk it is the policy's own. None if a ballot of
+            the pool has none.
+    """
+
+    index: int
+    confidence: float | None
+
+
+def chunk_sizes(count: int, most: int = GROUP_IMAGES) -> list[int]:
+    """As few chunks as hold `count` images with at most `most` each, of sizes that differ by at most one.
+
+    Example:
+        >>> chunk_sizes(11, 5)
+        [4, 4, 3]
+    """
+    chunks = -(-count // most)
+    return [count // chunks + (index < count % chunks) for index in range(chunks)]
+
+
+def normalised(expression: str) -> str:
+    """An expression without what does not tell it from another: case, punctuation, a leading article.
+
+    Example:
+        >>> normalised(" The Brown  dog.")
+        'brown dog'
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", expression).casefold())
+    folded = folded.replace("’", "'")
+    plain = "".join(
+        letter if letter.isalnum() or letter in _WITHIN_WORDS or unicodedata.combining(letter) else " "
+        for letter in folded
+    )
+    words = [word for part in plain.split() if (word := part.strip(_WITHIN_WORDS))]
+    while len(words) > 1 and words[0] in _ARTICLES:
+        del words[0]
+    # What is all punctuation is no word, and yet not nothing.
+    return " ".join(words) or folded.strip()
+
+
+def elect(ballots: Sequence[Ballot]) -> Verdict:
+    """Count the vote of the chunks by the rules of this module.
+
+    Args:
+        ballots: at least one.
+
+    Raises:
+        ValueError: if there is none.
+
+    Example:
+        >>> elect([Ballot("the dog", 5, 0.4), Ballot("a ball", 5, 0.5), Ballot("Dog", 5, 0.6)]).index
+        2
+    """
+    if not ballots:
+        raise ValueError("a vote without a ballot: give at least one")
+    pools: dict[str, list[int]] = {}
+    for index, ballot in enumerate(ballots):
+        pools.setdefault(normalised(ballot.expression), []).append(index)
+    # fsum: the order of the chunks must not decide by rounding.
+    weights = {key: fsum(ballots[index].weight for index in pool) for key, pool in pools.items()}
+    total = fsum(ballot.weight for ballot in ballots)
+    names = [key for key in pools if key]
+    nothing = not names or weights.get("", 0.0) > total / 2
+    winner = "" if nothing else max(names, key=weights.__getitem__)
+    pool = pools[winner]
+    sure = [ballots[index].confidence for index in pool]
+    images = sum(ballot.images for ballot in ballots)
+    return Verdict(
+        index=max(pool, key=lambda index: ballots[index].confidence or 0.0),
+        confidence=None if None in sure else min(1.0, weights[winner] / images),
+    )

@@ -1,0 +1,232 @@
+"""Drawing on photos: masks in colour, numbers on them, a legend below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from math import ceil, erf, sqrt
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color), told apart by the colour-blind too. The dark line
+# around each shows it on a bright photo.
+PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (204, 121, 167),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+)
+"""The colour of the first, second, … instance; after the last they begin again, and the numbers tell."""
+
+DARK, LIGHT = (16, 16, 16), (255, 255, 255)
+_TINT, _INSTANCE_TINT = 0.1, 0.4
+_SURROUNDINGS = 0.42
+_ROWS = 512
+_THUMBNAIL = 192
+_LEGEND_WIDTH, _LEGEND_LINES = 320, 2
+
+
+def colour_of(index: int) -> tuple[int, int, int]:
+    """The colour of instance `index`, from 0."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def paint_masks(photo: Image.Image, masks: Sequence[np.ndarray], *, numbered: bool = False) -> Image.Image:
+    """The photo with what the masks hold in colour, outlined and tinted, on dimmed surroundings.
+
+    Each mask has a colour of its own. The outline is a bright line with a dark edge, seen on dark photos and
+    on bright ones.
+
+    Args:
+        photo: RGB.
+        masks: probabilities, float32 (H, W) in [0, 1], of the photo's size.
+        numbered: whether each mask is tinted strongly and gets its number, from 1, at its innermost place.
+
+    Returns:
+        RGB image of the photo's size.
+    """
+    line = max(1.5, max(photo.size) / 220)
+    margin = ceil(5 * line) + 2  # as far as the blur of the outline reaches
+    outlines = _outline_table(line, 0.5 * line), _outline_table(line, 0.5 * line + max(1.0, 0.5 * line))
+    tinted = _tinted(_INSTANCE_TINT if numbered else _TINT)
+    result = Image.new("RGB", photo.size)
+    for top, bottom in _strips(photo.height):
+        strip = photo.crop((0, top, photo.width, bottom))
+        shown = _dimmed(strip)
+        first, last = max(0, top - margin), min(photo.height, bottom + margin)
+        inner = (0, top - first, photo.width, bottom - first)
+        greys = [to_grey(mask[first:last]) for mask in masks]
+        for grey in greys:
+            shown.paste(strip, mask=grey.crop(inner).point(_KEEP))
+        for index, grey in enumerate(greys):
+            shown.paste(colour_of(index), mask=grey.crop(inner).point(tinted))
+            edge = grey.point(_BINARY).filter(ImageFilter.GaussianBlur(line)).crop(inner)
+            shown.paste(DARK, mask=edge.point(outlines[1]))
+            shown.paste(colour_of(index), mask=edge.point(outlines[0]))
+        result.paste(shown, (0, top))
+    if numbered:
+        draw = ImageDraw.Draw(result)
+        radius = max(7.0, max(photo.size) / 38)
+        for index, place in enumerate(innermost([_small(mask) for mask in masks])):
+            if place is not None:
+                centre = (place[0] * photo.width, place[1] * photo.height)
+                draw_badge(draw, centre, radius, index)
+    return result
+
+
+def with_legend(picture: Image.Image, entries: Sequence[str]) -> Image.Image:
+    """The picture with a line for each entry below it: the number in its colour, and the text.
+
+    Args:
+        picture: RGB.
+        entries: a text for each number, from 1.
+
+    Returns:
+        RGB image, as wide as the picture but 320 pixels at least; the picture itself without an entry.
+    """
+    if not entries:
+        return picture
+    width = max(picture.width, _LEGEND_WIDTH)
+    size = max(13, round(width / 34))
+    radius, gap = 0.68 * size, round(0.5 * size)
+    left = round(2 * gap + 2 * radius)
+    lettering = font(size)
+    texts = [wrapped(entry, lettering, width - left - gap, _LEGEND_LINES) for entry in entries]
+    step = round(1.3 * size)
+    heights = [max(len(lines) * step, ceil(2 * radius)) + gap for lines in texts]
+    sheet = Image.new("RGB", (width, picture.height + gap + sum(heights)), DARK)
+    sheet.paste(picture, ((width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(sheet)
+    top = float(picture.height + gap)
+    for index, (lines, height) in enumerate(zip(texts, heights, strict=True)):
+        draw_badge(draw, (gap + radius, top + max(radius, step / 2)), radius, index)
+        for number, line in enumerate(lines):
+            middle = top + max(radius, step / 2) + number * step
+            draw.text((left, middle), line, LIGHT, lettering, anchor="lm")
+        top += height
+    return sheet
+
+
+def draw_badge(
+    draw: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, index: int, ring: bool = True
+) -> None:
+    """A disc in the colour of instance `index` (from 0) with its number (from 1) in it."""
+    colour = colour_of(index)
+    rim = max(1, round(radius / 7)) if ring else 0
+    draw.circle(centre, radius, fill=colour, outline=DARK, width=rim)
+    number = str(index + 1)
+    ink = DARK if _luminance(colour) > 0.2 else LIGHT
+    draw.text(
+        centre, number, ink, font(max(6, round(radius * (1.45 if len(number) < 2 else 1.1)))), anchor="mm"
+    )
+
+
+def innermost(masks: Sequence[np.ndarray]) -> list[tuple[float, float] | None]:
+    """In each mask the place (x, y), as shares of width and height, that is farthest from its edge.
+
+    What another mask covers too is avoided where there is anything else. None for an empty mask.
+
+    Args:
+        masks: bool (H, W) each.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    places: list[tuple[float, float] | None] = []
+    cover = np.sum(masks, axis=0) if masks else 0
+    for mask in masks:
+        own = mask & (cover == 1)
+        own = own if own.any() else mask
+        if not own.any():
+            places.append(None)
+            continue
+        depth = distance_transform_edt(np.pad(own, 1))[1:-1, 1:-1]
+        deepest = np.argwhere(depth > depth.max() - 1)
+        # Of a long shape's many the one in their middle.
+        y, x = deepest[np.square(deepest - deepest.mean(axis=0)).sum(axis=1).argmin()]
+        places.append(((float(x) + 0.5) / mask.shape[1], (float(y) + 0.5) / mask.shape[0]))
+    return places
+
+
+def to_grey(mask: np.ndarray) -> Image.Image:
+    """The probabilities, float32 (H, W), in 8-bit grey: 128 and above where they are at least 0.5."""
+    grey = np.empty(mask.shape, np.uint8)
+    for top, bottom in _strips(len(mask)):
+        np.rint(mask[top:bottom] * np.float32(255), out=grey[top:bottom], casting="unsafe")
+    return Image.fromarray(grey)
+
+
+@cache
+def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """PIL's own font, `size` pixels high."""
+    return ImageFont.load_default(size)
+
+
+def wrapped(
+    text: str, lettering: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float, lines: int
+) -> list[str]:
+    """The text in at most that many lines of at most that many pixels; an ellipsis ends one that is cut."""
+    done: list[str] = []
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and lettering.getlength(longer) > width:
+            done.append(line)
+            line = word
+        else:
+            line = longer
+    done.append(line)
+    if len(done) > lines:
+        done = done[:lines]
+        while done[-1] and lettering.getlength(f"{done[-1]} …") > width:
+            done[-1] = done[-1].rpartition(" ")[0]
+        done[-1] += " …"
+    return done
+
+
+def _strips(height: int) -> Iterator[tuple[int, int]]:
+    """First and last row of each strip. Working by strips bounds the memory of the steps between."""
+    for top in range(0, height, _ROWS):
+        yield top, min(top + _ROWS, height)
+
+
+def _small(mask: np.ndarray) -> np.ndarray:
+    """Bool, every n-th row and column of the mask: enough to find a place in it, at any size of photo."""
+    step = ceil(max(mask.shape) / _THUMBNAIL)
+    return mask[step // 2 :: step, step // 2 :: step] >= 0.5
+
+
+def _luminance(colour: tuple[int, int, int]) -> float:
+    """Relative luminance, 0 to 1 (WCAG 2.1), with 2.2 for the curve of sRGB."""
+    red, green, blue = ((value / 255) ** 2.2 for value in colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _dimmed(image: Image.Image) -> Image.Image:
+    """Darker, and most of the colour taken out."""
+    grey = image.convert("L").convert("RGB")
+    return Image.blend(image, grey, 0.7).point([round(_SURROUNDINGS * value) for value in range(256)] * 3)
+
+
+# Tables from a mask's 8-bit probability to an alpha.
+_BINARY = [255 * (value >= 128) for value in range(256)]
+_KEEP = [round(255 * min(1.0, max(0.0, (value / 255 - 0.2) / 0.6))) for value in range(256)]
+
+
+def _tinted(share: float) -> list[int]:
+    return [round(share * value) for value in _KEEP]
+
+
+def _outline_table(sigma: float, reach: float) -> list[int]:
+    """Alpha of a line along the mask's edge, from the binary mask blurred with `sigma`.
+
+    Across a straight edge the blurred mask is the normal distribution function of the distance, which
+    therefore tells how far a pixel is from the edge. The line ends `reach` pixels from the edge, with a soft
+    rim of one pixel.
+    """
+    near, far = (0.5 * (1 + erf(-max(0.0, reach + rim) / sigma / sqrt(2))) for rim in (-0.5, 0.5))
+    depths = (min(value, 255 - value) / 255 for value in range(256))
+    return [round(255 * min(1.0, max(0.0, (depth - far) / (near - far)))) for depth in depths]

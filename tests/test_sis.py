@@ -1,0 +1,90 @@
+"""Which masks are instances of their own, and how they are scored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from saliency_r1.result import Instance
+from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.sis import (
+    SAME_INSTANCE_IOU,
+    distinct_instances,
+    instance_score,
+    mean_probability,
+    scored_instances,
+)
+
+MASKS = st.lists(arrays.arrays(np.float32, (3, 4), elements=st.sampled_from([0, 0.25, 0.5, 1])), max_size=6)
+
+
+def test_of_two_equal_masks_the_surer_one_stays_in_its_place() -> None:
+    left, right = np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32)
+    left[:, :4] = 1
+    right[:, 4:] = 1
+    instances = [
+        Instance("a", left, 0.2),
+        Instance("b", right, 0.5),
+        Instance("c", left, 0.7),
+        Instance("empty", np.zeros((4, 8), np.float32), 0.9),
+    ]
+    assert [instance.expression for instance in distinct_instances(instances)] == ["b", "c"]
+
+
+def test_masks_that_overlap_less_are_two() -> None:
+    whole, part = np.ones((10, 10), np.float32), np.ones((10, 10), np.float32)
+    part[0] = 0  # IoU 0.9 exactly
+    assert len(distinct_instances([Instance("a", whole, 0.5), Instance("b", part, 0.5)])) == 2
+
+
+@given(MASKS, st.randoms(use_true_random=False))
+def test_what_is_kept_differs_and_what_is_left_out_has_a_reason(masks: list, random: object) -> None:
+    instances = [Instance(str(number), mask, random.random()) for number, mask in enumerate(masks)]
+    kept = distinct_instances(instances)
+
+    def iou(one: Instance, other: Instance) -> float:
+        return (one.binary & other.binary).sum() / (one.binary | other.binary).sum()
+
+    assert [one for one in instances if one in kept] == kept
+    for index, one in enumerate(kept):
+        assert one.area
+        assert all(iou(one, other) <= SAME_INSTANCE_IOU for other in kept[:index])
+    for one in instances:
+        if one not in kept and one.area:
+            assert any(iou(one, other) > SAME_INSTANCE_IOU and other.score >= one.score for other in kept)
+    assert distinct_instances(kept) == kept
+
+
+@given(
+    arrays.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32)),
+    st.floats(0, 1),
+    st.none() | st.floats(0, 1),
+)
+def test_a_score_is_a_probability_and_grows_with_the_segmenters(
+    mask: np.ndarray, own: float, confidence: float | None
+) -> None:
+    score = instance_score(mask, own, confidence)
+    assert 0 <= score <= instance_score(mask, 1.0, confidence) <= 1
+    inside = mean_probability(mask)
+    assert inside == 0 if (mask < 0.5).all() else 0.5 <= inside <= 1
+
+
+def test_the_mean_probability_is_that_inside_the_mask() -> None:
+    assert mean_probability(np.array([[0.4, 0.5, 0.75]], np.float32)) == pytest.approx(0.625)
+
+
+def test_each_expression_is_scored_with_its_own_parts() -> None:
+    masks = np.stack([np.full((2, 2), value, np.float32) for value in (0.6, 0.9)])
+    found = Segmentation(masks, np.array([0.25, 0.75], np.float32))
+    seen = []
+
+    def score(mask: np.ndarray, own: float, confidence: float | None) -> float:
+        seen.append((float(mask[0, 0]), own, confidence))
+        return 0.125
+
+    instances = scored_instances(["a", "b"], found, [0.5, None], score)
+    assert seen == [(pytest.approx(0.6), 0.25, 0.5), (pytest.approx(0.9), 0.75, None)]
+    assert [(one.expression, one.score) for one in instances] == [("a", 0.125), ("b", 0.125)]
