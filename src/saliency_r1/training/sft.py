@@ -38,6 +38,7 @@ from saliency_r1.training.features import FeatureCache
 from saliency_r1.training.foreground import fit_foreground
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.sft_data import Collator, Pictures, prompt_text, tokenise
+from saliency_r1.training.vocabulary import change_tokenizer
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ class SFTRecipe:
         output: the run's folder.
         image_root: where the photo paths of the lines begin.
         validation: JSON lines held out; None for no validation.
-        tokenizer: folder of `saliency-r1 data tokenizer`; not needed with `start`.
+        tokenizer: folder of `saliency-r1 data tokenizer`; with `start` only for another vocabulary.
         start: folder of a policy to go on from; None for a new one.
-        vision: folder of the nano segmenter whose backbone a new policy sees with; None for ImageNet's alone.
+        vision: folder of the nano segmenter whose backbone the policy sees with; None for ImageNet's alone,
+            or to keep that of `start`.
         foreground: the DUTS folder on whose training masks the policy's reading of the salient region is
             fitted first; needs `features`. None for a policy without one, or to keep that of `start`.
         features: folder of the vision features; None to run the tower in every step.
@@ -364,15 +366,20 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
                 adapter_dropout=recipe.adapter_dropout,
                 **({"foreground": True} if recipe.foreground else {}),
             )
-            return started, AutoProcessor.from_pretrained(recipe.start)
+            processor = AutoProcessor.from_pretrained(recipe.start)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise SaliencyError(f"no policy could be loaded from {recipe.start}: {reason}") from None
-    if not (recipe.tokenizer / "tokenizer.json").is_file():  # type: ignore[operator]
-        raise SaliencyError(
-            f"{recipe.tokenizer} holds no tokenizer: make one with `saliency-r1 data tokenizer`"
-        )
-    tokenizer: Any = AutoTokenizer.from_pretrained(recipe.tokenizer)
+        if recipe.vision is not None:
+            started.model.vision_tower.load_segmenter(recipe.vision)
+        if recipe.tokenizer is not None:
+            tokenizer = _tokenizer(recipe.tokenizer)
+            change_tokenizer(started, processor.tokenizer, tokenizer)
+            processor = NanoProcessor(
+                NanoImageProcessor(), tokenizer, image_tokens=started.config.image_tokens
+            )
+        return started, processor
+    tokenizer = _tokenizer(recipe.tokenizer)
     config = NanoConfig(
         text_config={
             "vocab_size": -(-len(tokenizer) // 8) * 8,
@@ -398,6 +405,12 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
     else:
         model.model.vision_tower.load_imagenet()
     return model, NanoProcessor(NanoImageProcessor(), tokenizer, image_tokens=config.image_tokens)
+
+
+def _tokenizer(folder: Path | None) -> Any:
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        raise SaliencyError(f"{folder} holds no tokenizer: make one with `saliency-r1 data tokenizer`")
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def _settings(recipe: SFTRecipe) -> SFTConfig:
