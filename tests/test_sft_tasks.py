@@ -141,7 +141,9 @@ def test_scenes_are_written_with_an_expression_for_each_instance(source: Foregro
         sizes.add(len(scene.objects))
     assert len(sizes) >= 3
     assert {path.name for path in (tmp_path / "scenes").iterdir()} == {
-        Path(example.images[0]).name for example in examples
+        Path(example.images[0]).with_suffix(ending).name
+        for example in examples
+        for ending in (".webp", ".png")
     }
 
 
