@@ -43,7 +43,7 @@ LARGER = 1.6
 """How many times another's area is clearly larger."""
 _PLACED = 0.6
 """How often a place stands beside a name that would do alone: it still points where the name is wrong."""
-_MOST_WORDINGS = 4
+_MOST_WORDINGS = 6
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _AXES = {"x": (("left", "right"), ("left", "right")), "y": (("top", "bottom"), ("upper", "lower"))}
