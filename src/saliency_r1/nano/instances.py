@@ -42,17 +42,18 @@ class InstanceMap(nn.Module):
         self.up = nn.Linear(SUB_CELLS**2 + MOST + 1, width)
         self.out = nn.Linear(width, width)
 
-    def read(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, features: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         """Logits of both.
 
         Args:
             features: (B, cells, sum(sizes)).
+            dropout: share of the features that is left out, while fitting.
 
         Returns:
             How far a middle lies in each sub-cell, (B, cells, 4), and the number of instances, (B, 7).
         """
         parts = [F.layer_norm(part, part.shape[-1:]) for part in features.split(self.sizes, dim=-1)]
-        x = self.join(torch.cat(parts, dim=-1)) + self.place.weight
+        x = self.join(F.dropout(torch.cat(parts, dim=-1), dropout)) + self.place.weight
         for layer in self.layers:
             x = layer(x)
         x = self.norm(x)
