@@ -391,6 +391,7 @@ def test_the_command_writes_a_set_that_evaluation_reads(drawn_duts, cache, tmp_p
         assert reading_order(masks) == list(range(len(masks)))
         mine = [line for line in lines if line["image"] == image.image.name]
         assert mine
+        assert not any("xxx" in line["text"] for line in mine)
         for line in mine:
             assert all(0 <= number < len(masks) for number in line["instances"])
             assert line["instance"] == (line["instances"][0] if len(line["instances"]) == 1 else None)

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from saliency_r1.data.composing import box_of
 from saliency_r1.data.duts import load_duts, split
+from saliency_r1.data.expressions import UNKNOWN_NOUN
 from saliency_r1.data.instances import encode
 from saliency_r1.data.naming import OBJECT, NameBook
 from saliency_r1.data.packed import PackedPhotos
@@ -134,6 +135,7 @@ def _make(which: SceneSet, number: int) -> tuple[bytes, _Row]:
             "instance": each.indices[0] if len(each.indices) == 1 else None,
         }
         for each in found
+        if UNKNOWN_NOUN not in each.text.split()  # that teaches a segmenter to live with unknown words
     ]
     return file.getvalue(), {"image": name, "instances": instances, "expressions": expressions}
 
