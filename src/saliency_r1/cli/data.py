@@ -122,6 +122,77 @@ def sft(
 
 
 @app.command()
+def prompts(
+    out: Annotated[Path, typer.Argument(help="The JSON lines file to write.")],
+    duts: Annotated[
+        Path | None, typer.Option(help="The DUTS folder: SOD of its photos, CoSOD of those of one synset.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train or validation, of --duts and --photos.")] = "train",
+    photos: Annotated[
+        list[Path] | None, typer.Option(help="SIS: a COCO json data set of photos; again for another.")
+    ] = None,
+    sod: Annotated[Path | None, typer.Option(help="A folder of photos and masks.")] = None,
+    sis: Annotated[Path | None, typer.Option(help="COCO json, or photos and colour instance masks.")] = None,
+    cosod: Annotated[Path | None, typer.Option(help="A folder of groups of photos and masks.")] = None,
+    each: Annotated[int | None, typer.Option(min=1, help="Questions of each task; all if not given.")] = None,
+    group: Annotated[int, typer.Option(min=2, help="Photos of a CoSOD question.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the groups and the order.")] = 0,
+) -> None:
+    """Write the questions, with true masks, that `train cgpo` and `train grpo` learn from.
+
+    Photo paths begin in the DUTS folder if that is given, else in the current one; others are absolute.
+    """
+    from collections import Counter
+    from random import Random
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from saliency_r1.data.duts import load_groups
+    from saliency_r1.data.groups import by_group
+    from saliency_r1.data.instance_photos import select
+    from saliency_r1.data.instances import InstanceImage
+    from saliency_r1.data.loading import load_instances, load_maps
+    from saliency_r1.data.prompts import (
+        cosod_prompts,
+        sis_prompts,
+        sod_prompts,
+        spread,
+        spread_groups,
+        write_prompts,
+    )
+    from saliency_r1.data.samples import Sample
+    from saliency_r1.errors import SaliencyError
+    from saliency_r1.tasks import Task
+
+    rng, root = Random(seed), duts or Path()
+    maps: list[Sample] = []
+    pictures: list[InstanceImage] = []
+    groups: dict[str, list[Sample]] = {}
+    if duts:
+        maps += load_maps(duts, Task.SOD, split)
+        groups |= load_groups(duts, maps)
+    for folder in photos or ():
+        pictures += [image for image, _ in select(folder, split)]
+    if sod:
+        maps += load_maps(sod, Task.SOD)
+    if sis:
+        pictures += load_instances(sis)
+    if cosod:
+        groups |= by_group(load_maps(cosod, Task.COSOD))
+    chosen = spread(maps, each)
+    found = list(track(sod_prompts(chosen, root), "SOD", total=len(chosen), console=Console(stderr=True)))
+    found += sis_prompts(spread(pictures, each), root)
+    found += cosod_prompts(spread_groups(groups, group, each), root, group, rng)
+    if not found:
+        raise SaliencyError("no question: give data by --duts, --photos, --sod, --sis or --cosod")
+    rng.shuffle(found)
+    write_prompts(out, found)
+    counts = Counter(str(example.task) for example in found)
+    print(f"{out}: " + ", ".join(f"{count} of {task}" for task, count in sorted(counts.items())))
+
+
+@app.command()
 def scenes(
     data: Annotated[Path, typer.Option(help="The DUTS folder: DUTS-TR and synsets.json.")],
     out: Annotated[

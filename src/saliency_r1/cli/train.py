@@ -41,3 +41,23 @@ def segmenter(
 
     folder = train_segmenter(load_recipe(config, SegmenterTraining, overrides or ()), resume=resume)
     print(f"The segmenter is in {folder}")
+
+
+@app.command()
+def cgpo(config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False) -> None:
+    """Train a policy by its rewards: one sample a prompt, less its own confidence."""
+    from saliency_r1.training.config import load_recipe
+    from saliency_r1.training.rl import CGPORecipe, train_rl
+
+    folder = train_rl(load_recipe(config, CGPORecipe, overrides or ()), resume=resume)
+    print(f"The policy is in {folder}")
+
+
+@app.command()
+def grpo(config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False) -> None:
+    """Train a policy by its rewards with GRPO, several samples a prompt."""
+    from saliency_r1.training.config import load_recipe
+    from saliency_r1.training.rl import GRPORecipe, train_rl
+
+    folder = train_rl(load_recipe(config, GRPORecipe, overrides or ()), resume=resume)
+    print(f"The policy is in {folder}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from typing import Any
 
 _EXPRESSIONS = re.compile(r"<(rg|ins)>(.*?)</\1>", re.DOTALL)
 
@@ -37,6 +38,27 @@ def expression_tokens(pieces: Sequence[str]) -> list[bool]:
     """
     spans = _spans("".join(pieces))
     return [any(start < last and first < end for first, last in spans) for start, end in _bounds(pieces)]
+
+
+def token_pieces(tokenizer: Any, ids: Sequence[int], text: str | None = None) -> list[str]:
+    """What each token adds to the response.
+
+    Args:
+        tokenizer: of transformers.
+        ids: the response's tokens.
+        text: what they decode to, if that is known already.
+
+    Returns:
+        One text for each token; together they are the response without its special tokens.
+    """
+    text = _decode(tokenizer, ids) if text is None else text
+    pieces = [_decode(tokenizer, [token]) for token in ids]
+    if "".join(pieces) == text:
+        return pieces
+    # Characters of several tokens, or tokenizers that join words: look at growing prefixes.
+    lengths = [0, *(len(_decode(tokenizer, ids[: count + 1])) for count in range(len(ids)))]
+    cuts = [min(length, len(text)) for length in lengths]
+    return [text[first:last] for first, last in pairwise(cuts)]
 
 
 def confidence(logprobs: Sequence[float], pieces: Sequence[str]) -> float | None:
@@ -74,3 +96,8 @@ def expression_confidences(logprobs: Sequence[float], pieces: Sequence[str]) -> 
 
 def _exp_mean(logprobs: Sequence[float]) -> float:
     return min(1.0, math.exp(sum(logprobs) / len(logprobs)))
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text

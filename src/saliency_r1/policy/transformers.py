@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from saliency_r1 import nano
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.policy.confidence import confidence, expression_confidences
+from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class TransformersPolicy:
         length = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
         ids, logprobs = ids[:length], logprobs[:length]
         text = self._decode(ids)
-        pieces = self._pieces(ids, text)
+        pieces = token_pieces(self.processor.tokenizer, ids, text)
         return PolicyOutput(
             text, ids, logprobs, confidence(logprobs, pieces), expression_confidences(logprobs, pieces)
         )
@@ -160,13 +159,3 @@ class TransformersPolicy:
         return self.processor.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-
-    def _pieces(self, ids: list[int], text: str) -> list[str]:
-        """What each token adds to `text`."""
-        pieces = [self._decode([token]) for token in ids]
-        if "".join(pieces) == text:
-            return pieces
-        # Characters of several tokens, or tokenizers that join words: look at growing prefixes.
-        lengths = [0, *(len(self._decode(ids[: count + 1])) for count in range(len(ids)))]
-        cuts = [min(length, len(text)) for length in lengths]
-        return [text[first:last] for first, last in pairwise(cuts)]

@@ -52,3 +52,22 @@ class Segmenter(Protocol):
     def segment(self, encoded: Encoded, expressions: Sequence[str]) -> Segmentation:
         """The mask of each expression; an expression that names nothing in the image has an empty one."""
         ...
+
+
+def encode_many(segmenter: Segmenter, images: Sequence[Image.Image]) -> list[Encoded]:
+    """`encode` of several images: at once if the segmenter has an `encode_many` itself, else one by one."""
+    own = getattr(segmenter, "encode_many", None)
+    return own(images) if own is not None else [segmenter.encode(image) for image in images]
+
+
+def segment_many(
+    segmenter: Segmenter, encoded: Sequence[Encoded], expressions: Sequence[Sequence[str]]
+) -> list[Segmentation]:
+    """`segment` of several images, each with its own expressions.
+
+    At once if the segmenter has a `segment_many` itself, else image by image.
+    """
+    own = getattr(segmenter, "segment_many", None)
+    if own is not None:
+        return own(encoded, expressions)
+    return [segmenter.segment(image, texts) for image, texts in zip(encoded, expressions, strict=True)]

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.images import load_image
+from saliency_r1.memory import BoundedMemory
 
 Key = tuple[str, bool]
 """A photo's path and whether it is mirrored."""
@@ -128,6 +129,51 @@ class FeatureCache:
     def _write_index(self) -> None:
         index = {"tower": self._tower, "shape": self._shape, "photos": list(self._rows)}
         write_bytes_atomic(self.folder / "features.json", json.dumps(index).encode())
+
+
+class FeatureMemory:
+    """Features of a frozen tower kept in memory, by the pixels they were computed from.
+
+    Reinforcement learning shows a photo to the policy at least three times a step (to sample, to score the
+    sample, to learn from it) and again in the next epoch. The tower then runs once.
+
+    Args:
+        model: a `NanoForImageTextToText` with a frozen tower; its `encode_images` is replaced.
+        memory_bytes: the most that kept features may take.
+
+    Raises:
+        ValueError: if the tower is not frozen.
+    """
+
+    def __init__(self, model: Any, memory_bytes: int) -> None:
+        if not model.config.freeze_vision:
+            raise ValueError("the vision tower is trained: its features cannot be kept")
+        self.computed = 0
+        self._tower = model.model.vision_tower
+        self._kept = BoundedMemory(memory_bytes)
+        model.model.encode_images = self
+
+    def __call__(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """As `NanoModel.encode_images`, in float32 whatever the precision around it."""
+        keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in _rows_of(pixel_values)]
+        found = {key: self._kept.get(key) for key in keys}
+        fresh = [row for row, key in enumerate(keys) if found[key] is None and keys.index(key) == row]
+        # One at a time on a CPU, which is no slower and makes the last digits independent of the batch.
+        step = 1 if pixel_values.device.type == "cpu" else max(1, len(fresh))
+        device = pixel_values.device.type
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+            for start in range(0, len(fresh), step):
+                rows = fresh[start : start + step]
+                pixels = pixel_values[rows].float().contiguous(memory_format=torch.channels_last)
+                for row, features in zip(rows, self._tower(pixels), strict=True):
+                    found[keys[row]] = features.clone()
+                    self._kept.put(keys[row], found[keys[row]])
+        self.computed += len(fresh)
+        return torch.stack([found[key] for key in keys])
+
+
+def _rows_of(pixel_values: torch.Tensor) -> np.ndarray:
+    return pixel_values.detach().float().cpu().contiguous().numpy()
 
 
 def _fingerprint(tower: torch.nn.Module, shape: tuple[int, int]) -> str:

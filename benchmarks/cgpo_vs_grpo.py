@@ -1,0 +1,437 @@
+"""CGPO, REINFORCE and GRPO from one fine-tuned policy, on the same prompts: tables, numbers and curves.
+
+    python benchmarks/cgpo_vs_grpo.py --start runs/sft-early/policy --seconds 1800 --out runs/cgpo-vs-grpo
+
+Every method takes the same number of prompts an update and trains for the same seconds (validation not
+counted), so that runs end at equal wall-clock; what they were at equal prompts is read between validations in
+proportion. Give a start that leaves room to learn, and a machine that does nothing else.
+
+A run is a method and a seed. Each is a process of its own that leaves a JSON file in --out; the same call
+again goes on with the runs that are missing. `--new 2` stops after two of them, `--new 0` only prints and
+draws what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+METHODS: dict[str, dict[str, Any]] = {
+    "CGPO, all tokens": {"confidence": "all"},
+    "CGPO, answer": {"confidence": "answer"},
+    "REINFORCE": {"confidence": "none"},
+    "GRPO, G = 4": {"group": 4},
+    "GRPO, G = 8": {"group": 8},
+}
+BASELINE = "GRPO, G = 8"
+CLOCKS = ("seconds", "prompts", "tokens")
+PEAK_UNITS = 1024**2 if sys.platform == "darwin" else 1024
+
+Run: TypeAlias = dict[str, Any]
+Runs: TypeAlias = dict[str, dict[int, Run]]
+"""What was measured, by method and seed."""
+
+
+def main() -> None:
+    """Run what is missing, then print and draw what is there."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("--recipe", type=Path, default=Path("recipes/nano/cgpo.yaml"))
+    arguments.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="over the recipe")
+    arguments.add_argument("--start", help="the fine-tuned policy's folder; the recipe's if not given")
+    arguments.add_argument("--out", type=Path, default=Path("runs/cgpo-vs-grpo"))
+    arguments.add_argument("--seconds", type=float, default=1800.0, help="of training, each run")
+    arguments.add_argument("--prompts", type=int, default=16, help="prompts an update, of every method")
+    arguments.add_argument("--completions", type=int, default=32, help="completions a gradient pass at most")
+    arguments.add_argument("--validations", type=int, default=10, help="of a run, beside that of the start")
+    arguments.add_argument("--questions", type=int, default=96, help="of a validation, spread over all")
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--methods", nargs="*", choices=list(METHODS), default=list(METHODS))
+    arguments.add_argument("--new", type=int, help="runs to add at most; all that are missing if not given")
+    arguments.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.one:
+        run_one(options, options.one[0], int(options.one[1]))
+        return
+    missing = [
+        (method, seed)
+        for seed in range(options.seeds)
+        for method in options.methods
+        if not run_file(options.out, method, seed).is_file()
+    ]
+    for method, seed in missing[: options.new]:
+        load(options.out, settings_of(options))  # refuses other settings before the time is spent
+        print(f"{method}, seed {seed}", file=sys.stderr)
+        if subprocess.run([*sys.orig_argv, "--one", method, str(seed)], check=False).returncode:
+            sys.exit(f"{method}, seed {seed} failed, as said above; the same call again goes on with it")
+    runs = load(options.out)
+    if not runs:
+        sys.exit(f"{options.out} holds no finished run: call again without --new 0")
+    print(tables(runs))
+    draw(runs, options.out / "curves.png")
+
+
+def run_file(out: Path, method: str, seed: int) -> Path:
+    """Where a run's numbers go."""
+    short = method.replace(", ", "-").replace(" = ", "").replace(" ", "-").lower()
+    return out / f"{short}-{seed}.json"
+
+
+def load(out: Path, settings: dict[str, Any] | None = None) -> Runs:
+    """The finished runs, in the order of `METHODS`; they must all be of the same settings, or of these."""
+    runs: Runs = {}
+    for method in METHODS:
+        for path in sorted(out.glob(run_file(out, method, 0).name.replace("-0.json", "-*.json"))):
+            run = json.loads(path.read_text())
+            settings = settings or run["settings"]
+            if run["settings"] != settings:
+                other = [name for name in settings if run["settings"].get(name) != settings[name]]
+                sys.exit(f"{path} is of another {', '.join(other)}: give the same, or choose another --out")
+            runs.setdefault(method, {})[run["seed"]] = run
+    return runs
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What all runs of a comparison have in common."""
+    names = ("seconds", "prompts", "completions", "validations", "questions")
+    recipe = asdict(recipe_of(options))
+    kept = {name: value for name, value in recipe.items() if name not in ("output", "seed")}
+    return json.loads(json.dumps({name: getattr(options, name) for name in names} | kept, default=str))
+
+
+def recipe_of(options: argparse.Namespace) -> Any:
+    """The recipe that all methods change."""
+    from saliency_r1.training.config import load_recipe
+    from saliency_r1.training.rl import CGPORecipe
+
+    recipe = load_recipe(options.recipe, CGPORecipe, options.set)
+    # How many steps there will be is not known beforehand: hence a constant rate.
+    changes: dict[str, Any] = {"schedule": "constant", "warmup": 0.0, "max_steps": 1_000_000}
+    return replace(recipe, **changes, save_every=1_000_000, start=options.start or recipe.start)
+
+
+def run_one(options: argparse.Namespace, method: str, seed: int) -> None:
+    """Train once, validating in equal steps of time, and write the numbers."""
+    import torch
+    from transformers import TrainerCallback
+
+    from saliency_r1.data.prompts import read_prompts, spread
+    from saliency_r1.files import write_bytes_atomic
+    from saliency_r1.training.rl import GRPORecipe, build_trainer, rl_settings
+    from saliency_r1.training.validation import answer, summarise
+
+    recipe = recipe_of(options)
+    change = METHODS[method]
+    total = options.prompts * change.get("group", 1)
+    passes = -(-total // options.completions)
+    if total % passes:
+        sys.exit(f"{total} completions an update do not divide into {passes} gradient passes")
+    if "group" in change:
+        shared = {name: value for name, value in asdict(recipe).items() if not name.startswith("confidence")}
+        recipe = GRPORecipe(**shared)
+    points: list[dict[str, float]] = []
+    ends: list[dict[str, float]] = []
+    phases: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        recipe = replace(
+            recipe,
+            **change,
+            output=Path(scratch),
+            seed=seed,
+            batch_size=total // passes,
+            accumulation=passes,
+        )
+        held_out = spread(read_prompts(recipe.validation), options.questions)
+        trainer, policy, photos = build_trainer(recipe, rl_settings(recipe), read_prompts(recipe.train))
+        reward: Any = trainer.reward_funcs[0]
+
+        class Watch(TrainerCallback):
+            """Validates when its time has come, and stops when the seconds are spent."""
+
+            def validate(self, whole: bool) -> None:
+                answers = answer(policy, held_out, photos, reward, max_new_tokens=recipe.max_tokens)
+                points.append({**trainer.totals, **summarise(answers, "")})
+                if whole:
+                    ends.append(task_metrics(answers, photos, reward))
+
+            def on_train_begin(self, *_: Any, **__: Any) -> None:
+                self.validate(whole=True)
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                metrics = trainer._metrics["train"]
+                phases.append({name: metrics[name][-1] for name in metrics if name.startswith("time/")})
+                done = trainer.totals["seconds"] >= options.seconds
+                if done or trainer.totals["seconds"] >= len(points) * options.seconds / options.validations:
+                    self.validate(whole=done)
+                control.should_training_stop = done
+
+        trainer.add_callback(Watch())
+        trainer.train()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNITS
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() / 1024**2
+    result = {
+        "method": method,
+        "seed": seed,
+        "settings": settings_of(options),
+        "points": points,
+        "start": ends[0],
+        "end": ends[-1],
+        "phases": {name: float(np.mean([phase[name] for phase in phases])) for name in phases[0]},
+        "steps": len(phases),
+        "peak_mb": peak,
+    }
+    write_bytes_atomic(run_file(options.out, method, seed), json.dumps(result, indent=1).encode())
+
+
+def task_metrics(answers: Sequence[Any], photos: Any, reward: Any) -> dict[str, float]:
+    """SOD MAE and S, SIS AP50, CoSOD S of greedy answers, as the pipeline would give them.
+
+    But for this: an answer that is not of the form counts as one that names nothing.
+    """
+    from saliency_r1.data.instances import encode
+    from saliency_r1.evaluation.instances import InstanceMetrics, PredictedInstance
+    from saliency_r1.evaluation.sod import SodMetrics
+    from saliency_r1.rewards.segmenting import Question
+    from saliency_r1.sis import distinct_instances, scored_instances
+    from saliency_r1.tasks import Task
+
+    maps = {Task.SOD: SodMetrics(), Task.COSOD: SodMetrics()}
+    instances, seen = InstanceMetrics(), set()
+    for number, one in enumerate(answers):
+        task, response = one.example.task, one.scored.response
+        texts = response.expressions if response else ()
+        seen.add(task)
+        for image, key in enumerate(one.example.keys):
+            truths = one.example.truths(image)
+            [found] = reward.segmenter.segment([Question(key, photos(key), texts)])
+            if task is Task.SIS:
+                kept = distinct_instances(scored_instances(texts, found, [None] * len(texts)))
+                masks = [PredictedInstance(encode(each.binary), each.score) for each in kept]
+                instances.update(number, [(encode(mask), False) for mask in truths], masks)
+            else:
+                mask = found.probabilities.max(axis=0, initial=0)
+                true = np.logical_or.reduce(truths) if truths else np.zeros(mask.shape, bool)
+                maps[task].update(np.rint(255 * mask).astype(np.uint8), true)
+    values: dict[str, float | None] = {}
+    if Task.SOD in seen:
+        sod = maps[Task.SOD].compute()
+        values |= {"SOD MAE": sod.mae, "SOD S": sod.s_measure}
+    if Task.SIS in seen:
+        values["SIS AP50"] = instances.compute().ap50
+    if Task.COSOD in seen:
+        values["CoSOD S"] = maps[Task.COSOD].compute().s_measure
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def tables(runs: Runs) -> str:
+    """All tables, in Markdown; means over the seeds that are there."""
+    lines: list[str] = []
+
+    def row(*cells: object) -> None:
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+
+    def table(title: str, *names: str) -> None:
+        lines.extend(["", f"**{title}**", ""])
+        row(*names)
+        row(*("---" for _ in names))
+
+    every = [run for each in runs.values() for run in each.values()]
+    settings = every[0]["settings"]
+    lines.append(
+        f"From {settings['start'] or 'the embedded policy'}: {settings['seconds']:g} s of training a run, "
+        f"{settings['prompts']} prompts an update, {settings['questions']} questions a validation."
+    )
+    clock, budget = (min(run["points"][-1][name] for run in every) for name in ("seconds", "prompts"))
+    table(
+        "Reward on validation", "method", "seeds", "start", f"after {clock:.0f} s",
+        f"after {budget:.0f} prompts", "each seed, end",
+    )  # fmt: skip
+    for method, each in runs.items():
+        found = list(each.values())
+        late = [at(run["points"], "seconds", clock) for run in found]
+        row(
+            method,
+            len(found),
+            mean(run["points"][0]["reward"] for run in found),
+            f"{mean(late)} ± {np.std(late):.3f}",
+            mean(at(run["points"], "prompts", budget) for run in found),
+            ", ".join(f"{run['points'][-1]['reward']:.3f}" for run in found),
+        )
+    names = list(every[0]["start"])
+    table("Task metrics, before → after", "method", *names, "worst change of a task's reward")
+    for method, each in runs.items():
+        changes = [
+            f"{mean(run['start'][name] for run in each.values())} → "
+            f"{mean(run['end'][name] for run in each.values())}"
+            for name in names
+        ]
+        row(method, *changes, f"{min(worst_change(run) for run in each.values()):+.4f}")
+    for kind in ("all", "answer"):
+        table(f"Confidence over {kind} tokens", "method", "abs(mean c - mean r)", "ECE", "AUROC for r > 0.5")
+        points = {"start": [run["points"][0] for run in every]}
+        points |= {method: [run["points"][-1] for run in each.values()] for method, each in runs.items()}
+        for method, some in points.items():
+            keys = [f"confidence_{kind}/{name}" for name in ("gap", "ece", "auroc")]
+            row(method, *(mean(point[key] for point in some if key in point) for key in keys))
+    table(
+        "Cost", "method", "updates", "s a prompt", "tokens a prompt", "peak MB",
+        f"s to the best of {BASELINE}", "share of a step beside rollout, segmenter and gradient",
+    )  # fmt: skip
+    for method, each in runs.items():
+        times, shares, _ = reached(each, runs.get(BASELINE, {}))
+        row(
+            method,
+            f"{np.mean([run['steps'] for run in each.values()]):.0f}",
+            f"{cost(each, 'seconds'):.4f}",
+            f"{cost(each, 'tokens'):.1f}",
+            f"{np.mean([run['peak_mb'] for run in each.values()]):.0f}",
+            f"{np.mean(times):.0f} ({np.mean(shares):.2f} of its own)" if times else "–",
+            f"{100 * max(beside(run) for run in each.values()):.1f} %",
+        )
+    table("Numbers", "what", "method", "must", "measured", "met")
+    for cells in numbers(runs):
+        row(*cells)
+    return "\n".join(lines)
+
+
+def numbers(runs: Runs) -> list[tuple[str, str, str, str, str]]:
+    """What CGPO must do, what it does, and whether that is enough; what cannot be told yet is left out."""
+    rows = []
+    baseline = runs.get(BASELINE, {})
+    for kind in ("all", "answer"):
+        method = "CGPO, answer" if kind == "answer" else "CGPO, all tokens"
+        each = runs.get(method, {})
+        if not each:
+            continue
+
+        def say(what: str, must: str, measured: str, met: bool, method: str = method) -> None:
+            rows.append((what, method, must, measured, "yes" if met else "no"))
+
+        if baseline:
+            for name, least in (("seconds", 5), ("tokens", 6)):
+                ratio = cost(baseline, name) / cost(each, name)
+                say(f"{name} a prompt against {BASELINE}", f"≤ 1/{least}", f"1/{ratio:.1f}", ratio >= least)
+            _, shares, missed = reached(each, baseline)
+            shown = f"{np.mean(shares):.2f}" if shares else "–"
+            shown += f", not reached in {missed} seeds" if missed else ""
+            enough = bool(shares) and not missed and float(np.mean(shares)) <= 0.5
+            say(f"seconds to the best of {BASELINE}, of its own", "≤ 1/2", shown, enough)
+        gains = [run["points"][-1]["reward"] - run["points"][0]["reward"] for run in each.values()]
+        shown = ", ".join(f"{gain:+.4f}" for gain in gains)
+        say("change of validation reward, each seed", "> 0", shown, min(gains) > 0)
+        worst = min(worst_change(run) for run in each.values())
+        say("worst change of a task's reward", "≥ -0.005", f"{worst:+.4f}", worst >= -0.005)
+        for name, title in (("gap", "abs(mean c - mean r)"), ("ece", "ECE of c")):
+            key = f"confidence_{kind}/{name}"
+            before, after = (np.mean([run["points"][at][key] for run in each.values()]) for at in (0, -1))
+            limits = {"start": before}
+            if baseline:
+                limits[BASELINE] = np.mean([run["points"][-1][key] for run in baseline.values()])
+            must = ", ".join(f"< {limit:.4f} ({whose})" for whose, limit in limits.items())
+            say(title, must, f"{after:.4f}", after < min(limits.values()))
+        share = max(beside(run) for run in each.values())
+        say(
+            "share of a step beside rollout, segmenter, gradient", "≤ 10 %", f"{100 * share:.1f} %",
+            share <= 0.1,
+        )  # fmt: skip
+    return rows
+
+
+def mean(values: Any) -> str:
+    """To four digits, or a dash for none."""
+    found = list(values)
+    return f"{np.mean(found):.4f}" if found else "–"
+
+
+def cost(each: dict[int, Run], clock: str) -> float:
+    """Seconds or tokens a prompt, over all seeds."""
+    total = [sum(run["points"][-1][name] for run in each.values()) for name in (clock, "prompts")]
+    return total[0] / total[1]
+
+
+def worst_change(run: Run) -> float:
+    """Of the tasks' validation rewards, from the start to the end."""
+    first, last = run["points"][0], run["points"][-1]
+    return min(last[name] - first[name] for name in first if name.startswith("reward/"))
+
+
+def at(points: Sequence[dict[str, float]], clock: str, value: float) -> float:
+    """The validation reward when a clock showed a value, between two validations in proportion."""
+    return float(np.interp(value, [point[clock] for point in points], [point["reward"] for point in points]))
+
+
+def first_time(points: Sequence[dict[str, float]], reward: float) -> float | None:
+    """When the validation reward was first reached, in seconds; between two validations in proportion."""
+    before = points[0]
+    for point in points:
+        if point["reward"] >= reward:
+            rise = point["reward"] - before["reward"]
+            share = (reward - before["reward"]) / rise if rise > 0 else 1.0
+            return before["seconds"] + share * (point["seconds"] - before["seconds"])
+        before = point
+    return None
+
+
+def reached(each: dict[int, Run], baseline: dict[int, Run]) -> tuple[list[float], list[float], int]:
+    """Seconds to the baseline's best reward of the same seed, their share of its own, and how many missed it.
+
+    Seeds whose baseline never got beyond its start are left out.
+    """
+    seconds, shares, missed = [], [], 0
+    for seed in sorted(each.keys() & baseline.keys()):
+        best = max(point["reward"] for point in baseline[seed]["points"])
+        own, theirs = (first_time(runs[seed]["points"], best) for runs in (each, baseline))
+        if own is None:
+            missed += 1
+        elif theirs:
+            seconds.append(own)
+            shares.append(own / theirs)
+    return seconds, shares, missed
+
+
+def beside(run: Run) -> float:
+    """Share of a step that is neither rollout (with its log-probabilities), segmenter nor gradient."""
+    inside = ("rollout", "scoring", "segmenter", "update")
+    phases = run["phases"]
+    return 1 - sum(phases[f"time/{name}"] for name in inside) / phases["time/step"]
+
+
+def draw(runs: Runs, path: Path) -> None:
+    """Validation reward against seconds, prompts and tokens: the mean over seeds, and their range."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), dpi=110, sharey=True)
+    axis: Any
+    for axis, clock in zip(axes, CLOCKS, strict=True):
+        for method, each in runs.items():
+            found = [run["points"] for run in each.values()]
+            marks = np.linspace(0, min(points[-1][clock] for points in found), 60)
+            rewards = np.array([[at(points, clock, mark) for mark in marks] for points in found])
+            [line] = axis.plot(marks, rewards.mean(0), label=method)
+            axis.fill_between(marks, rewards.min(0), rewards.max(0), alpha=0.15, color=line.get_color())
+        axis.set_xlabel(f"training {clock}" if clock == "seconds" else clock, fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=8)
+    axes[0].set_ylabel("mean greedy reward, held out", fontsize=9)
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+    print(f"\n{path}")
+
+
+if __name__ == "__main__":
+    main()

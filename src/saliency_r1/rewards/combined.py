@@ -1,0 +1,222 @@
+"""What the trainers call: one reward in [0, 1] for each response of a batch, whatever its task."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saliency_r1.data.prompts import PromptExample
+from saliency_r1.errors import SaliencyError
+from saliency_r1.response import Response
+from saliency_r1.rewards.cosod import cosod_parts
+from saliency_r1.rewards.format import parsed
+from saliency_r1.rewards.own import RewardFunction
+from saliency_r1.rewards.segmenting import CachedSegmenter, Question
+from saliency_r1.rewards.sis import sis_reward
+from saliency_r1.rewards.sod import weighted_mean
+from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """How the parts of a reward are weighed; each weight is at least 0.
+
+    Attributes:
+        format: of the form, beside the masks' 1. A response that is not of the form gets 0 in any case.
+        iou: of the IoU in the masks' part of SOD and CoSOD.
+        s_measure: of the S-measure there.
+
+    Raises:
+        ValueError: if a weight is negative, or those of IoU and S-measure are both 0.
+    """
+
+    format: float = 0.1
+    iou: float = 0.5
+    s_measure: float = 0.5
+
+    def __post_init__(self) -> None:
+        if min(self.format, self.iou, self.s_measure) < 0 or self.iou + self.s_measure <= 0:
+            raise ValueError(f"{self}: expected weights of at least 0, and iou and s_measure not both 0")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The reward of one response.
+
+    Attributes:
+        reward: in [0, 1].
+        response: its parts; None if it is not of the form.
+        parts: what the reward is made of, and a user's own rewards, by name; none if it is not of the form.
+    """
+
+    reward: float
+    response: Response | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def parsed(self) -> bool:
+        """Whether the response is of the form."""
+        return self.response is not None
+
+
+class SaliencyReward:
+    """Rewards of a mixed batch: parse strictly, segment together, compare with the true masks.
+
+    If the response is of the task's form, r = (w_format + q + sum_k w_k r_k) / (w_format + 1 + sum_k w_k),
+    else 0, with q the masks' part (`sod_reward`, `sis_reward` or `cosod_reward`) and r_k a user's own
+    rewards. Rounded to four decimals, so that the grouping of segmenter calls, which changes the last digits,
+    does not change a run.
+
+    It is a reward function of TRL: it takes the columns `example` and `images` of `training.rl`'s data set.
+
+    Args:
+        segmenter: the frozen one, with its memory.
+        weights: of the parts.
+        own: a user's rewards and their weights, by name. Each is called with `completions` (texts), `task`
+            (names), `example` and `images`, a list each, and returns for every completion a number in [0, 1],
+            or None where it has no say.
+    """
+
+    def __init__(
+        self,
+        segmenter: CachedSegmenter,
+        weights: RewardWeights | None = None,
+        own: Mapping[str, tuple[RewardFunction, float]] | None = None,
+    ) -> None:
+        self.segmenter = segmenter
+        self.weights = weights or RewardWeights()
+        self.own = dict(own or {})
+        self.__name__ = "saliency"
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        example: Sequence[PromptExample],
+        images: Sequence[Sequence[Image.Image]],
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        """The reward of each completion, and what it is made of to `log_metric`; see the class."""
+        texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
+        scored = self.score(texts, example, images)
+        for one, asked in zip(scored, example, strict=True):
+            if log_metric is not None:
+                log_metric("parse_rate", float(one.parsed))
+                log_metric(f"reward/{asked.task}", one.reward)
+                for name, value in one.parts.items():
+                    log_metric(name, value)
+        return [one.reward for one in scored]
+
+    def score(
+        self,
+        texts: Sequence[str],
+        examples: Sequence[PromptExample],
+        images: Sequence[Sequence[Image.Image]],
+    ) -> list[Scored]:
+        """The rewards and their parts.
+
+        Args:
+            texts: the responses.
+            examples: the question of each.
+            images: the images of each question, mode RGB, mirrored where the question says so.
+
+        Raises:
+            SaliencyError: if a mask is of another size than its image, or a user's reward is out of range.
+        """
+        responses = [parsed(text, example.task) for text, example in zip(texts, examples, strict=True)]
+        questions, owners = [], []
+        for row, (response, example) in enumerate(zip(responses, examples, strict=True)):
+            if response is not None:
+                for key, image in zip(example.keys, images[row], strict=True):
+                    questions.append(Question(key, image, response.expressions))
+                    owners.append(row)
+        found: dict[int, list[Segmentation]] = defaultdict(list)
+        for row, masks in zip(owners, self.segmenter.segment(questions), strict=True):
+            found[row].append(masks)
+        own = self._own(texts, examples, images)
+        known: dict[tuple[int, tuple[str, ...]], tuple[float, dict[str, float]]] = {}
+        scored = []
+        for row, (response, example) in enumerate(zip(responses, examples, strict=True)):
+            if response is None:
+                scored.append(Scored(0.0))
+                continue
+            answer = id(example), response.expressions  # the samples of a group often say the same
+            if answer not in known:
+                known[answer] = self._judged(example, images[row], found[row])
+            quality, parts = known[answer]
+            said = {name: value for name in own if (value := own[name][row]) is not None}
+            named = {f"reward/own/{name}": value for name, value in said.items()}
+            scored.append(Scored(self._joined(quality, said), response, parts | named))
+        return scored
+
+    def _judged(
+        self, example: PromptExample, images: Sequence[Image.Image], found: Sequence[Segmentation]
+    ) -> tuple[float, dict[str, float]]:
+        """The masks' part of the reward, in [0, 1], and what it is made of."""
+        truths = [example.truths(number) for number in range(len(images))]
+        for image, group in zip(images, truths, strict=True):
+            for truth in group:
+                if truth.shape != (image.height, image.width):
+                    raise SaliencyError(
+                        f"{example.name}: a mask of {truth.shape[1]}x{truth.shape[0]} pixels for a photo of "
+                        f"{image.width}x{image.height}; make the prompts again from masks that fit"
+                    )
+        if example.task is Task.SIS:
+            quality = sis_reward(list(found[0].probabilities), truths[0])
+            return quality, {"reward/sis/matching": quality}
+        # SOD is a group of one image.
+        masks = [one.probabilities.max(axis=0, initial=0) for one in found]
+        objects = [
+            np.logical_or.reduce(group) if group else np.zeros(mask.shape, bool)
+            for group, mask in zip(truths, masks, strict=True)
+        ]
+        overlap, structure = cosod_parts(masks, objects)
+        quality = weighted_mean(overlap, structure, self.weights.iou, self.weights.s_measure)
+        return quality, {f"reward/{example.task}/iou": overlap, f"reward/{example.task}/s_measure": structure}
+
+    def _joined(self, quality: float, own: Mapping[str, float]) -> float:
+        """The masks' part and a user's own rewards as one."""
+        weighed = [(self.weights.format, 1.0), (1.0, quality)]
+        weighed += [(self.own[name][1], value) for name, value in own.items()]
+        reward = sum(weight * value for weight, value in weighed) / sum(weight for weight, _ in weighed)
+        return round(min(1.0, reward), 4)
+
+    def _own(
+        self,
+        texts: Sequence[str],
+        examples: Sequence[PromptExample],
+        images: Sequence[Sequence[Image.Image]],
+    ) -> dict[str, list[float | None]]:
+        """A user's own rewards, checked; NaN counts as None."""
+        rewards: dict[str, list[float | None]] = {}
+        tasks = [str(example.task) for example in examples]
+        for name, (function, _) in self.own.items():
+            values = list(
+                function(completions=list(texts), task=tasks, example=list(examples), images=list(images))
+            )
+            if len(values) != len(texts):
+                raise SaliencyError(
+                    f"reward {name!r} returned {len(values)} values for {len(texts)} completions: "
+                    "return one for each"
+                )
+            checked: list[float | None] = []
+            for value in values:
+                if value is None or math.isnan(value):
+                    checked.append(None)
+                elif 0 <= value <= 1:
+                    checked.append(float(value))
+                else:
+                    raise SaliencyError(
+                        f"reward {name!r} returned {value}: expected 0 to 1, or None where it has no say"
+                    )
+            rewards[name] = checked
+        return rewards

@@ -1,0 +1,356 @@
+"""Reinforcement learning of a policy: CGPO, single-sample REINFORCE and GRPO from one kind of recipe.
+
+    saliency-r1 train cgpo --config recipes/nano/cgpo.yaml
+    saliency-r1 train grpo --config recipes/nano/grpo.yaml
+
+A run folder holds `recipe.json`, `metrics.csv`, `tensorboard/`, `checkpoint-*` and at the end `policy/`,
+which `TransformersPolicy.from_pretrained` reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import TrainerCallback, set_seed
+from trl import GRPOConfig
+
+from saliency_r1.data.prompts import PromptExample, read_prompts, spread
+from saliency_r1.device import choose_device
+from saliency_r1.errors import SaliencyError
+from saliency_r1.files import write_bytes_atomic
+from saliency_r1.nano.policy_model import NanoForImageTextToText
+from saliency_r1.policy.transformers import TransformersPolicy
+from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
+from saliency_r1.rewards.own import load_reward
+from saliency_r1.rewards.segmenting import CachedSegmenter
+from saliency_r1.segmenters.nano import NanoSegmenter
+from saliency_r1.training.cgpo import CGPOTrainer
+from saliency_r1.training.cgpo_config import CGPOConfig, check_saving
+from saliency_r1.training.checkpoints import checkpoint_to_resume
+from saliency_r1.training.features import FeatureMemory
+from saliency_r1.training.grpo import MeasuredGRPOTrainer
+from saliency_r1.training.logs import RunLog
+from saliency_r1.training.rl_data import Photos, prompt_dataset
+from saliency_r1.training.sft import export_policy
+from saliency_r1.training.validation import answer, summarise
+
+MEGABYTE = 1024**2
+# The language model's alone: the vision towers of Qwen2.5-VL have layers of the same names.
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+@dataclass(frozen=True)
+class RLRecipe:
+    """What `train cgpo` and `train grpo` share.
+
+    Attributes:
+        train: JSON lines of `saliency-r1 data prompts`.
+        output: the run's folder.
+        image_root: where the photo paths of the lines begin.
+        validation: JSON lines held out; None for no validation.
+        start: folder or hub name of the policy to start from; None for the embedded one.
+        segmenter: folder of a nano segmenter; None for the embedded one.
+        max_steps: optimiser steps.
+        batch_size: completions a gradient pass and device.
+        accumulation: gradient passes an optimiser step.
+        passes: optimiser passes over one batch of completions; over 1 the clipping has an effect.
+        learning_rate: the peak.
+        schedule: how it goes on after the warm-up: constant, linear (to 0) or cosine (to 0).
+        warmup: share of the steps, in [0, 1).
+        weight_decay: AdamW's.
+        max_grad_norm: gradients are clipped to it.
+        temperature: of sampling.
+        max_tokens: where a completion is cut.
+        kl: weight of the KL divergence from the start; over 0 the start is kept in memory.
+        clip: the ratio of probabilities may leave 1 by this.
+        lora_rank: train adapters of this rank in the language model's layers; 0 to train its weights.
+        lora_alpha: their scale times the rank.
+        format_weight, iou_weight, s_measure_weight: see `RewardWeights`.
+        rewards: rewards of your own as Python paths, `module:function` or `file.py:function`.
+        rewards_weights: of them, one each, beside the masks' 1.
+        segmenter_memory: MB for remembered encodings and masks.
+        feature_memory: MB for remembered features of a frozen nano vision tower.
+        precision: of the arithmetic; with LoRA also of the frozen weights.
+        device: auto, cpu, cuda.
+        seed: of sampling, order and adapters.
+        log_every, save_every, validate_every: in optimiser steps.
+        validation_prompts: of the validation questions, spread over all; None for all.
+        keep: newest checkpoints to keep, at least 2.
+
+    Raises:
+        ValueError: for values that do not fit together.
+    """
+
+    train: Path
+    output: Path
+    image_root: Path
+    validation: Path | None = None
+    start: str | None = None
+    segmenter: Path | None = None
+    max_steps: int = 300
+    batch_size: int = 16
+    accumulation: int = 1
+    passes: int = 1
+    learning_rate: float = 1e-4
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    temperature: float = 1.0
+    max_tokens: int = 128
+    kl: float = 0.0
+    clip: float = 0.2
+    lora_rank: int = 0
+    lora_alpha: float = 2.0
+    format_weight: float = 0.1
+    iou_weight: float = 0.5
+    s_measure_weight: float = 0.5
+    rewards: tuple[str, ...] = ()
+    rewards_weights: tuple[float, ...] = ()
+    segmenter_memory: int = 512
+    feature_memory: int = 512
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    seed: int = 0
+    log_every: int = 5
+    save_every: int = 50
+    validate_every: int = 25
+    validation_prompts: int | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        if self.keep < 2:
+            raise ValueError(f"keep is {self.keep}: choose 2 or more, or a kill while saving loses the run")
+        if len(self.rewards) != len(self.rewards_weights) or min(self.rewards_weights, default=1) <= 0:
+            raise ValueError(
+                f"rewards_weights are {list(self.rewards_weights)} for {len(self.rewards)} rewards: "
+                "give a number over 0 for each"
+            )
+        names = [path.rpartition(":")[2] for path in self.rewards]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rewards are {list(self.rewards)}: two are called alike; rename one function")
+        for name in ("max_steps", "batch_size", "accumulation", "passes", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: choose 1 or more")
+        for name in ("log_every", "save_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: choose 1 or more optimiser steps")
+        RewardWeights(self.format_weight, self.iou_weight, self.s_measure_weight)
+
+
+@dataclass(frozen=True)
+class CGPORecipe(RLRecipe):
+    """What `train cgpo` reads.
+
+    Attributes:
+        confidence, confidence_weight: see `CGPOConfig`; `confidence: none` is REINFORCE.
+    """
+
+    confidence: Literal["all", "answer", "none"] = "all"
+    confidence_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class GRPORecipe(RLRecipe):
+    """What `train grpo` reads.
+
+    Attributes:
+        group: completions a prompt.
+    """
+
+    group: int = 8
+
+
+class Validator(TrainerCallback):
+    """Answers the validation questions before the first step and after every `every`-th, and logs the result.
+
+    Args:
+        trainer: which is trained.
+        policy: its model, to answer with.
+        examples: the questions.
+        photos, reward: as of `answer`.
+        every: optimiser steps.
+        max_new_tokens: where an answer is cut.
+    """
+
+    def __init__(
+        self,
+        trainer: MeasuredGRPOTrainer,
+        policy: TransformersPolicy,
+        examples: list[PromptExample],
+        photos: Photos,
+        reward: SaliencyReward,
+        every: int,
+        max_new_tokens: int,
+    ) -> None:
+        self._trainer, self._policy, self._examples = trainer, policy, examples
+        self._photos, self._reward = photos, reward
+        self._every, self._max_new_tokens = every, max_new_tokens
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure the start; a run that goes on has measured it."""
+        if state.global_step == 0:
+            self._validate(state, control)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure if it is time, and at the end."""
+        if state.global_step % self._every == 0 or state.global_step == state.max_steps:
+            self._validate(state, control)
+
+    def _validate(self, state: Any, control: Any) -> None:
+        if state.is_world_process_zero:
+            answers = answer(
+                self._policy, self._examples, self._photos, self._reward, max_new_tokens=self._max_new_tokens
+            )
+            model: Any = self._trainer.model
+            training = model.training
+            due = control.should_log
+            model.eval()  # or the log would also flush the training metrics of an unfinished window
+            self._trainer.log(summarise(answers))
+            model.train(training)
+            control.should_log = due  # a log clears it, but the step's own is still to come
+        self._trainer.accelerator.wait_for_everyone()
+
+
+def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False) -> Path:
+    """Train a policy with CGPO or GRPO, as the recipe's type says.
+
+    Args:
+        recipe: what to do.
+        resume: whether to go on from the newest whole checkpoint of `recipe.output`, if there is one.
+
+    Returns:
+        The folder of the finished policy.
+
+    Raises:
+        SaliencyError: for data or settings that cannot be used, or an output that holds a run while `resume`
+            is False.
+    """
+    examples = read_prompts(recipe.train)
+    held_out = read_prompts(recipe.validation) if recipe.validation else []
+    settings = rl_settings(recipe)
+    with settings.main_process_first():  # cut-off checkpoints are deleted by one process
+        checkpoint = checkpoint_to_resume(recipe.output, resume)
+    trainer, policy, photos = build_trainer(recipe, settings, examples)
+    if trainer.is_world_process_zero():
+        values = json.dumps(dataclasses.asdict(recipe), default=str).encode()
+        write_bytes_atomic(recipe.output / "recipe.json", values)
+    if held_out:
+        chosen = spread(held_out, recipe.validation_prompts)
+        reward: Any = trainer.reward_funcs[0]
+        # Last of the callbacks, so that its time is not the step's.
+        trainer.add_callback(
+            Validator(trainer, policy, chosen, photos, reward, recipe.validate_every, recipe.max_tokens)
+        )
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    folder = recipe.output / "policy"
+    if trainer.is_world_process_zero():
+        export(trainer.accelerator.unwrap_model(trainer.model), policy.processor, folder)
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def build_trainer(
+    recipe: CGPORecipe | GRPORecipe, settings: GRPOConfig, examples: list[PromptExample]
+) -> tuple[MeasuredGRPOTrainer, TransformersPolicy, Photos]:
+    """The trainer of a recipe, ready to run, the policy that it trains, and the reader of photos."""
+    set_seed(recipe.seed)
+    frozen = recipe.lora_rank > 0
+    dtype = torch.bfloat16 if frozen and recipe.precision == "bfloat16" else torch.float32
+    policy = TransformersPolicy.from_pretrained(recipe.start, device=str(settings.device), dtype=dtype)
+    if isinstance(policy.model, NanoForImageTextToText) and policy.model.config.freeze_vision:
+        FeatureMemory(policy.model, recipe.feature_memory * MEGABYTE)
+    segmenter = NanoSegmenter.from_pretrained(recipe.segmenter, device=str(settings.device))
+    reward = SaliencyReward(
+        CachedSegmenter(segmenter, recipe.segmenter_memory * MEGABYTE),
+        RewardWeights(recipe.format_weight, recipe.iou_weight, recipe.s_measure_weight),
+        {
+            path.rpartition(":")[2]: (load_reward(path), weight)
+            for path, weight in zip(recipe.rewards, recipe.rewards_weights, strict=True)
+        },
+    )
+    photos = Photos(recipe.image_root)
+    kind: Any = CGPOTrainer if isinstance(recipe, CGPORecipe) else MeasuredGRPOTrainer
+    trainer = kind(
+        model=policy.model,
+        reward_funcs=reward,
+        args=settings,
+        train_dataset=prompt_dataset(examples, photos),
+        processing_class=policy.processor,
+        callbacks=[RunLog(recipe.output)],
+        peft_config=_lora(recipe) if frozen else None,
+    )
+    return trainer, policy, photos
+
+
+def rl_settings(recipe: CGPORecipe | GRPORecipe) -> GRPOConfig:
+    """The settings of the trainer.
+
+    Raises:
+        SaliencyError: for settings that do not fit together.
+    """
+    device = choose_device(recipe.device)
+    values: dict[str, Any] = {
+        "output_dir": str(recipe.output),
+        "max_steps": recipe.max_steps,
+        "per_device_train_batch_size": recipe.batch_size,
+        "gradient_accumulation_steps": recipe.accumulation,
+        "num_iterations": recipe.passes,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": recipe.schedule if recipe.schedule != "constant" else "constant_with_warmup",
+        "warmup_steps": recipe.warmup,
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "temperature": recipe.temperature,
+        "max_completion_length": recipe.max_tokens,
+        "beta": recipe.kl,
+        "epsilon": recipe.clip,
+        "bf16": recipe.precision == "bfloat16",
+        "use_cpu": device.type == "cpu",
+        "seed": recipe.seed,
+        "logging_steps": recipe.log_every,
+        "logging_first_step": True,
+        "save_steps": recipe.save_every,
+        "save_total_limit": recipe.keep,
+        "disable_dropout": True,
+        "log_multimodal": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+    }
+    try:
+        if isinstance(recipe, CGPORecipe):
+            return CGPOConfig(
+                confidence=recipe.confidence, confidence_weight=recipe.confidence_weight, **values
+            )
+        settings = GRPOConfig(num_generations=recipe.group, **values)
+        check_saving(settings)
+        return settings
+    except ValueError as error:
+        raise SaliencyError(f"recipe of {recipe.output}: {error}") from None
+
+
+def export(model: Any, processor: Any, folder: Path) -> None:
+    """Write a trained policy for use, adapters merged into the weights."""
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    if isinstance(model, NanoForImageTextToText):
+        export_policy(model, processor, folder)
+        return
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def _lora(recipe: RLRecipe) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=int(recipe.lora_alpha * recipe.lora_rank),
+        target_modules=LORA_TARGETS,
+        task_type="CAUSAL_LM",
+    )

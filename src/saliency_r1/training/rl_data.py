@@ -1,0 +1,59 @@
+"""Questions as the data set that TRL's trainers read: chat prompt, images, and what the reward needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from PIL import Image
+
+from saliency_r1.data.prompts import PromptExample
+from saliency_r1.memory import BoundedMemory
+from saliency_r1.training.features import Key, read_photo
+
+PHOTO_BYTES = 128 * 1024**2
+
+
+class Photos:
+    """Photos read from their files, the last ones kept: TRL asks for each several times.
+
+    Args:
+        root: where relative paths begin.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = Path(root)
+        self._kept = BoundedMemory(PHOTO_BYTES)
+
+    def __call__(self, key: Key) -> Image.Image:
+        """The photo, RGB, mirrored if the key says so.
+
+        Raises:
+            SaliencyError: if it cannot be read.
+        """
+        image = self._kept.get(key)
+        if image is None:
+            image = read_photo(key, self._root)
+            self._kept.put(key, image)
+        return image
+
+
+def prompt_dataset(examples: Sequence[PromptExample], photos: Photos) -> Dataset:
+    """A data set with the columns `prompt` (chat messages), `images`, `example`, `task` and `name`.
+
+    Photos are read when a row is asked for.
+    """
+
+    def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        chosen = [examples[number] for number in batch["number"]]
+        return {
+            "prompt": [[{"role": "user", "content": example.prompt}] for example in chosen],
+            "images": [[photos(key) for key in example.keys] for example in chosen],
+            "example": chosen,
+            "task": [str(example.task) for example in chosen],
+            "name": [example.name for example in chosen],
+        }
+
+    return Dataset.from_dict({"number": list(range(len(examples)))}).with_transform(rows)
