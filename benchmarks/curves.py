@@ -1,6 +1,7 @@
 """The training curves of the nano model, drawn from the logs of its runs.
 
-python benchmarks/curves.py --segmenter runs/segmenter --sft runs/sft runs/sft-cues --out docs/images
+python benchmarks/curves.py --segmenter runs/segmenter runs/segmenter-scenes \
+    --sft runs/sft runs/sft-cues runs/sft-tasks --out docs/images
 """
 
 from __future__ import annotations
@@ -24,26 +25,29 @@ Curve = tuple[list[float], list[float]]
 def main() -> None:
     """Draw a picture for each folder."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    arguments.add_argument("--segmenter", type=Path, help="folder with train.csv and validation.csv")
+    arguments.add_argument(
+        "--segmenter", type=Path, nargs="*", default=[], help="folders with train.csv and validation.csv"
+    )
     arguments.add_argument("--sft", type=Path, nargs="*", default=[], help="folders with metrics.csv")
     arguments.add_argument("--out", type=Path, default=Path("docs/images"))
     options = arguments.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.segmenter:
-        train = columns(options.segmenter / "train.csv")
-        held_out = columns(options.segmenter / "validation.csv")
+    for folder in options.segmenter:
+        train = columns(folder / "train.csv")
+        held_out = columns(folder / "validation.csv")
+        kinds = [kind for kind in ("composed", "scenes") if f"{kind}_iou" in held_out]
         draw(
-            options.out / "segmenter-curves.png",
+            options.out / f"{folder.name}-curves.png",
             {
                 "loss, training": {"loss": train["loss"]},
                 "IoU": {
-                    "training, plain and composed": train["iou"],
+                    "training, all": train["iou"],
                     "held out, the salient object": held_out["iou"],
-                    "held out, composed, the named one": held_out["composed_iou"],
+                    **{f"held out, {kind}, the one meant": held_out[f"{kind}_iou"] for kind in kinds},
                 },
                 "held out": {
                     "MAE, the salient object": held_out["mae"],
-                    "wrong object of two": wrong(held_out["composed_right"]),
+                    **{f"{kind}: wrong object of two": wrong(held_out[f"{kind}_right"]) for kind in kinds},
                 },
             },
         )

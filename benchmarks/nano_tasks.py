@@ -48,7 +48,14 @@ from saliency_r1.images import load_image
 from saliency_r1.pipeline import BATCH_IMAGES
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.response import parse_lenient, parse_strict
-from saliency_r1.sis import Score, distinct_instances, instance_score, mean_probability, scored_instances
+from saliency_r1.sis import (
+    Score,
+    disjoint_instances,
+    distinct_instances,
+    instance_score,
+    mean_probability,
+    scored_instances,
+)
 from saliency_r1.tasks import Task
 
 SEED = 2024
@@ -205,7 +212,9 @@ def predicted(
     return {
         name: [
             PredictedInstance(encode(one.binary), one.score)
-            for one in distinct_instances(scored_instances(expressions, found, confidences, score))
+            for one in disjoint_instances(
+                distinct_instances(scored_instances(expressions, found, confidences, score))
+            )
         ]
         for name, score in SCORES.items()
     }

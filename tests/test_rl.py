@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,15 @@ def learn(model: Any, processor: Any, answers: list[str]) -> None:
             model(input_ids=ids, labels=labels, image_features=features).loss.backward()
         optimiser.step()
         optimiser.zero_grad()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads sum in another order than one, which the last digit tells."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -387,7 +397,8 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
     recipe = broken_off(data, output)
     path.write_text(json.dumps(recipe, default=str))
     command = [sys.executable, "-m", "saliency_r1", "train", "cgpo", "--config", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 600
     while not (output / "checkpoint-2" / COMPLETE).exists() and time.monotonic() < deadline:
         assert process.poll() is None

@@ -12,6 +12,7 @@ from saliency_r1.result import Instance
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.sis import (
     SAME_INSTANCE_IOU,
+    disjoint_instances,
     distinct_instances,
     instance_score,
     mean_probability,
@@ -56,6 +57,19 @@ def test_what_is_kept_differs_and_what_is_left_out_has_a_reason(masks: list, ran
         if one not in kept and one.area:
             assert any(iou(one, other) > SAME_INSTANCE_IOU and other.score >= one.score for other in kept)
     assert distinct_instances(kept) == kept
+
+
+@given(MASKS)
+def test_what_is_visible_of_different_things_does_not_overlap(masks: list) -> None:
+    instances = [Instance(str(number), mask, 0.5) for number, mask in enumerate(masks)]
+    parts = disjoint_instances(instances)
+    assert all(part.area for part in parts)
+    owners = sum(((part.mask > 0).astype(int) for part in parts), np.zeros((3, 4), int))
+    assert owners.max(initial=0) <= 1
+    highest = np.max([np.zeros((3, 4), np.float32), *(one.mask for one in instances)], axis=0)
+    kept = np.max([np.zeros((3, 4), np.float32), *(part.mask for part in parts)], axis=0)
+    assert np.array_equal(kept >= 0.5, highest >= 0.5)
+    assert np.array_equal(kept[kept > 0], highest[kept > 0])
 
 
 @given(

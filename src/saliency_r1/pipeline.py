@@ -21,7 +21,7 @@ from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Segmenter
-from saliency_r1.sis import distinct_instances, scored_instances
+from saliency_r1.sis import disjoint_instances, distinct_instances, scored_instances
 from saliency_r1.tasks import Task
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundImage
@@ -289,10 +289,9 @@ class SaliencyPipeline:
             # What is named and not found is an error, however sure the segmenter is that it is not there.
             scores = [score if one.area else 0.0 for one, score in zip(instances, scores, strict=True)]
         if task.spec.several_expressions:
-            distinct = distinct_instances(instances)
-            same = {id(one) for one in instances if one.area} - {id(one) for one in distinct}
-            scores = [score for one, score in zip(instances, scores, strict=True) if id(one) not in same]
-            instances = distinct
+            found_nothing = sum(not one.area for one in instances)
+            instances = disjoint_instances(distinct_instances(instances))
+            scores = [one.score for one in instances] + [0.0] * found_nothing
         segmenter_seconds = perf_counter() - start
         return SaliencyResult(
             name=item.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -72,6 +73,26 @@ def distinct_instances(instances: Sequence[Instance]) -> list[Instance]:
         if mask.any() and all(_iou(mask, other) <= SAME_INSTANCE_IOU for _, other in kept):
             kept.append((index, mask))
     return [instances[index] for index in sorted(index for index, _ in kept)]
+
+
+def disjoint_instances(instances: Sequence[Instance]) -> list[Instance]:
+    """The instances without overlap, as what is visible of different things has none.
+
+    A pixel stays with the instance of the highest probability there, the first of equal ones, and has
+    probability 0 in the others. One that keeps no pixel of at least 0.5 is dropped. The order stays.
+    """
+    if not instances:
+        return []
+    highest = instances[0].mask.copy()
+    owner = np.zeros(highest.shape, np.uint16)
+    for index, instance in enumerate(instances):
+        owner[instance.mask > highest] = index
+        np.maximum(highest, instance.mask, out=highest)
+    parts = (
+        replace(one, mask=np.where(owner == index, one.mask, np.float32(0)))
+        for index, one in enumerate(instances)
+    )
+    return [part for part in parts if part.area]
 
 
 def _iou(first: np.ndarray, second: np.ndarray) -> float:
