@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from saliency_r1.data.scenes import Scene, SceneObject
 from saliency_r1.data.sft_instances import instance_map
-from saliency_r1.nano.instances import MOST, InstanceMap, middles_of
+from saliency_r1.nano.instances import MOST, ORDERS, InstanceMap, middles_of, orders_of
 from saliency_r1.nano.vision import FEATURES, PARTS, Adapter
 
 
@@ -35,12 +34,31 @@ def test_peaks_are_at_the_middles() -> None:
 def test_the_map_of_a_scene_holds_its_objects(tmp_path: Path) -> None:
     from saliency_r1.data.instance_png import load_instances
 
-    objects = tuple(SceneObject(mask, None, None, "") for mask in (box(0, 0), box(40, 16)))
+    masks = [box(0, 0), box(40, 16)]
     path = tmp_path / "scene.png"
-    path.write_bytes(instance_map(Scene(np.zeros((64, 64, 3), np.uint8), objects)))
-    assert np.array_equal(load_instances(path), np.stack([each.mask for each in objects]))
-    path.write_bytes(instance_map(Scene(np.zeros((64, 64, 3), np.uint8), ())))
+    path.write_bytes(instance_map(masks, (64, 64)))
+    assert np.array_equal(load_instances(path), np.stack(masks))
+    path.write_bytes(instance_map([], (64, 48)))
     assert len(load_instances(path)) == 0
+
+
+def test_cells_know_their_turn_in_each_order() -> None:
+    near = torch.zeros(3, 64, 4)
+    # In an 8 × 8 grid: row 1 column 6, row 2 column 1, row 6 column 3, and a fainter one that is not counted.
+    for cell, height in ((14, 0.9), (17, 0.8), (51, 0.7), (60, 0.2)):
+        near[0, cell, 0] = height
+        near[1, cell, 3] = height
+    found = orders_of(near, torch.tensor([3, 2, 0]))
+    assert found.shape == (3, 64, ORDERS * MOST)
+    turns = found.unflatten(2, (ORDERS, MOST))
+    #        as read, from the left, from the right, from the top, from the bottom
+    wanted = {14: (1, 2, 0, 0, 2), 17: (0, 0, 2, 1, 1), 51: (2, 1, 1, 2, 0)}
+    for cell, each in wanted.items():
+        assert turns[0, cell].argmax(1).tolist() == list(each)
+    assert turns[0].sum() == 3 * ORDERS
+    assert turns[1, 14].argmax(1).tolist() == [1, 1, 0, 0, 1]
+    assert turns[1].sum() == 2 * ORDERS
+    assert not turns[2].any()
 
 
 def test_the_language_model_does_not_bend_the_reading() -> None:

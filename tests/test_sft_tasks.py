@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from scipy.ndimage import label
 
 from saliency_r1.data.instance_photos import select
+from saliency_r1.data.instance_png import load_instances
 from saliency_r1.data.instances import encode
 from saliency_r1.data.naming import NameBook
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.data.scenes import Foregrounds, scene_number
 from saliency_r1.data.sft import Job, SFTSetting, read_examples, set_header, write_set
 from saliency_r1.data.sft_groups import composed_group_jobs, group_jobs
-from saliency_r1.data.sft_instances import photo_jobs, scene_jobs
+from saliency_r1.data.sft_instances import photo_jobs, scene_jobs, whole_scene_jobs
 from saliency_r1.data.sft_sources import Sources, split_jobs
 from saliency_r1.errors import SaliencyError
 from saliency_r1.response import parse_strict
@@ -119,7 +120,7 @@ def write(jobs: list[Job], out: Path, setting: SFTSetting, **options: object) ->
 
 def test_scenes_are_written_with_an_expression_for_each_instance(source: Foregrounds, tmp_path: Path) -> None:
     setting = SFTSetting(variants=2, fast_share=0.3)
-    jobs = scene_jobs(source, 24, tmp_path / "scenes", HueSegmenter(), tmp_path, NAMES, setting)
+    jobs = scene_jobs(source, range(24), tmp_path / "scenes", HueSegmenter(), tmp_path, NAMES, setting)
     counts = write(jobs, tmp_path / "a.jsonl", setting)[Task.SIS]
     examples = read_examples(tmp_path / "a.jsonl")
     assert counts.examples == len(examples)
@@ -152,15 +153,54 @@ def test_photos_give_instances_in_reading_order_mirrored_too(tmp_path: Path) -> 
     train, held_out = select(root, "train"), select(root, "validation")
     assert len(train) + len(held_out) == 10
     setting = SFTSetting(variants=2, fast_share=0)
-    write(photo_jobs(train, HueSegmenter(), root, setting), tmp_path / "a.jsonl", setting)
+    folder = tmp_path / "photos"
+    write(photo_jobs(train, folder, HueSegmenter(), root, setting), tmp_path / "a.jsonl", setting)
     examples = read_examples(tmp_path / "a.jsonl")
     assert {example.name for example in examples} == {photo.name for photo, _ in train}
-    assert {example.mirrored for example in examples} == {False, True}
+    assert not any(example.mirrored for example in examples)
     for example in examples:
-        assert example.images == (f"images/{example.name}.png",)
-        left, right = parse_strict(example.response, Task.SIS).expressions
-        assert "left" in left
-        assert "right" in right
+        (path,) = (Path(each) for each in example.images)
+        assert path.parent == folder
+        assert path.stem in (example.name, f"{example.name} mirrored")
+        photo = Image.open(root / "images" / f"{example.name}.png")
+        photo = ImageOps.mirror(photo) if "mirrored" in path.stem else photo
+        # WebP with loss
+        assert np.abs(np.asarray(Image.open(path), float) - np.asarray(photo, float)).mean() < 6
+        left, right = load_instances(path.with_suffix(".png"))
+        if np.nonzero(left)[1].mean() > np.nonzero(right)[1].mean():
+            left, right = right, left
+        found = HueSegmenter().segment(
+            HueSegmenter().encode(Image.open(path)), parse_strict(example.response, Task.SIS).expressions
+        )
+        for mask, truth in zip(found.probabilities > 0.5, (left, right), strict=True):
+            assert (mask & truth).sum() >= 0.7 * (mask | truth).sum()
+    assert len({example.images for example in examples}) == 2 * len(train)
+
+
+def test_of_whole_scenes_everything_is_asked_for(source: Foregrounds, tmp_path: Path) -> None:
+    setting = SFTSetting(variants=2, fast_share=0.3)
+    jobs = whole_scene_jobs(
+        source, range(40, 64), tmp_path / "scenes", HueSegmenter(), tmp_path, NAMES, setting
+    )
+    assert {job.name for job in jobs} == {f"scene {number}" for number in range(40, 64)}
+    counts = write(jobs, tmp_path / "a.jsonl", setting)
+    assert set(counts) == {Task.SOD}
+    examples = read_examples(tmp_path / "a.jsonl")
+    assert len(examples) >= 8
+    for example in examples:
+        scene = scene_number(source, 0, int(example.name.split()[1]))
+        truth = np.logical_or.reduce([np.zeros((96, 96), bool), *(each.mask for each in scene.objects)])
+        expressions = parse_strict(example.response, Task.SOD).expressions
+        assert len(expressions) == bool(scene.objects)
+        if not expressions:
+            continue
+        encoded = HueSegmenter().encode(Image.open(tmp_path / example.images[0]))
+        found = HueSegmenter().segment(encoded, expressions).probabilities[0] > 0.5
+        assert (found & truth).sum() >= 0.7 * (found | truth).sum()
+        if len({each.synset for each in scene.objects}) > 1:
+            assert "object" in expressions[0]
+    pictures = {path.name for path in (tmp_path / "scenes").iterdir()}
+    assert pictures == {Path(example.images[0]).name for example in examples}
 
 
 def test_groups_share_one_name_in_three_to_six_images(source: Foregrounds, tmp_path: Path) -> None:
@@ -202,7 +242,7 @@ def test_a_killed_build_of_all_tasks_goes_on_to_the_same_file(source: Foreground
             yield job
 
     setting = SFTSetting(variants=2)
-    jobs = scene_jobs(source, 5, tmp_path / "scenes", HueSegmenter(), tmp_path, NAMES, setting)
+    jobs = scene_jobs(source, range(5), tmp_path / "scenes", HueSegmenter(), tmp_path, NAMES, setting)
     jobs += composed_group_jobs(source, 2, tmp_path / "groups", HueSegmenter(), tmp_path, NAMES, setting)
     whole = write(jobs, tmp_path / "whole.jsonl", setting, workers=2)
     pictures = {path: path.read_bytes() for path in tmp_path.rglob("*.webp")}
@@ -230,7 +270,7 @@ def test_each_split_is_made_of_its_own_photos(tmp_path: Path) -> None:
     tasks = {title: Counter(job.task for job in made) for title, made in jobs.items()}
     photos = {title: len(select(coco, title)) for title in jobs}
     assert photos["train"] + photos["validation"] == 10
-    assert tasks["train"] == {Task.SOD: 24, Task.SIS: photos["train"] + 20, Task.COSOD: 3 + 4}
+    assert tasks["train"] == {Task.SOD: 24 + 6, Task.SIS: photos["train"] + 20, Task.COSOD: 3 + 4}
     assert tasks["validation"] == {Task.SOD: 12, Task.SIS: photos["validation"] + 2, Task.COSOD: 3 + 1}
     seen: dict[str, set[str]] = {}
     for title, made in jobs.items():
@@ -242,7 +282,7 @@ def test_each_split_is_made_of_its_own_photos(tmp_path: Path) -> None:
     assert seen["validation"]
     assert not seen["train"] & seen["validation"]
     assert {path.parent for path in out.rglob("*.webp")} <= {
-        out / "scenes" / title for title in ("train", "validation")
+        out / kind / title for kind in ("scenes", "photos") for title in ("train", "validation")
     }
     only = Sources((Task.SOD,), tmp_path, (), 20, 8, 4, cache, out, limit=5)
     assert len(split_jobs(only, "train", samples, HueSegmenter(), NAMES, SFTSetting())) == 5

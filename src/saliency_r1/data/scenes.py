@@ -23,6 +23,7 @@ from saliency_r1.data.naming import OBJECT, NameBook
 from saliency_r1.data.packed import PackedPhotos
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
+from saliency_r1.reading_order import reading_order as order_of_places
 
 MOST_OBJECTS = 6
 LEAST_AREA = 0.015
@@ -30,7 +31,6 @@ LEAST_AREA = 0.015
 
 _COUNTS = (0.08, 0.17, 0.27, 0.20, 0.13, 0.09, 0.06)
 _VISIBLE = 0.55
-_BAND = 0.2
 # Share of the picture that an object is to cover, by how many there are.
 _AREAS = {
     1: (0.06, 0.30),
@@ -365,9 +365,7 @@ def _outdone(
 
 
 def reading_order(masks: Sequence[np.ndarray]) -> list[int]:
-    """The order to read objects in: bands from top to bottom, left to right within a band.
-
-    A band begins with the highest centroid that is in none yet, and reaches a fifth of the picture below it.
+    """The order to read objects in, by their centroids; see `saliency_r1.reading_order`.
 
     Args:
         masks: bool (H, W), none of them empty.
@@ -375,15 +373,7 @@ def reading_order(masks: Sequence[np.ndarray]) -> list[int]:
     Returns:
         Indices of `masks`.
     """
-    centres = [_centre(mask) for mask in masks]
-    left = sorted(range(len(masks)), key=lambda index: (centres[index][0], index))
-    order: list[int] = []
-    while left:
-        top = centres[left[0]][0]
-        band = [index for index in left if centres[index][0] <= top + _BAND]
-        order += sorted(band, key=lambda index: (centres[index][1], index))
-        left = left[len(band) :]
-    return order
+    return order_of_places([_centre(mask) for mask in masks])
 
 
 def _centre(mask: np.ndarray) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 
 from saliency_r1.data.cues import measure
 from saliency_r1.data.naming import NameBook
-from saliency_r1.data.rationale import Rationale, consistent, write_candidates
+from saliency_r1.data.rationale import consistent, write_candidates
 from saliency_r1.data.samples import Sample
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import open_atomic
@@ -361,33 +361,37 @@ def _sod_examples(
 ) -> tuple[list[SFTExample], list[str]]:
     """All examples of one photo, and what became of its rationales."""
     image, truth = read_truth(sample)
-    path = path_from(root, sample.image)
-    examples: list[SFTExample] = []
-    outcomes: list[str] = []
-    for mirrored in (False, True) if setting.mirror else (False,):
-        if mirrored:
-            image, truth = ImageOps.mirror(image), truth[:, ::-1]
-        for rationale, fast in _rationales(
-            sample, image, truth, mirrored, segmenter, names, setting, outcomes
-        ):
-            reasoning = "" if fast else rationale.reasoning
-            examples.append(
-                example_of(sample.name, [path], mirrored, Task.SOD, reasoning, rationale.expressions)
-            )
+    make = partial(sod_answers, sample, segmenter=segmenter, root=root, names=names, setting=setting)
+    examples, outcomes = make(image, truth)
+    if setting.mirror:
+        more, also = make(ImageOps.mirror(image), truth[:, ::-1], mirrored=True)
+        examples, outcomes = examples + more, outcomes + also
     return examples, outcomes
 
 
-def _rationales(
+def sod_answers(
     sample: Sample,
     image: Image.Image,
     truth: np.ndarray,
-    mirrored: bool,
+    *,
+    mirrored: bool = False,
     segmenter: Segmenter,
+    root: Path,
     names: NameBook,
     setting: SFTSetting,
-    outcomes: list[str],
-) -> Iterator[tuple[Rationale, bool]]:
-    """The rationales of a picture that work with the segmenter; the bool asks for one without reasoning."""
+) -> tuple[list[SFTExample], list[str]]:
+    """The SOD examples of a picture, of rationales that work with the segmenter, and what became of each.
+
+    Args:
+        sample: where the picture is kept, its name and what it shows.
+        image: the picture, RGB; mirrored, if so it is to be.
+        truth: its mask, bool (H, W).
+        mirrored: whether the kept picture is to be mirrored.
+        segmenter, root, names, setting: as of `build_sft`.
+    """
+    outcomes: list[str] = []
+    examples: list[SFTExample] = []
+    path = path_from(root, sample.image)
     cues = measure(image, truth)
     found = Found(segmenter, image)
     rng = Random(f"{setting.seed} {sample.name} {mirrored}")
@@ -398,4 +402,7 @@ def _rationales(
         verdict = consistent(candidates, found, truth, setting.minimum_iou)
         outcomes.append(verdict.outcome)
         if verdict.rationale is not None:
-            yield verdict.rationale, without
+            reasoning, expressions = verdict.rationale.reasoning, verdict.rationale.expressions
+            reasoning = "" if without else reasoning
+            examples.append(example_of(sample.name, [path], mirrored, Task.SOD, reasoning, expressions))
+    return examples, outcomes

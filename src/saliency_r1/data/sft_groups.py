@@ -33,7 +33,7 @@ from saliency_r1.data.rationale_cosod import (
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.data.scenes import Foregrounds, Scene, compose_group
 from saliency_r1.data.sft import Found, Job, SFTExample, SFTSetting, example_of, path_from, read_truth
-from saliency_r1.data.sft_instances import write_scene
+from saliency_r1.data.sft_instances import write_picture
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _of_composed(
     images = []
     for index, scene in enumerate(scenes):
         path = folder / f"{number:05d}-{index}.webp"
-        picture = write_scene(scene, path)
+        picture = write_picture(Image.fromarray(scene.image), path)
         truth = np.any([each.mask for each in scene.objects if each.synset == shared], axis=0)
         images.append(_look(picture, truth, path_from(root, path), every, segmenter, _others(scene, shared)))
     examples: list[SFTExample] = []

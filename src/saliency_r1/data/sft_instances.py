@@ -4,7 +4,8 @@ A line: `{"name": "scene 12", "images": ["…/scenes/train/000012.webp"], "mirro
 "prompt": "Which instances stand out in this image?", "response":
 "<think>…</think><answer><ins>the left dog</ins><ins>the right dog</ins></answer>"}`
 
-A scene's picture has its instance map beside it, `000012.png`: 0 where no object is, else its number from 1.
+A picture is written with its instance map beside it, `000012.png`: 0 where no object is, else its number from
+1. Of further scenes all that stands out is asked for, with the question of SOD.
 Instances come in reading order. A rationale is kept if the frozen segmenter finds each instance from its
 expression; an expression that fails is reworded where another is true of the instance alone.
 """
@@ -12,6 +13,7 @@ expression; an expression that fails is reworded where another is true of the in
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -31,8 +33,9 @@ from saliency_r1.data.rationale_sis import (
     word_instances,
     write_instances,
 )
-from saliency_r1.data.scenes import Foregrounds, Scene, reading_order, scene_number
-from saliency_r1.data.sft import Found, Job, SFTExample, SFTSetting, example_of, path_from
+from saliency_r1.data.samples import Sample
+from saliency_r1.data.scenes import Foregrounds, reading_order, scene_number
+from saliency_r1.data.sft import Found, Job, SFTExample, SFTSetting, example_of, path_from, sod_answers
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.images import load_image
@@ -41,22 +44,27 @@ from saliency_r1.tasks import Task
 if TYPE_CHECKING:
     from saliency_r1.segmenters.base import Segmenter
 
+_PHOTO_VARIANTS = 4
+
 
 def photo_jobs(
     photos: Iterable[tuple[InstanceImage, Sequence[str]]],
+    folder: str | Path,
     segmenter: Segmenter,
     root: str | Path,
     setting: SFTSetting,
 ) -> list[Job]:
-    """One job a photo.
+    """One job a photo. There are few of them, so that each is asked about four times as often as a scene.
 
     Args:
         photos: of 1 to 6 instances, with the category of each, as `instance_photos.select` gives them.
+        folder: where copies of the photos go, each with its instance map, and their mirror images.
         segmenter: the frozen one that expressions must work with.
         root: photo paths begin there, where they can.
         setting: how.
     """
-    make = partial(_of_photo, segmenter=segmenter, root=Path(root), setting=setting)
+    setting = replace(setting, variants=_PHOTO_VARIANTS * setting.variants)
+    make = partial(_of_photo, folder=Path(folder), segmenter=segmenter, root=Path(root), setting=setting)
     return [
         Job(f"photo {photo.name}", Task.SIS, partial(make, photo, categories)) for photo, categories in photos
     ]
@@ -64,7 +72,7 @@ def photo_jobs(
 
 def scene_jobs(
     source: Foregrounds,
-    count: int,
+    numbers: Iterable[int],
     folder: str | Path,
     segmenter: Segmenter,
     root: str | Path,
@@ -75,7 +83,7 @@ def scene_jobs(
 
     Args:
         source: the foregrounds of one split.
-        count: how many scenes, numbers 0 to count - 1 of the stream of the setting's seed.
+        numbers: of the scenes, in the stream of the setting's seed.
         folder: where the pictures go.
         segmenter, root, setting: as of `photo_jobs`.
         names: how to call what is in them.
@@ -89,44 +97,87 @@ def scene_jobs(
         names=names,
         setting=setting,
     )
-    return [Job(f"scene {number}", Task.SIS, partial(make, number)) for number in range(count)]
+    return [Job(f"scene {number}", Task.SIS, partial(make, number)) for number in numbers]
 
 
-def write_scene(scene: Scene, path: Path) -> Image.Image:
-    """Write a scene as WebP, and give the picture as it will be read."""
+def whole_scene_jobs(
+    source: Foregrounds,
+    numbers: Iterable[int],
+    folder: str | Path,
+    segmenter: Segmenter,
+    root: str | Path,
+    names: NameBook,
+    setting: SFTSetting,
+) -> list[Job]:
+    """One job a scene, for SOD: everything in it stands out, and has a name only if that is the same of all.
+
+    Arguments as of `scene_jobs`, of other numbers.
+    """
+
+    def make(number: int) -> tuple[list[SFTExample], list[str]]:
+        scene = scene_number(source, setting.seed, number)
+        path = Path(folder) / f"{number:06d}.webp"
+        image = write_picture(Image.fromarray(scene.image), path)
+        everything = np.zeros(scene.image.shape[:2], bool)
+        for each in scene.objects:
+            everything |= each.mask
+        synsets = {each.synset for each in scene.objects}
+        sample = Sample(f"scene {number}", path, synset=synsets.pop() if len(synsets) == 1 else None)
+        examples, outcomes = sod_answers(
+            sample, image, everything, segmenter=segmenter, root=Path(root), names=names, setting=setting
+        )
+        if not examples:
+            path.unlink()
+        return examples, outcomes
+
+    return [Job(f"scene {number}", Task.SOD, partial(make, number)) for number in numbers]
+
+
+def write_picture(image: Image.Image, path: Path) -> Image.Image:
+    """Write a picture as WebP, and give it as it will be read."""
     buffer = BytesIO()
-    Image.fromarray(scene.image).save(buffer, "WEBP", quality=92)
+    image.save(buffer, "WEBP", quality=92)
     write_bytes_atomic(path, buffer.getvalue())
     return load_image(buffer.getvalue())
 
 
-def instance_map(scene: Scene) -> bytes:
-    """A PNG, grey: 0 where no object is, else its number from 1."""
-    numbers = np.zeros(scene.image.shape[:2], np.uint8)
-    for number, each in enumerate(scene.objects, start=1):
-        numbers[each.mask] = number
+def instance_map(masks: Sequence[np.ndarray], size: tuple[int, int]) -> bytes:
+    """A PNG, grey: 0 where no mask is, else its number from 1.
+
+    Args:
+        masks: bool (H, W).
+        size: width and height, as of a PIL image.
+    """
+    numbers = np.zeros(size[::-1], np.uint8)
+    for number, mask in enumerate(masks, start=1):
+        numbers[mask] = number
     buffer = BytesIO()
     Image.fromarray(numbers).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _of_photo(
-    photo: InstanceImage, categories: Sequence[str], *, segmenter: Segmenter, root: Path, setting: SFTSetting
+    photo: InstanceImage,
+    categories: Sequence[str],
+    *,
+    folder: Path,
+    segmenter: Segmenter,
+    root: Path,
+    setting: SFTSetting,
 ) -> tuple[list[SFTExample], list[str]]:
     image = load_image(photo.image)
     if image.size != (photo.width, photo.height):
         raise SaliencyError(f"{photo.image}: is {image.size}, its masks are of {(photo.width, photo.height)}")
     masks = [decode(each.mask) for each in photo.instances]
     called = [Called.of_nouns(category_nouns(category)) for category in categories]
-    path = path_from(root, photo.image)
     examples: list[SFTExample] = []
     outcomes: list[str] = []
     for mirrored in (False, True) if setting.mirror else (False,):
         if mirrored:
             image, masks = ImageOps.mirror(image), [mask[:, ::-1] for mask in masks]
+        path = folder / f"{photo.name}{' mirrored' if mirrored else ''}.webp"
         rng = Random(f"{setting.seed} photo {photo.name} {mirrored}")
-        for reasoning, expressions in _answers(image, masks, called, segmenter, setting, rng, outcomes):
-            examples.append(example_of(photo.name, [path], mirrored, Task.SIS, reasoning, expressions))
+        examples += _ask(photo.name, image, path, masks, called, segmenter, root, setting, rng, outcomes)
     return examples, outcomes
 
 
@@ -141,29 +192,35 @@ def _of_scene(
     setting: SFTSetting,
 ) -> tuple[list[SFTExample], list[str]]:
     scene = scene_number(source, setting.seed, number)
-    path = folder / f"{number:06d}.webp"
-    image = write_scene(scene, path)
+    masks = [each.mask for each in scene.objects]
+    called = [Called.of_synset(each.synset, names) for each in scene.objects]
+    image, path, name = Image.fromarray(scene.image), folder / f"{number:06d}.webp", f"scene {number}"
+    rng = Random(f"{setting.seed} {name}")
     outcomes: list[str] = []
-    rng = Random(f"{setting.seed} scene {number}")
-    answers = _answers(
-        image,
-        [each.mask for each in scene.objects],
-        [Called.of_synset(each.synset, names) for each in scene.objects],
-        segmenter,
-        setting,
-        rng,
-        outcomes,
-    )
+    return _ask(name, image, path, masks, called, segmenter, root, setting, rng, outcomes), outcomes
+
+
+def _ask(
+    name: str,
+    image: Image.Image,
+    path: Path,
+    masks: Sequence[np.ndarray],
+    called: Sequence[Called],
+    segmenter: Segmenter,
+    root: Path,
+    setting: SFTSetting,
+    rng: Random,
+    outcomes: list[str],
+) -> list[SFTExample]:
+    """The examples of a picture; it is written to `path`, its instance map beside it, if there are any."""
+    image = write_picture(image, path)
+    answers = _answers(image, masks, called, segmenter, setting, rng, outcomes)
     if answers:
-        write_bytes_atomic(path.with_suffix(".png"), instance_map(scene))
+        write_bytes_atomic(path.with_suffix(".png"), instance_map(masks, image.size))
     else:
         path.unlink()
-    images = [path_from(root, path)]
-    examples = [
-        example_of(f"scene {number}", images, False, Task.SIS, reasoning, expressions)
-        for reasoning, expressions in answers
-    ]
-    return examples, outcomes
+    make = partial(example_of, name, [path_from(root, path)], False, Task.SIS)
+    return [make(reasoning, expressions) for reasoning, expressions in answers]
 
 
 def _answers(

@@ -14,7 +14,7 @@ from saliency_r1.data.samples import Sample
 from saliency_r1.data.scenes import Foregrounds
 from saliency_r1.data.sft import Job, SFTSetting, sod_jobs
 from saliency_r1.data.sft_groups import composed_group_jobs, group_jobs
-from saliency_r1.data.sft_instances import photo_jobs, scene_jobs
+from saliency_r1.data.sft_instances import photo_jobs, scene_jobs, whole_scene_jobs
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 VALIDATION_SHARE = 10
 """The validation split has one scene and group for so many of the training split."""
+WHOLE_SHARE = 3
+"""For so many scenes with the question of SIS there is one with that of SOD."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,14 @@ def split_jobs(
         jobs += sod_jobs(samples[::step][: sources.limit], *common)
     if Task.SIS in sources.tasks:
         for root in sources.photos:
-            jobs += photo_jobs(select(root, title), segmenter, sources.root, setting)
+            folder = sources.out / "photos" / title
+            jobs += photo_jobs(select(root, title), folder, segmenter, sources.root, setting)
         if foregrounds is not None:
-            jobs += scene_jobs(foregrounds, scenes, sources.out / "scenes" / title, *common)
+            folder = sources.out / "scenes" / title
+            jobs += scene_jobs(foregrounds, range(scenes), folder, *common)
+            if Task.SOD in sources.tasks:
+                whole = range(scenes, scenes + scenes // WHOLE_SHARE)
+                jobs += whole_scene_jobs(foregrounds, whole, folder, *common)
     if Task.COSOD in sources.tasks:
         draws = sources.draws if training else -(-sources.draws // 8)
         jobs += group_jobs(load_groups(sources.root, samples), draws, *common)

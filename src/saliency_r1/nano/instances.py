@@ -3,7 +3,8 @@
 Counting and pointing take exact places, which a small language model learns slowly from words alone. Here
 a short transformer over the cells is fitted on scenes whose instances are known: a map with a peak at the
 middle of each instance (Zhou et al. 2019, "Objects as Points"), and the number of them. The language model
-reads both beside what else it sees of a cell.
+reads both beside what else it sees of a cell, and which in order the instance of a cell is: as it is to be
+read, and from each side.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_r1.nano.layers import AdapterLayer
+from saliency_r1.reading_order import reading_order
 
 SUB_CELLS = 2
 """Places of the map along the side of a cell."""
 MOST = 6
 """Instances that are counted; the last class is this many."""
+ORDERS = 5
+"""In which an instance has a turn: as read, and from each side."""
 _WIDTH, _LAYERS, _HEADS = 96, 2, 4
 
 
@@ -41,6 +45,7 @@ class InstanceMap(nn.Module):
         self.count = nn.Linear(_WIDTH, MOST + 1)
         self.up = nn.Linear(SUB_CELLS**2 + MOST + 1, width)
         self.out = nn.Linear(width, width)
+        self.orders = nn.Linear(ORDERS * MOST, width, bias=False)
 
     def read(self, features: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         """Logits of both.
@@ -64,8 +69,38 @@ class InstanceMap(nn.Module):
         with torch.no_grad():  # fitted on masks; the language model is not to bend it
             middles, count = self.read(features)
             share = count.float().softmax(-1)[:, None].expand(-1, middles.shape[1], -1)
-            seen = torch.cat([middles.float().sigmoid(), share], dim=-1)
-        return self.out(F.gelu(self.up(seen.to(self.up.weight.dtype))))
+            near = middles.float().sigmoid()
+            seen = torch.cat([near, share], dim=-1)
+            orders = orders_of(near, count.argmax(1))
+        found = self.out(F.gelu(self.up(seen.to(self.up.weight.dtype))))
+        return found + self.orders(orders.to(found.dtype))
+
+
+def orders_of(near: Tensor, count: Tensor) -> Tensor:
+    """Which cells hold instances, and which in each order they are.
+
+    Args:
+        near: (B, cells, 4) in [0, 1], how far a middle lies in each sub-cell of square images.
+        count: (B,), how many instances to find.
+
+    Returns:
+        float32 (B, cells, 30): in the cells of the highest peaks, as many as `count` says, one of six is 1 in
+        each order: as read, from the left, from the right, from the top, from the bottom.
+    """
+    side = round(near.shape[1] ** 0.5)
+    middles = F.pixel_shuffle(near.transpose(1, 2).unflatten(2, (side, side)), SUB_CELLS)
+    peaks = middles * (middles == F.max_pool2d(middles, 3, stride=1, padding=1))
+    grid = SUB_CELLS * side
+    _, places = peaks.flatten(1).topk(MOST)
+    found = torch.zeros(len(near), near.shape[1], ORDERS, MOST, device=near.device)
+    for image, (highest, number) in enumerate(zip(places.tolist(), count.tolist(), strict=True)):
+        centres = [((place // grid + 0.5) / grid, (place % grid + 0.5) / grid) for place in highest[:number]]
+        down, across = (sorted(range(number), key=lambda each: centres[each][axis]) for axis in (0, 1))
+        for order, indices in enumerate((reading_order(centres), across, across[::-1], down, down[::-1])):
+            for turn, index in enumerate(indices):
+                row, column = (int(each * side) for each in centres[index])
+                found[image, row * side + column, order, turn] = 1
+    return found.flatten(2)
 
 
 def middles_of(masks: Tensor, side: int) -> Tensor:

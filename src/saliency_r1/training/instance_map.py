@@ -21,6 +21,8 @@ from saliency_r1.training.features import FeatureCache, Key
 _MIDDLES_WEIGHT = 30.0
 """A middle is in few of the places, so that the mean over them is small."""
 
+_LEARNED_LATER = ("up", "out", "orders")
+
 _DROPOUT = 0.3
 """Without it the map is learned by heart, and held-out pictures are counted worse."""
 
@@ -85,7 +87,9 @@ def fit_instances(
     if not truth.keys:
         raise ValueError("nothing to fit: no picture has an instance map")
     device = reader.count.weight.device
-    parameters = [each for name, each in reader.named_parameters() if name.split(".")[0] not in ("up", "out")]
+    parameters = [
+        each for name, each in reader.named_parameters() if name.split(".")[0] not in _LEARNED_LATER
+    ]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
     rng = np.random.default_rng(seed)
     for step in track(range(steps), "fitting the instance map"):
