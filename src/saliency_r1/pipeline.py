@@ -278,7 +278,11 @@ class SaliencyPipeline:
         output, response = answer.output, answer.response
         instances, scores = [], []
         if response.expressions:
-            found = self.segmenter.segment(self.segmenter.encode(item.image), response.expressions)
+            found = self.segmenter.segment(
+                self.segmenter.encode(item.image),
+                response.expressions,
+                instances=task.spec.several_expressions,
+            )
             confidences = output.confidences(len(response.expressions))
             instances = scored_instances(response.expressions, found, confidences)
             scores = found.scores.tolist()

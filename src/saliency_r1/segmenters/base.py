@@ -49,6 +49,15 @@ class Segmenter(Protocol):
         """Look at an image (mode RGB) once, for any number of expressions."""
         ...
 
-    def segment(self, encoded: Encoded, expressions: Sequence[str]) -> Segmentation:
-        """The mask of each expression; an expression that names nothing in the image has an empty one."""
+    def segment(
+        self, encoded: Encoded, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
+        """The mask of each expression; an expression that names nothing in the image has an empty one.
+
+        Args:
+            encoded: from `encode`.
+            expressions: what to find.
+            instances: whether each expression means one instance (`<ins>`), and not a region, which may have
+                several (`<rg>`). A model that knows no instances ignores it.
+        """
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -18,7 +17,16 @@ from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.segmenters.beit3 import BASE, FIRST_POSITION, LARGE
+from saliency_r1.segmenters.checkpoint import (
+    DTYPES,
+    check_dtype,
+    read_json,
+    shown_name,
+    weight_files,
+    weights_folder,
+)
 from saliency_r1.segmenters.evf_sam_model import HUGE, EvfSam, evf_sam_from_state_dict
+from saliency_r1.segmenters.pixels import Reading
 
 SEMANTIC = "[semantic] "
 """What the multitask weights read before a text that means several objects, a part or background."""
@@ -27,7 +35,6 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 BEIT3_SCALES = {"base": BASE, "large": LARGE}
 SAM_SCALES = {"huge": HUGE}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -110,16 +117,14 @@ class EvfSamSegmenter:
                 has no such device.
         """
         place = choose_device(device)
-        if dtype != "auto" and dtype not in DTYPES:
-            raise SaliencyError(f"unknown dtype {dtype!r}: choose auto, {', '.join(DTYPES)}")
-        folder = _folder(source)
+        check_dtype(dtype)
+        folder = weights_folder(source, "EVF-SAM")
         sizes = _sizes(folder)
         state = _tensors(folder)
         stored = next((tensor.dtype for tensor in state.values()), None)
         wanted = DTYPES.get(dtype, torch.float32 if place.type == "cpu" else stored)
         model = evf_sam_from_state_dict(state, sizes, wanted)
-        name = folder.name if Path(source).is_dir() else source
-        return cls(model, _tokenizer(folder), str(place), semantic=semantic, name=name)
+        return cls(model, _tokenizer(folder), str(place), semantic=semantic, name=shown_name(source))
 
     @torch.inference_mode()
     def encode(self, image: Image.Image) -> EncodedPhoto:
@@ -134,7 +139,9 @@ class EvfSamSegmenter:
         )
 
     @torch.inference_mode()
-    def segment(self, encoded: EncodedPhoto, expressions: Sequence[str]) -> Segmentation:
+    def segment(
+        self, encoded: EncodedPhoto, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
         """The mask of each expression, and the IoU that SAM's decoder expects it to have.
 
         EVF-SAM's training does not teach the expected IoU: it is SAM's own, on masks that training has
@@ -143,6 +150,7 @@ class EvfSamSegmenter:
         Args:
             encoded: from `encode`.
             expressions: any texts; what stands beyond the model's longest text, 1022 tokens, is not read.
+            instances: ignored, the model knows no instances.
 
         Returns:
             Probabilities float32 (N, H, W) at the image's size; scores float32 (N,) in [0, 1].
@@ -172,12 +180,10 @@ def sam_pixels(image: Image.Image, side: int) -> tuple[torch.Tensor, tuple[int, 
         float32 (1, 3, side, side), normalised, padded on the right and at the bottom; height and width of the
         image inside it.
     """
-    scale = side / max(image.size)
-    width, height = (max(1, int(length * scale + 0.5)) for length in image.size)
-    small = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
-    mean, std = torch.tensor([PIXEL_MEAN, PIXEL_STD])[..., None, None]
-    return F.pad((pixels - mean) / std, (0, side - width, 0, side - height))[None], (height, width)
+    mean, std = (tuple(value / 255 for value in channels) for channels in (PIXEL_MEAN, PIXEL_STD))
+    pixels = Reading({"longest_edge": side}, mean, std)(image)
+    height, width = pixels.shape[-2:]
+    return F.pad(pixels, (0, side - width, 0, side - height)), (height, width)
 
 
 def beit3_pixels(image: Image.Image, side: int) -> torch.Tensor:
@@ -193,30 +199,8 @@ def beit3_pixels(image: Image.Image, side: int) -> torch.Tensor:
     return (F.interpolate(pixels, (side, side), mode="bicubic", align_corners=False) - 0.5) / 0.5
 
 
-def _folder(source: str) -> Path:
-    """The folder itself, or where the hub's repository of that name lies once it is fetched."""
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.model"]))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise SaliencyError(
-            f"no EVF-SAM weights in {source!r}: it is no folder, and the hub gave nothing ({reason})"
-        ) from None
-
-
 def _sizes(folder: Path) -> Mapping[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SaliencyError(f"{folder} has no config.json: give a folder of EVF-SAM weights") from None
-    except ValueError as error:
-        raise SaliencyError(f"{folder / 'config.json'} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise SaliencyError(f"{folder / 'config.json'} holds no mapping: give the one of EVF-SAM weights")
+    config = read_json(folder / "config.json", "EVF-SAM")
     if "beit3" in config and "sam" in config:
         return config
     sizes = {}
@@ -237,25 +221,8 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    index = folder / "model.safetensors.index.json"
-    whole = folder / "model.safetensors"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
-            raise SaliencyError(f"{index} is no index of safetensors files: fetch it again") from None
-        # A name alone: an index must not lead out of its folder.
-        files = [folder / Path(name).name for name in names]
-    elif whole.is_file():
-        files = [whole]
-    else:
-        raise SaliencyError(
-            f"{folder} has no model.safetensors, and pickled weights (pytorch_model*.bin) are never read: "
-            "convert them once, torch.load(file, weights_only=True) and safetensors.torch.save_file(tensors, "
-            "'model.safetensors')"
-        )
     tensors: dict[str, torch.Tensor] = {}
-    for file in files:
+    for file in weight_files(folder):
         try:
             tensors |= load_file(file)
         except (OSError, SafetensorError) as error:

@@ -70,12 +70,15 @@ class NanoSegmenter:
         return EncodedPhoto(self.model.encode(normalise(pixels)), image.size)
 
     @torch.inference_mode()
-    def segment(self, encoded: EncodedPhoto, expressions: Sequence[str]) -> Segmentation:
+    def segment(
+        self, encoded: EncodedPhoto, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
         """The mask of each expression, and the IoU that the segmenter expects it to have.
 
         Args:
             encoded: from `encode`.
             expressions: any texts; words outside the vocabulary count as "some object".
+            instances: ignored, the model knows no instances.
 
         Returns:
             Probabilities float32 (N, H, W) at the image's size; scores float32 (N,) in [0, 1].
