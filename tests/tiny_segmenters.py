@@ -125,7 +125,9 @@ def save_grounding_dino(folder: Path, *, deep: bool = False) -> Path:
     model = GroundingDinoForObjectDetection(config)
     _enliven(model)
     model.save_pretrained(folder)
-    edges = {"shortest_edge": 200, "longest_edge": 333} if deep else {"shortest_edge": 64, "longest_edge": 107}
+    edges = (
+        {"shortest_edge": 200, "longest_edge": 333} if deep else {"shortest_edge": 64, "longest_edge": 107}
+    )
     _processor(folder, image_processor_type="GroundingDinoImageProcessor", size=edges, resample=2, **IMAGENET)
     return folder
 

@@ -31,7 +31,7 @@ class KnownModel:
 
 
 POLICIES = (
-    KnownModel("nano", (), 11.4, APACHE, "embedded; the default"),
+    KnownModel("nano", (), 11.2, APACHE, "embedded; the default"),
     KnownModel("Qwen2.5-VL 3B", ("Qwen/Qwen2.5-VL-3B-Instruct",), 3755, "Qwen Research", "not commercial"),
     KnownModel("Qwen2.5-VL 7B", ("Qwen/Qwen2.5-VL-7B-Instruct",), 8292, APACHE),
     KnownModel("Qwen3-VL 4B", ("Qwen/Qwen3-VL-4B-Instruct",), 4438, APACHE),
@@ -41,7 +41,7 @@ POLICIES = (
 )
 
 SEGMENTERS = (
-    KnownModel("nano", (), 5.2, APACHE, "embedded; the default"),
+    KnownModel("nano", (), 7.8, APACHE, "embedded; the default"),
     KnownModel("clipseg", ("CIDAS/clipseg-rd64-refined",), 151, APACHE, "soft masks, 352 pixels"),
     KnownModel(
         "grounded-sam",

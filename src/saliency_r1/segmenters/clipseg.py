@@ -62,9 +62,7 @@ class ClipSegSegmenter:
         """
         from transformers import CLIPSegForImageSegmentation, CLIPTokenizer
 
-        model, folder = load_model(
-            CLIPSegForImageSegmentation, source, "CLIPSeg", ["clipseg"], device, dtype
-        )
+        model, folder = load_model(CLIPSegForImageSegmentation, source, "CLIPSeg", ["clipseg"], device, dtype)
         tokenizer = load_tokenizer(CLIPTokenizer, folder, ["vocab.json", "merges.txt"])
         return cls(model, tokenizer, read_reading(folder, READING), name=shown_name(source))
 

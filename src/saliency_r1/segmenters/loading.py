@@ -42,8 +42,8 @@ def parse_segmenter(source: str | Path | None) -> tuple[str, tuple[str, ...]]:
     known = {model.name: model for model in SEGMENTERS}
     if name not in known:
         raise SaliencyError(
-            f"no segmenter {text!r}: choose {', '.join(known)}, one of them with weights (NAME:FOLDER or "
-            "NAME:HUB-NAME), or the folder of a nano segmenter"
+            f"{text}: no such folder, expected that of a nano segmenter, or one of {', '.join(known)}, alone "
+            "or with weights (NAME:FOLDER or NAME:HUB-NAME)"
         )
     if not colon:
         return name, known[name].weights

@@ -104,7 +104,9 @@ class Sam3Segmenter:
         scores = np.zeros(len(expressions), np.float32)
         for start in range(0, len(expressions), EXPRESSIONS_AT_ONCE):
             part = slice(start, start + EXPRESSIONS_AT_ONCE)
-            logits, scores[part] = self._find(encoded.vision, list(expressions[part]), 1 if instances else None)
+            logits, scores[part] = self._find(
+                encoded.vision, list(expressions[part]), 1 if instances else None
+            )
             full = F.interpolate(logits[:, None], encoded.size, mode="bilinear", align_corners=False)
             masks[part] = full[:, 0].sigmoid_().cpu().numpy()
         return Segmentation(masks, scores)
