@@ -2,10 +2,10 @@
 
     python benchmarks/segmenter_expressions.py --expressions 8 --repeats 3
 
-The large segmenters are small here: their real architectures with random weights, as deep as the published ones
-and about an eighth as wide, reading smaller photos. The ratio of the two times is what carries over, not the
-times. Both are measured in turn within one run, in seconds of the processor, so that what else runs on the
-machine counts little; each is the least of its repeats.
+The large segmenters are small here: their real architectures with random weights, as deep as published,
+about an eighth as wide, reading smaller photos. The ratio of the two times carries over, not the times. Both
+are measured in turn within one run, in seconds of the processor, so that what else runs on the machine counts
+little; each is the least of its repeats.
 """
 
 from __future__ import annotations
@@ -95,9 +95,8 @@ def main() -> None:
     logging.disable_progress_bar()
     photo = Image.fromarray(data.coffee()).resize((400, 300))
     texts = list(TEXTS[: options.expressions])
-    print(
-        f"{len(texts)} expressions of one 400x300 photo, {options.device}, {torch.get_num_threads()} threads\n"
-    )
+    threads = torch.get_num_threads()
+    print(f"{len(texts)} expressions of one 400x300 photo, {options.device}, {threads} threads\n")
     print("| segmenter | one call | a call each | ratio | largest difference |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name, make in small_segmenters(Path(folder)).items():

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_segmenters as tiny
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from skimage import data
 from transformers import GroundingDinoImageProcessorPil, SamImageProcessorPil, ViTImageProcessorPil
 
+import tiny_segmenters as tiny
 from saliency_r1.catalogue import POLICIES, SEGMENTERS
 from saliency_r1.cli import main
 from saliency_r1.cli.models import cached_weights
@@ -313,13 +313,13 @@ def test_boxes_give_what_the_stock_sam_draws(name, size, segmenters):
 
 def test_sam3_is_the_stock_model(segmenters, photo):
     segmenter = segmenters["sam3"]
-    tokens = segmenter.tokenizer("the cup", padding="max_length", max_length=32, return_tensors="pt")
+    tokens = segmenter.tokenizer("a ball", padding="max_length", max_length=32, return_tensors="pt")
     with torch.inference_mode():
         output = segmenter.model(pixel_values=segmenter.reading(photo), **tokens)
     sure = (output.pred_logits.sigmoid() * output.presence_logits.sigmoid())[0]
     logits = output.pred_masks[:, sure.argmax()][None]
     expected = torch.nn.functional.interpolate(logits, photo.size[::-1], mode="bilinear").sigmoid()
-    found = segmenter.segment(segmenter.encode(photo), ["the cup"], instances=True)
+    found = segmenter.segment(segmenter.encode(photo), ["a ball"], instances=True)
     assert np.abs(found.probabilities[0] - expected[0, 0].numpy()).max() < 1e-4
     assert found.scores[0] == pytest.approx(sure.max().item(), abs=1e-5)
 
@@ -437,7 +437,7 @@ CASES = {
 @pytest.mark.parametrize("name", ["clipseg", "grounded-sam", "sam3"])
 def test_weights_that_cannot_or_must_not_be_loaded(name, case, folders, tmp_path):
     change, match = CASES[case]
-    own = "sam" if name == "grounded-sam" else name
+    own = "dino" if name == "grounded-sam" else name
     broken = folders | {own: copied(folders[own], tmp_path / "broken")}
     change(broken[own])
     one_line(lambda: load(name, broken), match)

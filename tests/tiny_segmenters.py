@@ -1,4 +1,4 @@
-"""The large segmenters in small: real architectures, random weights, the layout in which theirs are published.
+"""The large segmenters in small: real architectures, random weights, the layout of the published ones.
 
 `deep=True` keeps the published depths and, at about an eighth, the widths, for timings.
 """
@@ -28,7 +28,7 @@ from transformers import (
 from saliency_r1.segmenters.beit3 import Beit3Sizes
 from saliency_r1.segmenters.evf_sam_model import EvfSam, SamSizes, original_name
 
-WORDS = "the a cat dog cup ball small brown red on left right of it two and behind in front".split()
+WORDS = "the a cat dog cup ball small brown red on left right of it two and behind in front".split()  # noqa: SIM905
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 

@@ -111,8 +111,8 @@ class SaliencyPipeline:
         Args:
             policy: a folder or a hub name of an image-text-to-text model, a policy that is already there, or
                 None for the embedded nano policy.
-            segmenter: the name of one, `NAME:WEIGHTS` for weights of your own, a folder of a nano segmenter, a
-                segmenter that is already there, or None for the embedded one; see
+            segmenter: the name of one, `NAME:WEIGHTS` for other weights than the published, a folder of a
+                nano segmenter, a segmenter that is already there, or None for the embedded one; see
                 `saliency_r1.segmenters.loading`.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             segmenter_device: that of a segmenter that is named, if it is another.

@@ -1,4 +1,4 @@
-"""What weights on disk must be to be loaded: safetensors, their processor beside them, no code of their own."""
+"""What weights must be to be loaded: safetensors, with their processor, and without code of their own."""
 
 from __future__ import annotations
 

@@ -161,7 +161,9 @@ def _with_backbone(model: Any, backbone: torch.nn.Module) -> Any:
 
 
 def _caption(expression: str) -> str:
-    """An expression as the model was trained to read one: lower case, closed by a stop, and no other stop,
-    which would begin another phrase."""
+    """An expression as the model was trained to read one: lower case, closed by the only stop in it.
+
+    Another stop would begin another phrase.
+    """
     words = expression.lower().replace(".", " ").replace("?", " ").split()
     return f"{' '.join(words)}."
