@@ -78,7 +78,10 @@ def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str =
     if name in TWO_WEIGHTS:
         from saliency_r1.segmenters.grounded_sam import GroundedSamSegmenter
 
-        return GroundedSamSegmenter.from_pretrained(*weights, device, dtype, version=TWO_WEIGHTS[name])
+        detector, sam = weights
+        return GroundedSamSegmenter.from_pretrained(
+            detector, sam, device, dtype, version=TWO_WEIGHTS[name]
+        )
     module, kind = _CLASSES[name]
     loaded: Segmenter = getattr(import_module(f"saliency_r1.segmenters.{module}"), kind).from_pretrained(
         *weights, device, dtype
