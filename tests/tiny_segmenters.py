@@ -161,6 +161,8 @@ def save_sam(folder: Path, *, deep: bool = False) -> Path:
         )
     )
     _enliven(model)
+    with torch.no_grad():  # transformers draws them far larger than the published ones are
+        model.shared_image_embedding.positional_embedding.normal_()
     model.save_pretrained(folder)
     size, pad = {"longest_edge": side}, {"height": side, "width": side}
     _processor(folder, image_processor_type="SamImageProcessor", size=size, pad_size=pad, **IMAGENET)

@@ -79,9 +79,7 @@ def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str =
         from saliency_r1.segmenters.grounded_sam import GroundedSamSegmenter
 
         detector, sam = weights
-        return GroundedSamSegmenter.from_pretrained(
-            detector, sam, device, dtype, version=TWO_WEIGHTS[name]
-        )
+        return GroundedSamSegmenter.from_pretrained(detector, sam, device, dtype, version=TWO_WEIGHTS[name])
     module, kind = _CLASSES[name]
     loaded: Segmenter = getattr(import_module(f"saliency_r1.segmenters.{module}"), kind).from_pretrained(
         *weights, device, dtype
