@@ -367,7 +367,9 @@ class Threshold:
     def encode(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image, np.float32).mean(-1)
 
-    def segment(self, encoded: np.ndarray, expressions: Sequence[str]) -> Segmentation:
+    def segment(
+        self, encoded: np.ndarray, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
         soft = 1 / (1 + np.exp(-(encoded - 140) / 10))
         return Segmentation(
             np.stack([soft] * len(expressions)).astype(np.float32), np.full(len(expressions), 0.8, np.float32)

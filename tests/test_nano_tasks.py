@@ -56,7 +56,9 @@ class Knowing:
     def encode(self, image: Image.Image) -> Image.Image:
         return image
 
-    def segment(self, encoded: Image.Image, expressions: Sequence[str]) -> Segmentation:
+    def segment(
+        self, encoded: Image.Image, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
         masks = [where(encoded, expression.split()[-1]) for expression in expressions]
         # The last mask of several is half of what it should be.
         if len(masks) > 2:

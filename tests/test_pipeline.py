@@ -90,7 +90,9 @@ class ColourSegmenter:
         self.encoded += 1
         return image
 
-    def segment(self, encoded: Image.Image, expressions: Sequence[str]) -> Segmentation:
+    def segment(
+        self, encoded: Image.Image, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
         masks = [colour_mask(encoded, expression.split()[-1]) for expression in expressions]
         scores = [0.5 if " " in expression else 0.9 for expression in expressions]
         return Segmentation(np.stack(masks).astype(np.float32), np.array(scores, np.float32))

@@ -53,7 +53,9 @@ class ColourSegmenter:
         self.encoded += 1
         return np.asarray(image)
 
-    def segment(self, encoded: np.ndarray, expressions: Sequence[str]) -> Segmentation:
+    def segment(
+        self, encoded: np.ndarray, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
         self.segmented += expressions
         found = [
             (encoded[..., ("red", "green", "blue").index(text.split()[-1])] > 200).astype(np.float32)

@@ -54,7 +54,9 @@ class ColourSegmenter:
     def encode(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image, np.int16)
 
-    def segment(self, encoded: np.ndarray, expressions: list[str]) -> Segmentation:
+    def segment(
+        self, encoded: np.ndarray, expressions: list[str], *, instances: bool = False
+    ) -> Segmentation:
         found = (np.abs(encoded - (0, 128, 0)).sum(-1) > 90).astype(np.float32)
         half = np.arange(found.shape[1]) < found.shape[1] / 2
         masks = [
@@ -146,7 +148,9 @@ def test_examples_parse_fit_their_picture_and_come_back(data: Path) -> None:
 
 def test_counts_add_up_and_expressions_that_fail_are_reworded_or_dropped(tmp_path: Path) -> None:
     class Blind(ColourSegmenter):
-        def segment(self, encoded: np.ndarray, expressions: list[str]) -> Segmentation:
+        def segment(
+            self, encoded: np.ndarray, expressions: list[str], *, instances: bool = False
+        ) -> Segmentation:
             seen = super().segment(encoded, expressions)
             known = np.array([text == "the object" for text in expressions], np.float32)
             return Segmentation(seen.probabilities * known[:, None, None], seen.scores)

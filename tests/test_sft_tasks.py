@@ -44,7 +44,9 @@ class HueSegmenter:
     def encode(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image, np.int16)
 
-    def segment(self, encoded: np.ndarray, expressions: list[str]) -> Segmentation:
+    def segment(
+        self, encoded: np.ndarray, expressions: list[str], *, instances: bool = False
+    ) -> Segmentation:
         masks = [self._find(encoded, set(text.split())) for text in expressions]
         return Segmentation(np.stack(masks).astype(np.float32), np.ones(len(masks), np.float32))
 

@@ -21,6 +21,7 @@ from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Segmenter
+from saliency_r1.segmenters.loading import load_segmenter
 from saliency_r1.sis import disjoint_instances, distinct_instances, scored_instances
 from saliency_r1.tasks import Task
 
@@ -102,15 +103,20 @@ class SaliencyPipeline:
         segmenter: str | Path | Segmenter | None = None,
         *,
         device: str = "auto",
+        segmenter_device: str | None = None,
+        segmenter_dtype: str = "auto",
     ) -> SaliencyPipeline:
-        """Load both models onto one device.
+        """Load both models, onto one device unless the segmenter has its own.
 
         Args:
             policy: a folder or a hub name of an image-text-to-text model, a policy that is already there, or
                 None for the embedded nano policy.
-            segmenter: a folder of a nano segmenter, a segmenter that is already there, or None for the
-                embedded one.
+            segmenter: the name of one, `NAME:WEIGHTS` for other weights than the published, a folder of a
+                nano segmenter, a segmenter that is already there, or None for the embedded one; see
+                `saliency_r1.segmenters.loading`.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+            segmenter_device: that of a segmenter that is named, if it is another.
+            segmenter_dtype: of its weights: `auto`, `float32`, `bfloat16` or `float16`.
 
         Raises:
             SaliencyError: if a model cannot be loaded, or the machine has no such device.
@@ -121,9 +127,7 @@ class SaliencyPipeline:
 
             policy = TransformersPolicy.from_pretrained(policy, device=place)
         if segmenter is None or isinstance(segmenter, str | Path):
-            from saliency_r1.segmenters.nano import NanoSegmenter
-
-            segmenter = NanoSegmenter.from_pretrained(segmenter, device=place)
+            segmenter = load_segmenter(segmenter, segmenter_device or place, segmenter_dtype)
         return cls(policy, segmenter, place)
 
     @property
@@ -278,7 +282,11 @@ class SaliencyPipeline:
         output, response = answer.output, answer.response
         instances, scores = [], []
         if response.expressions:
-            found = self.segmenter.segment(self.segmenter.encode(item.image), response.expressions)
+            found = self.segmenter.segment(
+                self.segmenter.encode(item.image),
+                response.expressions,
+                instances=task.spec.several_expressions,
+            )
             confidences = output.confidences(len(response.expressions))
             instances = scored_instances(response.expressions, found, confidences)
             scores = found.scores.tolist()

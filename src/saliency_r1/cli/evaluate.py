@@ -53,7 +53,8 @@ WorkersOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")]
 FastOption = Annotated[bool, typer.Option("--fast", help="The model answers at once, without reasoning.")]
 SegmenterOption = Annotated[
-    str | None, typer.Option(metavar="FOLDER", help="The model's segmenter; default the embedded one.")
+    str | None,
+    typer.Option(metavar="NAME[:WEIGHTS]|FOLDER", help="The model's segmenter; default the embedded one."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="The model's: auto, cpu, cuda, cuda:1 or mps.")]
 

@@ -1,31 +1,49 @@
-"""Loading the models of a command, quietly and offline unless a hub name is given."""
+"""`saliency-r1 models`: the models that are known; and loading those of the other commands.
+
+Loading is quiet, and offline unless a hub name is given.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
+from saliency_r1.catalogue import POLICIES, SEGMENTERS, KnownModel
 from saliency_r1.errors import SaliencyError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from saliency_r1.pipeline import SaliencyPipeline
+
+app = typer.Typer()
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 def load_pipeline(policy: str | None, segmenter: str | None, device: str) -> SaliencyPipeline:
-    """The pipeline of those models: a folder, a policy's hub name, or None for the embedded nano model.
+    """The pipeline of those models: a folder or hub name, a segmenter's name, None for the nano model.
 
     Raises:
         SaliencyError: if a model is neither there nor may be on the hub, or cannot be loaded.
     """
+    from saliency_r1.segmenters.loading import NANO, parse_segmenter
+
     on_the_hub = policy is not None and not Path(policy).exists()
     if on_the_hub and not _HUB_NAME.fullmatch(str(policy)):
         raise SaliencyError(f"{policy}: no such folder, and no hub name (owner/model)")
-    if segmenter is not None and not Path(segmenter).is_dir():
-        raise SaliencyError(f"{segmenter}: no such folder, expected one with a nano segmenter")
+    name, weights = parse_segmenter(segmenter)
+    remote = [each for each in weights if not Path(each).is_dir()]
+    for each in remote:
+        if name == NANO or not _HUB_NAME.fullmatch(each):
+            expected = "" if name == NANO else ", and no hub name (owner/model)"
+            raise SaliencyError(f"{each}: no such folder{expected}, expected weights of {name}")
+    on_the_hub = on_the_hub or bool(remote)
     # transformers and the hub read these once, at import.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_the_hub else "1")
@@ -37,3 +55,76 @@ def load_pipeline(policy: str | None, segmenter: str | None, device: str) -> Sal
     from saliency_r1.pipeline import SaliencyPipeline
 
     return SaliencyPipeline.from_pretrained(policy, segmenter, device=device)
+
+
+@app.command()
+def models() -> None:
+    """List the models that are known: size, licence, memory, and what of them is on this machine.
+
+    Any other image-text-to-text model is a policy too. Nothing is fetched for this list.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160
+    cached = cached_weights()
+    console.print(_table("Policies: --policy WEIGHTS", POLICIES, cached))
+    console.print(_table("Segmenters: --segmenter NAME, or NAME:WEIGHTS", SEGMENTERS, cached))
+    console.print(
+        "Memory: the weights in 16 / 32 bits, worked out from their number; what a photo takes comes on top.",
+        style="dim",
+    )
+
+
+def cached_weights(folder: Path | None = None) -> dict[str, int]:
+    """What the hub's cache on this machine holds: bytes of the safetensors of each model, by its name.
+
+    Args:
+        folder: the cache; default where the hub's client keeps it.
+    """
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir(folder).repos
+    except CacheNotFound:
+        return {}
+    found = {}
+    for repo in repos:
+        files = {file for revision in repo.revisions for file in revision.files}
+        blobs = {
+            file.blob_path: file.size_on_disk for file in files if file.file_name.endswith(".safetensors")
+        }
+        if repo.repo_type == "model" and blobs:
+            found[repo.repo_id] = sum(blobs.values())
+    return found
+
+
+def _table(title: str, known: tuple[KnownModel, ...], cached: Mapping[str, int]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("name", "weights", "parameters", "memory", "licence", "cached", "remark"):
+        table.add_column(heading, overflow="fold")
+    for model in known:
+        small, large = (_gigabytes(model.weight_bytes(each)) for each in (2, 4))
+        table.add_row(
+            model.name,
+            "\n".join(model.weights),
+            f"{model.parameters / 1000:.2f} G" if model.parameters >= 1000 else f"{model.parameters:g} M",
+            f"{small} / {large} GB",
+            model.licence,
+            "\n".join(_cached(name, cached) for name in model.weights) or "yes",
+            model.remark,
+        )
+    return table
+
+
+def _cached(name: str, cached: Mapping[str, int]) -> str:
+    return f"{_gigabytes(cached[name])} GB" if name in cached else "no"
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f}" if count >= 1e8 else f"{count / 1e9:.2f}"

@@ -19,7 +19,10 @@ PolicyOption = Annotated[
 ]
 SegmenterOption = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER", help="The model that finds; default the embedded nano segmenter."),
+    typer.Option(
+        metavar="NAME[:WEIGHTS]|FOLDER",
+        help="The model that finds, one of `saliency-r1 models`; default the embedded nano segmenter.",
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 GroupImagesOption = Annotated[

@@ -142,17 +142,20 @@ class Found:
     Args:
         segmenter: the frozen one.
         image: the picture, RGB.
+        instances: whether the expressions mean instances, not regions.
     """
 
-    def __init__(self, segmenter: Segmenter, image: Image.Image) -> None:
-        self._segmenter, self._encoded = segmenter, segmenter.encode(image)
+    def __init__(self, segmenter: Segmenter, image: Image.Image, instances: bool = False) -> None:
+        self._segmenter, self._encoded, self._instances = segmenter, segmenter.encode(image), instances
         self._masks: dict[str, np.ndarray] = {}
 
     def add(self, expressions: Iterable[str]) -> None:
         """Segment several at once, ahead of their use."""
         new = [text for text in dict.fromkeys(expressions) if text not in self._masks]
         if new:
-            probabilities = self._segmenter.segment(self._encoded, new).probabilities
+            probabilities = self._segmenter.segment(
+                self._encoded, new, instances=self._instances
+            ).probabilities
             self._masks.update(zip(new, probabilities >= 0.5, strict=True))
 
     def __call__(self, expression: str) -> np.ndarray:

@@ -236,7 +236,7 @@ def _answers(
     order = reading_order(masks)
     masks = [masks[index] for index in order]
     facts = instance_facts(image, masks, [called[index] for index in order])
-    found = Found(segmenter, image)
+    found = Found(segmenter, image, instances=True)
     written = [word_instances(facts, rng) for _ in range(setting.variants)]
     found.add(options[0].expression for wordings in written for options in wordings if options)
     answers = []

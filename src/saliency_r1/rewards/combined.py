@@ -137,7 +137,8 @@ class SaliencyReward:
         for row, (response, example) in enumerate(zip(responses, examples, strict=True)):
             if response is not None:
                 for key, image in zip(example.keys, images[row], strict=True):
-                    questions.append(Question(key, image, response.expressions))
+                    instances = example.task.spec.several_expressions
+                    questions.append(Question(key, image, response.expressions, instances))
                     owners.append(row)
         found: dict[int, list[Segmentation]] = defaultdict(list)
         for row, masks in zip(owners, self.segmenter.segment(questions), strict=True):

@@ -24,6 +24,8 @@ MEMORY_BYTES = 512 * 1024**2
 EXPRESSIONS_AT_ONCE = 32
 _Found = tuple[np.ndarray, float]
 """A mask as it is kept, uint8 (H, W), probability times 255, and its score."""
+_Meant = tuple[Hashable, bool]
+"""The key of an image, and whether instances are looked for in it."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class Question:
         key: of the image, the same whenever the image is the same.
         image: mode RGB.
         expressions: any number, repeats allowed.
+        instances: whether each means one instance, not a region.
     """
 
     key: Hashable
     image: Image.Image
     expressions: Sequence[str]
+    instances: bool = False
 
 
 @dataclass
@@ -86,31 +90,34 @@ class CachedSegmenter:
         All that is not known yet is computed together, `EXPRESSIONS_AT_ONCE` at a time, whichever questions
         it belongs to. Probabilities are rounded to multiples of 1/255, as a saved mask holds them.
         """
-        answers: dict[tuple[Hashable, str], _Found] = {}
+        answers: dict[tuple[_Meant, str], _Found] = {}
         images: dict[Hashable, Image.Image] = {}
-        missing: dict[Hashable, list[str]] = {}
+        missing: dict[_Meant, list[str]] = {}
         for question in questions:
             self.counts.asked += len(question.expressions)
+            meant = question.key, question.instances
             for expression in question.expressions:
-                pair = question.key, expression
-                if pair in answers or expression in missing.get(question.key, ()):
+                if (meant, expression) in answers or expression in missing.get(meant, ()):
                     continue
-                known = self._kept.get(("mask", *pair))
+                known = self._kept.get(("mask", meant, expression))
                 if known is not None:
-                    answers[pair] = known
+                    answers[meant, expression] = known
                 else:
                     images[question.key] = question.image
-                    missing.setdefault(question.key, []).append(expression)
+                    missing.setdefault(meant, []).append(expression)
         for part in _parts(missing):
-            answers.update(self._compute({key: images[key] for key, _ in part}, part))
+            answers.update(self._compute({key: images[key] for (key, _), _ in part}, part))
         return [
-            _joined([answers[question.key, text] for text in question.expressions], question.image)
+            _joined(
+                [answers[(question.key, question.instances), text] for text in question.expressions],
+                question.image,
+            )
             for question in questions
         ]
 
     def _compute(
-        self, images: dict[Hashable, Image.Image], part: list[tuple[Hashable, list[str]]]
-    ) -> Iterator[tuple[tuple[Hashable, str], _Found]]:
+        self, images: dict[Hashable, Image.Image], part: list[tuple[_Meant, list[str]]]
+    ) -> Iterator[tuple[tuple[_Meant, str], _Found]]:
         start = perf_counter()
         encoded = {key: self._kept.get(("image", key)) for key in images}
         fresh = [key for key, known in encoded.items() if known is None]
@@ -120,16 +127,19 @@ class CachedSegmenter:
             encoded[key] = found
             self._kept.put(("image", key), found)
         results = segment_many(
-            self.segmenter, [encoded[key] for key, _ in part], [texts for _, texts in part]
+            self.segmenter,
+            [encoded[key] for (key, _), _ in part],
+            [texts for _, texts in part],
+            [instances for (_, instances), _ in part],
         )
         self.counts.encoded += len(fresh)
         self.counts.segmented += sum(len(texts) for _, texts in part)
         self.counts.seconds += perf_counter() - start
-        for (key, texts), result in zip(part, results, strict=True):
+        for (meant, texts), result in zip(part, results, strict=True):
             for text, probability, score in zip(texts, result.probabilities, result.scores, strict=True):
                 found = np.rint(probability * np.float32(255)).astype(np.uint8), float(score)
-                self._kept.put(("mask", key, text), found)
-                yield (key, text), found
+                self._kept.put(("mask", meant, text), found)
+                yield (meant, text), found
 
 
 def _joined(found: Sequence[_Found], image: Image.Image) -> Segmentation:
@@ -139,14 +149,14 @@ def _joined(found: Sequence[_Found], image: Image.Image) -> Segmentation:
     return Segmentation(masks, np.array([score for _, score in found], np.float32))
 
 
-def _parts(missing: dict[Hashable, list[str]]) -> Iterator[list[tuple[Hashable, list[str]]]]:
+def _parts(missing: dict[_Meant, list[str]]) -> Iterator[list[tuple[_Meant, list[str]]]]:
     """The images with their expressions, in parts of `EXPRESSIONS_AT_ONCE` at most; a long list is cut."""
-    part: list[tuple[Hashable, list[str]]] = []
+    part: list[tuple[_Meant, list[str]]] = []
     room = EXPRESSIONS_AT_ONCE
-    for key, texts in missing.items():
+    for meant, texts in missing.items():
         rest = texts
         while rest:
-            part.append((key, rest[:room]))
+            part.append((meant, rest[:room]))
             room, rest = room - len(rest[:room]), rest[room:]
             if not room:
                 yield part

@@ -49,8 +49,17 @@ class Segmenter(Protocol):
         """Look at an image (mode RGB) once, for any number of expressions."""
         ...
 
-    def segment(self, encoded: Encoded, expressions: Sequence[str]) -> Segmentation:
-        """The mask of each expression; an expression that names nothing in the image has an empty one."""
+    def segment(
+        self, encoded: Encoded, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
+        """The mask of each expression; an expression that names nothing in the image has an empty one.
+
+        Args:
+            encoded: from `encode`.
+            expressions: what to find.
+            instances: whether each expression means one instance (`<ins>`), and not a region, which may have
+                several (`<rg>`). A model that knows no instances ignores it.
+        """
         ...
 
 
@@ -61,13 +70,19 @@ def encode_many(segmenter: Segmenter, images: Sequence[Image.Image]) -> list[Enc
 
 
 def segment_many(
-    segmenter: Segmenter, encoded: Sequence[Encoded], expressions: Sequence[Sequence[str]]
+    segmenter: Segmenter,
+    encoded: Sequence[Encoded],
+    expressions: Sequence[Sequence[str]],
+    instances: Sequence[bool],
 ) -> list[Segmentation]:
-    """`segment` of several images, each with its own expressions.
+    """`segment` of several images, each with its own expressions, which mean instances or regions.
 
     At once if the segmenter has a `segment_many` itself, else image by image.
     """
     own = getattr(segmenter, "segment_many", None)
     if own is not None:
-        return own(encoded, expressions)
-    return [segmenter.segment(image, texts) for image, texts in zip(encoded, expressions, strict=True)]
+        return own(encoded, expressions, instances)
+    return [
+        segmenter.segment(image, texts, instances=each)
+        for image, texts, each in zip(encoded, expressions, instances, strict=True)
+    ]

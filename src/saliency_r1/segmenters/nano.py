@@ -81,21 +81,27 @@ class NanoSegmenter:
                 found.append(EncodedPhoto(EncodedImage(*parts), images[len(found)].size))
         return found
 
-    def segment(self, encoded: EncodedPhoto, expressions: Sequence[str]) -> Segmentation:
+    def segment(
+        self, encoded: EncodedPhoto, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
         """The mask of each expression, and the IoU that the segmenter expects it to have.
 
         Args:
             encoded: from `encode`.
             expressions: any texts; words outside the vocabulary count as "some object".
+            instances: ignored, the model knows no instances.
 
         Returns:
             Probabilities float32 (N, H, W) at the image's size; scores float32 (N,) in [0, 1].
         """
-        return self.segment_many([encoded], [expressions])[0]
+        return self.segment_many([encoded], [expressions], [instances])[0]
 
     @torch.inference_mode()
     def segment_many(
-        self, encoded: Sequence[EncodedPhoto], expressions: Sequence[Sequence[str]]
+        self,
+        encoded: Sequence[EncodedPhoto],
+        expressions: Sequence[Sequence[str]],
+        instances: Sequence[bool],
     ) -> list[Segmentation]:
         """`segment` of several images, each with its own expressions, in one pass of the network."""
         counts = [len(texts) for texts in expressions]

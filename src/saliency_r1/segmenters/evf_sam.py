@@ -1,0 +1,254 @@
+"""EVF-SAM as a segmenter: a referring model of 1.3 billion parameters, from its published weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from saliency_r1.device import choose_device
+from saliency_r1.errors import SaliencyError
+from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.segmenters.beit3 import BASE, FIRST_POSITION, LARGE
+from saliency_r1.segmenters.checkpoint import (
+    DTYPES,
+    check_dtype,
+    read_json,
+    shown_name,
+    weight_files,
+    weights_folder,
+)
+from saliency_r1.segmenters.evf_sam_model import HUGE, EvfSam, evf_sam_from_state_dict
+from saliency_r1.segmenters.pixels import Reading
+
+SEMANTIC = "[semantic] "
+"""What the multitask weights read before a text that means several objects, a part or background."""
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+BEIT3_SCALES = {"base": BASE, "large": LARGE}
+SAM_SCALES = {"huge": HUGE}
+
+
+@dataclass(frozen=True)
+class EncodedPhoto:
+    """An image as EVF-SAM keeps it.
+
+    Attributes:
+        image_embedding: (1, C, h, w) from SAM's image encoder.
+        photo: (1, P, D), BEiT-3's embedding of the photo. Its layers mix photo and text, and cannot be kept.
+        resized: height and width of the photo inside SAM's square.
+        original: height and width of the photo.
+    """
+
+    image_embedding: torch.Tensor
+    photo: torch.Tensor
+    resized: tuple[int, int]
+    original: tuple[int, int]
+
+
+class EvfSamSegmenter:
+    """Finds what an expression names with EVF-SAM (arXiv:2406.20076).
+
+    SAM's image encoder, most of the work, runs once for an image. Expressions run together, padding masked,
+    so that each gives what it gives alone. The network draws something for every expression: it was not
+    trained to answer that nothing is meant.
+
+    Args:
+        model: the network.
+        tokenizer: turns texts into ids of `model`'s vocabulary, with a start and an end token.
+        device: where it runs, in the type of its weights.
+        semantic: put `[semantic] ` before every expression. Only multitask weights know it; off by default,
+            as in the original's demo, because an expression names one object unless it is known to mean more.
+        name: how results call it.
+
+    Example:
+        >>> segmenter = EvfSamSegmenter.from_pretrained("YxZhang/evf-sam-multitask")  # doctest: +SKIP
+        >>> encoded = segmenter.encode(image)  # doctest: +SKIP
+        >>> segmenter.segment(encoded, ["the dog", "the left ball"]).probabilities.shape  # doctest: +SKIP
+        (2, 300, 400)
+    """
+
+    def __init__(
+        self,
+        model: EvfSam,
+        tokenizer: Any,
+        device: str = "auto",
+        *,
+        semantic: bool = False,
+        name: str = "evf-sam",
+    ) -> None:
+        self.device = choose_device(device)
+        self.model = model.to(self.device)
+        self.tokenizer = tokenizer
+        self.semantic = semantic
+        self.name = name
+        rows = model.beit3.sizes.vocab_size
+        if len(tokenizer) > rows:
+            raise SaliencyError(
+                f"a tokenizer of {len(tokenizer)} entries for an EVF-SAM of {rows}: give these weights' own"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str, device: str = "auto", dtype: str = "auto", *, semantic: bool = False
+    ) -> EvfSamSegmenter:
+        """Load weights in the layout of `YxZhang/evf-sam-multitask` and `YxZhang/evf-sam`.
+
+        Args:
+            source: a folder with `config.json`, `model.safetensors` (or its parts and their index) and the
+                tokenizer (`sentencepiece.bpe.model` or `tokenizer.json`), or the name of such a repository on
+                the hub. The configuration names published sizes (`mm_extractor_scale`, `sam_scale`), or gives
+                any sizes as the mappings `beit3` and `sam` that `evf_sam_from_state_dict` takes.
+            device: `auto`, `cpu`, `cuda`, `mps`.
+            dtype: of the weights in memory: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU
+                and what they are stored in elsewhere.
+            semantic: see the class.
+
+        Raises:
+            SaliencyError: if there are no such weights, they are pickled or of another model, or the machine
+                has no such device.
+        """
+        place = choose_device(device)
+        check_dtype(dtype)
+        folder = weights_folder(source, "EVF-SAM")
+        sizes = _sizes(folder)
+        state = _tensors(folder)
+        stored = next((tensor.dtype for tensor in state.values()), None)
+        wanted = DTYPES.get(dtype, torch.float32 if place.type == "cpu" else stored)
+        model = evf_sam_from_state_dict(state, sizes, wanted)
+        return cls(model, _tokenizer(folder), str(place), semantic=semantic, name=shown_name(source))
+
+    @torch.inference_mode()
+    def encode(self, image: Image.Image) -> EncodedPhoto:
+        """Look at an image (mode RGB, any size) once."""
+        pixels, resized = sam_pixels(image, self.model.sam_sizes.image_size)
+        small = beit3_pixels(image, self.model.beit3.sizes.img_size)
+        return EncodedPhoto(
+            self.model.sam.get_image_embeddings(pixels.to(self.device, self.model.sam.dtype)),
+            self.model.beit3.embed_photo(small.to(self.device, self.model.sam.dtype)),
+            resized,
+            (image.height, image.width),
+        )
+
+    @torch.inference_mode()
+    def segment(
+        self, encoded: EncodedPhoto, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
+        """The mask of each expression, and the IoU that SAM's decoder expects it to have.
+
+        EVF-SAM's training does not teach the expected IoU: it is SAM's own, on masks that training has
+        changed.
+
+        Args:
+            encoded: from `encode`.
+            expressions: any texts; what stands beyond the model's longest text, 1022 tokens, is not read.
+            instances: ignored, the model knows no instances.
+
+        Returns:
+            Probabilities float32 (N, H, W) at the image's size; scores float32 (N,) in [0, 1].
+        """
+        height, width = encoded.original
+        if not expressions:
+            return Segmentation(np.zeros((0, height, width), np.float32), np.zeros(0, np.float32))
+        prefix = SEMANTIC if self.semantic else ""
+        tokens = self.tokenizer(
+            [prefix + expression for expression in expressions],
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=self.model.beit3.sizes.max_source_positions - FIRST_POSITION,
+            return_tensors="pt",
+        ).to(self.device)
+        cls = self.model.fuse(encoded.photo, tokens["input_ids"], tokens["attention_mask"])
+        low_res, iou = self.model.decode(encoded.image_embedding, self.model.projector(cls))
+        logits = self.model.upscale(low_res, encoded.resized, encoded.original)
+        return Segmentation(logits.sigmoid_().cpu().numpy(), iou[:, 0].float().clamp(0, 1).cpu().numpy())
+
+
+def sam_pixels(image: Image.Image, side: int) -> tuple[torch.Tensor, tuple[int, int]]:
+    """An image (mode RGB) as SAM reads it: its longer side brought to `side`, the rest of the square zero.
+
+    Returns:
+        float32 (1, 3, side, side), normalised, padded on the right and at the bottom; height and width of the
+        image inside it.
+    """
+    mean, std = (tuple(value / 255 for value in channels) for channels in (PIXEL_MEAN, PIXEL_STD))
+    pixels = Reading({"longest_edge": side}, mean, std)(image)
+    height, width = pixels.shape[-2:]
+    return F.pad(pixels, (0, side - width, 0, side - height)), (height, width)
+
+
+def beit3_pixels(image: Image.Image, side: int) -> torch.Tensor:
+    """An image (mode RGB) as BEiT-3 reads it: squeezed to a square.
+
+    Bicubic without anti-aliasing, as torchvision 0.15 resized tensors when the published weights were
+    trained: values may go a little beyond [-1, 1].
+
+    Returns:
+        float32 (1, 3, side, side), about [-1, 1].
+    """
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    return (F.interpolate(pixels, (side, side), mode="bicubic", align_corners=False) - 0.5) / 0.5
+
+
+def _sizes(folder: Path) -> Mapping[str, Any]:
+    config = read_json(folder / "config.json", "EVF-SAM")
+    if "beit3" in config and "sam" in config:
+        return config
+    sizes = {}
+    for part, key, scales in (
+        ("beit3", "mm_extractor_scale", BEIT3_SCALES),
+        ("sam", "sam_scale", SAM_SCALES),
+    ):
+        if config.get(key) not in scales:
+            raise SaliencyError(
+                f"{folder / 'config.json'} has {key} {config.get(key)!r}: EVF-SAM on SAM (not SAM 2, not "
+                f"EfficientSAM) has {' or '.join(scales)}"
+            )
+        sizes[part] = asdict(scales[config[key]])
+    return sizes
+
+
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder):
+        try:
+            tensors |= load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise SaliencyError(f"{file} cannot be read: {error}") from None
+    return tensors
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import XLMRobertaTokenizer
+
+    if not (folder / "tokenizer.json").is_file():
+        if not (folder / "sentencepiece.bpe.model").is_file():
+            raise SaliencyError(
+                f"{folder} has no tokenizer: add its sentencepiece.bpe.model or tokenizer.json"
+            )
+        absent = [name for name in ("sentencepiece", "google.protobuf") if not _importable(name)]
+        if absent:
+            raise SaliencyError(
+                f"{folder / 'sentencepiece.bpe.model'} needs {' and '.join(absent)}: pip install "
+                "'saliency-r1[evf-sam]'"
+            )
+    return XLMRobertaTokenizer.from_pretrained(str(folder), local_files_only=True)
+
+
+def _importable(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,87 @@
+"""A segmenter by its name, with its published weights or others."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from saliency_r1.catalogue import SEGMENTERS
+from saliency_r1.errors import SaliencyError
+from saliency_r1.segmenters.base import Segmenter
+
+NANO = "nano"
+TWO_WEIGHTS = {"grounded-sam": 1, "grounded-sam2": 2}
+"""Those of a detector and a SAM, and the SAM's version."""
+
+_CLASSES = {
+    "clipseg": ("clipseg", "ClipSegSegmenter"),
+    "sam3": ("sam3", "Sam3Segmenter"),
+    "evf-sam": ("evf_sam", "EvfSamSegmenter"),
+}
+
+
+def parse_segmenter(source: str | Path | None) -> tuple[str, tuple[str, ...]]:
+    """The name and the weights that `--segmenter` asks for.
+
+    Args:
+        source: a name; a name with weights, `NAME:WEIGHTS`, of which `grounded-sam` and `grounded-sam2` have
+            two, `NAME:DETECTOR,SAM`; the folder of a nano segmenter; None for the embedded one.
+
+    Returns:
+        The name, and its weights, each a folder or a hub name; none for the embedded segmenter.
+
+    Raises:
+        SaliencyError: if there is no such name, or not as many weights as it has.
+    """
+    if source is None:
+        return NANO, ()
+    text = str(source)
+    if Path(text).is_dir():
+        return NANO, (text,)
+    name, colon, given = text.partition(":")
+    known = {model.name: model for model in SEGMENTERS}
+    if name not in known:
+        raise SaliencyError(
+            f"{text}: no such folder, expected that of a nano segmenter, or one of {', '.join(known)}, alone "
+            "or with weights (NAME:FOLDER or NAME:HUB-NAME)"
+        )
+    if not colon:
+        return name, known[name].weights
+    weights = tuple(given.split(",")) if name in TWO_WEIGHTS else (given,)
+    if len(weights) != (2 if name in TWO_WEIGHTS else 1) or not all(weights):
+        expected = f"{name}:DETECTOR,SAM" if name in TWO_WEIGHTS else f"{name}:WEIGHTS"
+        raise SaliencyError(f"segmenter {text!r}: expected {expected}, each a folder or a hub name")
+    return name, weights
+
+
+def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str = "auto") -> Segmenter:
+    """Load a segmenter.
+
+    Args:
+        source: see `parse_segmenter`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        dtype: of the weights in memory: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU and
+            what they are stored in elsewhere. The nano segmenter runs in float32.
+
+    Raises:
+        SaliencyError: if there is no such segmenter, or it cannot or must not be loaded.
+    """
+    name, weights = parse_segmenter(source)
+    if name == NANO:
+        from saliency_r1.segmenters.nano import NanoSegmenter
+
+        if dtype not in ("auto", "float32"):
+            raise SaliencyError(f"the nano segmenter runs in float32, not {dtype!r}: leave the dtype on auto")
+        if weights and not Path(weights[0]).is_dir():
+            raise SaliencyError(f"{weights[0]}: no such folder, expected one with a nano segmenter")
+        return NanoSegmenter.from_pretrained(*weights, device=device)
+    if name in TWO_WEIGHTS:
+        from saliency_r1.segmenters.grounded_sam import GroundedSamSegmenter
+
+        detector, sam = weights
+        return GroundedSamSegmenter.from_pretrained(detector, sam, device, dtype, version=TWO_WEIGHTS[name])
+    module, kind = _CLASSES[name]
+    loaded: Segmenter = getattr(import_module(f"saliency_r1.segmenters.{module}"), kind).from_pretrained(
+        *weights, device, dtype
+    )
+    return loaded

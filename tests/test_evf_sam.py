@@ -1,0 +1,487 @@
+"""EVF-SAM against what the original computes, and as a segmenter with weights made here."""
+
+import json
+import os
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from skimage import data
+from transformers import XLMRobertaTokenizer
+
+from saliency_r1.errors import SaliencyError
+from saliency_r1.segmenters.base import Segmenter
+from saliency_r1.segmenters.beit3 import BASE, LARGE, Beit3Sizes
+from saliency_r1.segmenters.evf_sam import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    SEMANTIC,
+    EvfSamSegmenter,
+    beit3_pixels,
+    sam_pixels,
+)
+from saliency_r1.segmenters.evf_sam_model import (
+    HUGE,
+    EvfSam,
+    SamSizes,
+    evf_sam_from_state_dict,
+    original_name,
+)
+
+STEPS = ("image_embedding", "cls", "prompt", "low_res", "iou", "low_res_multi", "iou_multi", "logits")
+BEIT3 = Beit3Sizes(64, 8, 70, 48, 3, 80, 2, 30)
+SAM = SamSizes(128, 8, 40, 3, 5, (1,), 6, 16, 24, 2, 1, 4, 20, 2, 100, 8)
+TEXTS = ("the cat", "the small brown dog on the left of the cup", "cup")
+
+
+# Against the original.
+
+
+@pytest.fixture(scope="module")
+def folder():
+    beside = Path(__file__).parents[2] / "shared" / "reference"
+    root = Path(os.environ.get("SALIENCY_R1_REFERENCE", beside)) / "evf_sam_tiny"
+    if not root.is_dir():
+        pytest.skip(f"needs {root}: set SALIENCY_R1_REFERENCE to the folder that holds evf_sam_tiny")
+    return root
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def state(folder):
+    return load_file(folder / "state_dict.safetensors")
+
+
+@pytest.fixture(scope="module")
+def io(folder):
+    return load_file(folder / "io.safetensors")
+
+
+@pytest.fixture(scope="module")
+def model(state, config):
+    return evf_sam_from_state_dict(state, config)
+
+
+def run(model, io, config, input_ids, attention_mask=None):
+    with torch.inference_mode():
+        return model(
+            io["images"],
+            io["images_evf"],
+            input_ids,
+            attention_mask,
+            resized=tuple(config["resize"]),
+            original=tuple(config["original"]),
+        )
+
+
+def padded(io, pad):
+    """The three expressions as one batch."""
+    rows = [io[f"{index}.input_ids"][0] for index in range(3)]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_every_step_is_the_original_s(model, io, config, index):
+    steps = run(model, io, config, io[f"{index}.input_ids"])
+    for name in STEPS:
+        expected = io[name if name == "image_embedding" else f"{index}.{name}"]
+        found = getattr(steps, name)
+        assert found.shape == expected.shape, name
+        assert (found - expected).abs().max() < 1e-4, name
+
+
+@pytest.mark.parametrize("pad", [1, 150])
+def test_expressions_padded_into_one_batch_give_what_each_gives_alone(model, io, config, pad):
+    steps = run(model, io, config, *padded(io, pad))
+    for index in range(3):
+        for name in STEPS[1:]:
+            assert (getattr(steps, name)[index] - io[f"{index}.{name}"][0]).abs().max() < 1e-4, name
+
+
+def test_padding_that_is_not_masked_changes_the_result(model, io, config):
+    ids, _ = padded(io, 1)
+    steps = run(model, io, config, ids)
+    assert (steps.cls[2] - io["2.cls"][0]).abs().max() > 1e-2
+
+
+def test_every_tensor_of_the_original_is_loaded(model, state):
+    ours = model.state_dict()
+    assert {original_name(name) for name in ours} == set(state)
+    assert len(state) == 337
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, state[original_name(name)]), name
+
+
+def test_the_tensors_that_only_pretraining_or_other_prompts_read_change_nothing(state, config, io):
+    idle = ("vision_embed.mask_token", "point_embeddings", "not_a_point_embed", "mask_downscaling")
+    other = {
+        name: torch.full_like(tensor, 7.0) if any(part in name for part in idle) else tensor
+        for name, tensor in state.items()
+    }
+    assert sum(not torch.equal(other[name], state[name]) for name in state) == 16
+    steps = run(evf_sam_from_state_dict(other, config), io, config, io["0.input_ids"])
+    assert (steps.logits - io["0.logits"]).abs().max() < 1e-4
+
+
+# With weights made here.
+
+
+def random_model(beit3=BEIT3, sam=SAM, seed=0):
+    torch.manual_seed(seed)
+    model = EvfSam(beit3, sam).eval().requires_grad_(False)
+    for name, tensor in model.named_parameters():
+        tensor.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.2)
+    return model
+
+
+def original_state(model):
+    depth = model.sam_sizes.iou_head_depth
+    return {
+        original_name(name, iou_head_depth=depth): tensor.clone()
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def sizes_of(beit3=BEIT3, sam=SAM):
+    return {"beit3": asdict(beit3), "sam": asdict(sam)}
+
+
+def tokenizer_of(words):
+    """A unigram vocabulary in the original's order: start, padding, end, unknown, pieces, mask."""
+    specials = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces = [(f"▁{word}", -1.0) for word in words] + [("▁", -5.0)]
+    return XLMRobertaTokenizer(vocab=[*specials, *pieces, ("<mask>", 0.0)])
+
+
+def save_weights(folder, model, sizes):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "evf"} | sizes))
+    save_file(original_state(model), folder / "model.safetensors")
+    tokenizer_of(dict.fromkeys(f"{SEMANTIC}{' '.join(TEXTS)}".split())).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save_weights(tmp_path_factory.mktemp("evf") / "tiny", random_model(), sizes_of())
+
+
+@pytest.fixture(scope="module")
+def segmenter(weights):
+    return EvfSamSegmenter.from_pretrained(str(weights), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return Image.fromarray(data.coffee()).resize((150, 100))
+
+
+def test_other_sizes_round_trip_through_the_original_s_names():
+    model = random_model()
+    state = original_state(model)
+    assert "visual_model.mask_decoder.iou_prediction_head.layers.3.bias" in state
+    sizes = sizes_of()
+    for part, name in (
+        ("beit3", "max_source_positions"),
+        ("sam", "encoder_mlp_dim"),
+        ("sam", "mask_in_chans"),
+    ):
+        del sizes[part][name]
+    again = evf_sam_from_state_dict(state, sizes)
+    images, small = torch.randn(1, 3, 128, 128), torch.randn(1, 3, 64, 64)
+    ids = torch.tensor([[0, 5, 9, 2]])
+    with torch.inference_mode():
+        steps = [
+            network(images, small, ids, resized=(100, 128), original=(50, 64)) for network in (model, again)
+        ]
+    assert steps[0].logits.shape == (1, 50, 64)
+    assert steps[0].low_res_multi.shape == (1, 2, 64, 64)
+    for name in STEPS:
+        assert torch.equal(getattr(steps[0], name), getattr(steps[1], name)), name
+
+
+def test_the_published_sizes_have_the_published_number_of_weights():
+    with torch.device("meta"):
+        large = EvfSam(LARGE, HUGE)
+    count = sum(tensor.numel() for tensor in large.parameters())
+    assert 1.31e9 < count < 1.33e9
+    assert BASE.encoder_embed_dim == 768
+    assert large.beit3.text_embed.weight.shape == (64010, 1024)
+
+
+def test_it_is_a_segmenter_named_after_its_weights(segmenter):
+    assert isinstance(segmenter, Segmenter)
+    assert segmenter.name == "tiny"
+
+
+def test_masks_have_the_photo_s_size_and_are_the_network_s(segmenter, photo):
+    found = segmenter.segment(segmenter.encode(photo), TEXTS[:1])
+    assert found.probabilities.shape == (1, photo.height, photo.width)
+    assert found.probabilities.dtype == found.scores.dtype == np.float32
+    images, resized = sam_pixels(photo, 128)
+    ids = segmenter.tokenizer(list(TEXTS[:1]), return_tensors="pt").input_ids
+    assert ids[0, 0] == 0
+    assert ids[0, -1] == 2
+    with torch.inference_mode():
+        steps = segmenter.model(
+            images, beit3_pixels(photo, 64), ids, resized=resized, original=(photo.height, photo.width)
+        )
+    assert np.abs(found.probabilities[0] - steps.logits[0].sigmoid().numpy()).max() < 1e-5
+    assert found.scores[0] == pytest.approx(steps.iou[0, 0].clamp(0, 1).item(), abs=1e-5)
+    assert found.probabilities.std() > 1e-3
+
+
+def test_many_expressions_equal_one_at_a_time(segmenter, photo):
+    encoded = segmenter.encode(photo)
+    together = segmenter.segment(encoded, TEXTS)
+    for index, text in enumerate(TEXTS):
+        alone = segmenter.segment(encoded, [text])
+        assert np.abs(together.probabilities[index] - alone.probabilities[0]).max() < 1e-4
+        assert abs(together.scores[index] - alone.scores[0]) < 1e-4
+    assert np.abs(together.probabilities[0] - together.probabilities[1]).max() > 1e-3
+
+
+def test_no_expression_gives_no_mask(segmenter, photo):
+    found = segmenter.segment(segmenter.encode(photo), [])
+    assert found.probabilities.shape == (0, photo.height, photo.width)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (900, 2)])
+def test_odd_sizes(segmenter, size):
+    image = Image.new("RGB", size, (10, 200, 30))
+    found = segmenter.segment(segmenter.encode(image), ["the dog", ""])
+    assert found.probabilities.shape == (2, size[1], size[0])
+    assert np.isfinite(found.probabilities).all()
+
+
+def test_a_text_beyond_the_longest_is_cut(segmenter, photo):
+    encoded = segmenter.encode(photo)
+    long, longer = (segmenter.segment(encoded, ["dog " * count]).probabilities for count in (26, 400))
+    assert np.abs(long - longer).max() < 1e-4
+
+
+def test_the_semantic_prefix_is_read(weights, segmenter, photo):
+    semantic = EvfSamSegmenter.from_pretrained(str(weights), device="cpu", semantic=True)
+    encoded = segmenter.encode(photo)
+    prefixed = segmenter.segment(encoded, ["[semantic] the cat"]).probabilities
+    assert np.array_equal(semantic.segment(encoded, ["the cat"]).probabilities, prefixed)
+    assert np.abs(segmenter.segment(encoded, ["the cat"]).probabilities - prefixed).max() > 1e-3
+
+
+def test_half_precision_stays_near(weights, segmenter, photo):
+    half = EvfSamSegmenter.from_pretrained(str(weights), device="cpu", dtype="bfloat16")
+    assert half.model.sam.dtype == torch.bfloat16
+    found = half.segment(half.encode(photo), TEXTS).probabilities
+    exact = segmenter.segment(segmenter.encode(photo), TEXTS).probabilities
+    assert found.dtype == np.float32
+    assert np.abs(found - exact).mean() < 0.05
+
+
+def test_eight_expressions_cost_far_less_than_eight_calls(tmp_path, photo):
+    """SAM's encoder to BEiT-3 as 32 layers to 24, and over more tokens, as in the published model."""
+    beit3 = replace(BEIT3, encoder_layers=12)
+    sam = replace(SAM, image_size=256, encoder_embed_dim=80, encoder_depth=16, encoder_mlp_dim=320)
+    folder = save_weights(tmp_path / "deep", random_model(beit3, sam), sizes_of(beit3, sam))
+    segmenter = EvfSamSegmenter.from_pretrained(str(folder), device="cpu")
+    texts = ["the cat", "the dog", "the cup", "cup", "small dog", "brown cup", "the dog on the left", "left"]
+
+    def together():
+        return segmenter.segment(segmenter.encode(photo), texts).probabilities
+
+    def apart():
+        return np.concatenate([segmenter.segment(segmenter.encode(photo), [t]).probabilities for t in texts])
+
+    def seconds(call):
+        start = time.process_time()  # the processor's: what else runs on the machine does not count
+        return call(), time.process_time() - start
+
+    together()
+    (one, short), (eight, long) = seconds(together), seconds(apart)
+    assert np.abs(one - eight).max() < 1e-4
+    assert short < 0.5 * long
+
+
+# What the two encoders read.
+
+
+def test_sam_reads_the_longer_side_at_full_size_and_zero_beyond():
+    pixels, resized = sam_pixels(Image.new("RGB", (300, 199), (200, 100, 50)), 1024)
+    assert resized == (679, 1024)  # 199 × 1024 / 300 = 679.25
+    assert pixels.shape == (1, 3, 1024, 1024)
+    inside = [
+        (value - mean) / std for value, mean, std in zip((200, 100, 50), PIXEL_MEAN, PIXEL_STD, strict=True)
+    ]
+    assert torch.allclose(pixels[0, :, 678, 1023], torch.tensor(inside))
+    assert not pixels[0, :, 679:].any()
+    pixels, resized = sam_pixels(Image.new("RGB", (1, 3), (200, 100, 50)), 64)
+    assert resized == (64, 21)
+    assert not pixels[0, :, :, 21:].any()
+    assert pixels[0, :, :, :21].all()
+
+
+def test_beit3_reads_a_square_about_minus_one_to_one():
+    photo = Image.fromarray(data.coffee())
+    pixels = beit3_pixels(photo, 224)
+    assert pixels.shape == (1, 3, 224, 224)
+    assert -1.3 < pixels.min() < -0.8 < 0.8 < pixels.max() < 1.3
+    square = photo.crop((0, 0, 224, 224))
+    expected = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 127.5 - 1
+    assert torch.allclose(beit3_pixels(square, 224)[0], expected, atol=1e-5)
+    # No anti-aliasing: single bright columns between the samples are not seen.
+    stripes = np.zeros((448, 4 * 224, 3), np.uint8)
+    stripes[:, 3::4] = 255
+    plain = beit3_pixels(Image.fromarray(stripes), 224)
+    averaged = torch.from_numpy(np.array(Image.fromarray(stripes).resize((224, 224), 3))) / 127.5 - 1
+    assert (plain.mean() - averaged.mean()).abs() > 0.1
+
+
+# The tokenizer.
+
+
+def test_texts_have_a_start_an_end_and_padding_on_the_right(segmenter):
+    tokens = segmenter.tokenizer(["the cat", "cup"], padding=True, padding_side="right")
+    assert [row[0] for row in tokens.input_ids] == [0, 0]
+    assert tokens.input_ids[0][-1] == 2
+    assert tokens.input_ids[1][-2:] == [2, 1]
+    assert tokens.attention_mask[1] == [1, 1, 1, 0]
+
+
+def test_a_sentencepiece_vocabulary_gives_the_original_s_ids(tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    texts = ["the cat on the left", "a small brown dog", "[semantic] the sky behind the cup", "cats, dogs."]
+    (tmp_path / "texts.txt").write_text("\n".join(texts * 20))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "texts.txt"),
+        model_prefix=str(tmp_path / "sentencepiece.bpe"),
+        vocab_size=35,
+        model_type="unigram",
+        minloglevel=2,
+    )
+    folder = save_weights(tmp_path / "weights", random_model(), sizes_of())
+    for file in folder.glob("*token*.json"):
+        file.unlink()
+    (tmp_path / "sentencepiece.bpe.model").rename(folder / "sentencepiece.bpe.model")
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
+    segmenter = EvfSamSegmenter.from_pretrained(str(folder), device="cpu")
+    for text in (*texts, "  a   cat "):
+        # Ids go up by one: the original puts padding at 1.
+        assert segmenter.tokenizer(text).input_ids == [0, *(piece + 1 for piece in pieces.encode(text)), 2]
+
+
+# Bad input.
+
+
+def one_line(call, match):
+    with pytest.raises(SaliencyError, match=match) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "match"),
+    [
+        ("beit3", "encoder_layers", None, "Beit3Sizes lack encoder_layers"),
+        ("beit3", "encoder_layers", 1, "tensors too many"),
+        ("beit3", "encoder_layers", 3, "are missing"),
+        ("beit3", "encoder_embed_dim", 24, r"shape \(.*\), and the sizes ask for \(.*24.*\)"),
+        ("beit3", "encoder_attention_heads", 5, "encoder_embed_dim is 48 .* multiple of 5"),
+        ("beit3", "vocab_size", 71, r"text_embed.weight has shape \(70, 48\)"),
+        ("beit3", "img_size", 72, r"embed_positions.A.weight has shape \(67, 48\)"),
+        ("sam", "window_size", 7, "rel_pos_h"),
+        ("sam", "encoder_global_attn_indexes", [0], "rel_pos_h"),
+        ("sam", "encoder_global_attn_indexes", [3], "give layers from 0 to 2"),
+        ("sam", "encoder_num_heads", 4, "rel_pos_h"),
+        ("sam", "out_chans", 20, "out_chans is 20 .* multiple of 8"),
+        ("sam", "num_multimask_outputs", 3, "are missing"),
+        ("sam", "iou_head_depth", "three", "iou_head_depth is 'three'"),
+    ],
+)
+def test_wrong_sizes_are_one_clear_line(part, name, value, match):
+    sizes = sizes_of()
+    sizes[part][name] = value
+    if value is None:
+        del sizes[part][name]
+    state = original_state(random_model())
+    one_line(lambda: evf_sam_from_state_dict(state, sizes), match)
+
+
+def test_weights_of_another_model_are_one_clear_line():
+    state = original_state(random_model())
+    one_line(lambda: evf_sam_from_state_dict(state, {"beit3": asdict(BEIT3)}), "sam is missing")
+    one_line(
+        lambda: evf_sam_from_state_dict(state | {"lm_head.weight": torch.zeros(1)}, sizes_of()), "lm_head"
+    )
+    state.pop("text_hidden_fcs.0.2.bias")
+    one_line(
+        lambda: evf_sam_from_state_dict(state, sizes_of()),
+        r"1 tensors are missing, .*text_hidden_fcs.0.2.bias",
+    )
+
+
+def test_pickled_weights_are_refused_with_the_way_out(weights, tmp_path):
+    (tmp_path / "config.json").write_bytes((weights / "config.json").read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    one_line(lambda: EvfSamSegmenter.from_pretrained(str(tmp_path), "cpu"), "never read: convert them once")
+
+
+def test_split_weights_are_read_through_their_index(weights, segmenter, tmp_path, photo):
+    state = load_file(weights / "model.safetensors")
+    names = sorted(state)
+    parts = {"model-00001-of-00002.safetensors": names[:100], "model-00002-of-00002.safetensors": names[100:]}
+    for file, part in parts.items():
+        save_file({name: state[name] for name in part}, tmp_path / file)
+    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    for file in weights.glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    split = EvfSamSegmenter.from_pretrained(str(tmp_path), device="cpu")
+    one, other = (s.segment(s.encode(photo), TEXTS).probabilities for s in (segmenter, split))
+    assert np.array_equal(one, other)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    one_line(
+        lambda: EvfSamSegmenter.from_pretrained(str(tmp_path), "cpu"), "00002-of-00002.safetensors cannot"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        (None, "has no config.json"),
+        ("nonsense", "is not JSON"),
+        ("[]", "holds no mapping"),
+        ('{"mm_extractor_scale": "large", "sam_scale": "tiny"}', "sam_scale 'tiny'.*not SAM 2"),
+        ('{"sam_scale": "huge"}', "mm_extractor_scale None"),
+        ('{"mm_extractor_scale": "large", "sam_scale": "huge"}', "are missing"),
+    ],
+)
+def test_folders_of_other_models_are_refused(weights, tmp_path, config, match):
+    (tmp_path / "model.safetensors").write_bytes((weights / "model.safetensors").read_bytes())
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    one_line(lambda: EvfSamSegmenter.from_pretrained(str(tmp_path), "cpu"), match)
+
+
+def test_a_tokenizer_must_be_there_and_fit(weights, tmp_path):
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((weights / file).read_bytes())
+    one_line(lambda: EvfSamSegmenter.from_pretrained(str(tmp_path), "cpu"), "has no tokenizer")
+    tokenizer_of([f"word{index}" for index in range(100)]).save_pretrained(tmp_path)
+    one_line(
+        lambda: EvfSamSegmenter.from_pretrained(str(tmp_path), "cpu"), "106 entries for an EVF-SAM of 70"
+    )
+
+
+def test_what_is_neither_folder_nor_hub_name_is_refused():
+    one_line(lambda: EvfSamSegmenter.from_pretrained("no/such/folder/here", "cpu"), "it is no folder")
+    one_line(lambda: EvfSamSegmenter.from_pretrained("anything", "cpu", "int8"), "unknown dtype 'int8'")
