@@ -18,6 +18,7 @@ from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import FoundImage, load_image
 from saliency_r1.policy.base import Policy, PolicyOutput
+from saliency_r1.policy.loading import PolicyOptions, load_policy
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Segmenter
@@ -101,24 +102,25 @@ class SaliencyPipeline:
         segmenter: str | Path | Segmenter | None = None,
         *,
         device: str = "auto",
+        policy_options: PolicyOptions | None = None,
     ) -> SaliencyPipeline:
         """Load both models onto one device.
 
         Args:
-            policy: a folder or a hub name of an image-text-to-text model, a policy that is already there, or
-                None for the embedded nano policy.
+            policy: a folder or a hub name of an image-text-to-text model, `openai:URL#MODEL` for one behind
+                an OpenAI-compatible endpoint, a policy that is already there, or None for the embedded nano
+                policy.
             segmenter: a folder of a nano segmenter, a segmenter that is already there, or None for the
                 embedded one.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+            policy_options: how a policy that is named is loaded and asked.
 
         Raises:
             SaliencyError: if a model cannot be loaded, or the machine has no such device.
         """
         place = str(choose_device(device))
         if policy is None or isinstance(policy, str | Path):
-            from saliency_r1.policy.transformers import TransformersPolicy
-
-            policy = TransformersPolicy.from_pretrained(policy, device=place)
+            policy = load_policy(policy, device=place, options=policy_options or PolicyOptions())
         if segmenter is None or isinstance(segmenter, str | Path):
             from saliency_r1.segmenters.nano import NanoSegmenter
 
@@ -264,7 +266,12 @@ class SaliencyPipeline:
             return
         verdict = elect(ballots)
         answer = _Answer(
-            replace(outputs[verdict.index], confidence=verdict.confidence, expression_confidences=None),
+            replace(
+                outputs[verdict.index],
+                confidence=verdict.confidence,
+                expression_confidences=None,
+                retries=sum(output.retries for output in outputs),
+            ),
             responses[verdict.index],
             policy_seconds / len(readable),
             (perf_counter() - start) / len(readable),
@@ -306,6 +313,7 @@ class SaliencyPipeline:
                 "total": item.seconds + answer.seconds + segmenter_seconds,
             },
             policy_confidence=output.confidence,
+            retries=output.retries,
         )
 
 

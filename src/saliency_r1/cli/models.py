@@ -11,19 +11,27 @@ from saliency_r1.errors import SaliencyError
 
 if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline
+    from saliency_r1.policy.loading import PolicyOptions
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
-def load_pipeline(policy: str | None, segmenter: str | None, device: str) -> SaliencyPipeline:
-    """The pipeline of those models: a folder, a policy's hub name, or None for the embedded nano model.
+def load_pipeline(
+    policy: str | None, segmenter: str | None, device: str, policy_options: PolicyOptions | None = None
+) -> SaliencyPipeline:
+    """The pipeline of those models: a folder, a policy's hub name or endpoint, or None for the nano model.
 
     Raises:
         SaliencyError: if a model is neither there nor may be on the hub, or cannot be loaded.
     """
-    on_the_hub = policy is not None and not Path(policy).exists()
+    from saliency_r1.policy.loading import is_endpoint
+
+    on_the_hub = policy is not None and not is_endpoint(policy) and not Path(policy).exists()
     if on_the_hub and not _HUB_NAME.fullmatch(str(policy)):
-        raise SaliencyError(f"{policy}: no such folder, and no hub name (owner/model)")
+        raise SaliencyError(
+            f"{policy}: no such folder, and no hub name (owner/model) or endpoint "
+            "(openai:http://HOST:PORT/v1#MODEL)"
+        )
     if segmenter is not None and not Path(segmenter).is_dir():
         raise SaliencyError(f"{segmenter}: no such folder, expected one with a nano segmenter")
     # transformers and the hub read these once, at import.
@@ -36,4 +44,4 @@ def load_pipeline(policy: str | None, segmenter: str | None, device: str) -> Sal
 
     from saliency_r1.pipeline import SaliencyPipeline
 
-    return SaliencyPipeline.from_pretrained(policy, segmenter, device=device)
+    return SaliencyPipeline.from_pretrained(policy, segmenter, device=device, policy_options=policy_options)
