@@ -345,6 +345,20 @@ def test_confidence_is_the_masks_and_the_policys_only_without_a_mask(pipe: Salie
     assert expected_quality(None, []) is None
 
 
+def test_a_name_without_a_mask_is_no_confidence(pipe: SaliencyPipeline) -> None:
+    named = "<think>So.</think><answer><rg>blue</rg></answer>"
+    pipe.policy = SayingPolicy([named])
+    result = pipe(drawn("red"))
+    assert not result.binary.any()
+    assert result.confidence == 0
+    two = "<think>So.</think><answer><ins>red</ins><ins>blue</ins></answer>"
+    twice = "<think>So.</think><answer><ins>red</ins><ins>red</ins></answer>"
+    pipe.policy = SayingPolicy([two, twice])
+    assert pipe(drawn("red"), "sis").confidence == pytest.approx(0.45)
+    result = pipe(drawn("red"), "sis")
+    assert (len(result.instances), result.confidence) == (1, pytest.approx(0.9))
+
+
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(SaliencyError, match="unknown device 'abacus'"):
         SaliencyPipeline.from_pretrained(device="abacus")

@@ -257,6 +257,13 @@ def test_an_instance_of_sis_has_a_mask_file_even_if_it_is_the_only_one(tmp_path:
     assert list(made().save(tmp_path / "none", overlay=False, cutout=False, json=False)) == ["mask"]
 
 
+def test_masks_of_a_run_that_found_more_are_removed(tmp_path: Path) -> None:
+    made(disc(15, 20, 8), disc(40, 20, 8), disc(28, 32, 4)).save(tmp_path, "dog")
+    (tmp_path / "dog_mask_7.png").touch()  # not of that run
+    paths = made(disc(15, 20, 8)).save(tmp_path, "dog")
+    assert sorted(tmp_path.iterdir()) == sorted([*paths.values(), tmp_path / "dog_mask_7.png"])
+
+
 def test_only_instances_are_numbered() -> None:
     photo = Image.new("RGB", (200, 200), (90, 90, 90))
     mask = disc(100, 100, 60, 200, 200)

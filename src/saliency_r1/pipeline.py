@@ -36,11 +36,12 @@ BATCH_PIXELS = 16_000_000
 
 
 def expected_quality(policy_confidence: float | None, mask_scores: Sequence[float]) -> float | None:
-    """How good the masks of an answer are expected to be, in [0, 1]: the mean of the segmenter's scores.
+    """How good the masks of an answer are expected to be, in [0, 1]: the mean of their scores.
 
-    Without a mask (nothing is salient) it is the policy's confidence; None where the policy tells none. On
-    held-out photos the scores alone foretell the IoU better than their product with the policy's confidence
-    does: see benchmarks/RESULTS.md.
+    The scores are the segmenter's, 0 for what is named in SOD or SIS and not found. Without an expression
+    (nothing is salient) it is the policy's confidence; None where the policy tells none. On held-out photos
+    the scores alone foretell the IoU better than their product with the policy's confidence does: see
+    benchmarks/RESULTS.md.
     """
     return float(np.mean(mask_scores)) if mask_scores else policy_confidence
 
@@ -288,13 +289,17 @@ class SaliencyPipeline:
             confidences = output.confidences(len(response.expressions))
             instances = scored_instances(response.expressions, found, confidences)
             scores = found.scores.tolist()
-        if task.spec.several_expressions:
-            distinct = distinct_instances(instances)
-            scores = [score for one, score in zip(instances, scores, strict=True) if one in distinct]
-            instances = distinct
-        elif task.spec.several_images:
+        if task.spec.several_images:
             # Not every image of a group holds the object; the score of the empty mask still counts.
             instances = [one for one in instances if one.area]
+        else:
+            # What is named and not found is an error, however sure the segmenter is that it is not there.
+            scores = [score if one.area else 0.0 for one, score in zip(instances, scores, strict=True)]
+        if task.spec.several_expressions:
+            distinct = distinct_instances(instances)
+            same = {id(one) for one in instances if one.area} - {id(one) for one in distinct}
+            scores = [score for one, score in zip(instances, scores, strict=True) if id(one) not in same]
+            instances = distinct
         segmenter_seconds = perf_counter() - start
         return SaliencyResult(
             name=item.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import count
 from json import dumps
 from math import isfinite
 from pathlib import Path, PurePosixPath
@@ -236,7 +237,8 @@ class SaliencyResult:
         """Write the files of this result, each of them whole or not at all.
 
         - `<stem>_mask.png`: the probability in 8-bit grey, at the photo's size; 128 and above is salient. In
-          SIS also `<stem>_mask_1.png`, … of the instances in their order.
+          SIS also `<stem>_mask_1.png`, … of the instances in their order; those of higher numbers, from an
+          earlier run that found more, are removed.
         - `<stem>_overlay.jpg` (`.png` if it is too long for JPEG, 65,500 pixels), in SIS with a legend
         - `<stem>_cutout.png`: RGBA
         - `<stem>.json`: `to_json`, one line
@@ -271,6 +273,11 @@ class SaliencyResult:
             if self.task.spec.several_expressions:
                 for number, instance in enumerate(self.instances, start=1):
                     _save_png(to_grey(instance.mask), path(f"mask_{number}", f"_mask_{number}.png"))
+                for number in count(len(self.instances) + 1):
+                    old = base.with_name(f"{base.name}_mask_{number}.png")  # of a run that found more
+                    if not old.is_file():
+                        break
+                    old.unlink()
         if overlay:
             picture = self.overlay(legend=self.task.spec.several_expressions)
             paths["overlay"] = save_jpeg(picture, path("overlay", "_overlay.jpg"))

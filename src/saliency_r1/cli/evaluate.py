@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from saliency_r1.cli.predict import GroupImagesOption
+from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -94,12 +96,25 @@ def cosod(
     workers: WorkersOption = None,
     overwrite: OverwriteOption = False,
     fast: FastOption = False,
+    group_images: GroupImagesOption = GROUP_IMAGES,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Co-salient object detection: in each photo of a group the mask of what the group shares."""
     _run(
-        Task.COSOD, data, model, predictions, out, None, missing, workers, overwrite, fast, segmenter, device
+        Task.COSOD,
+        data,
+        model,
+        predictions,
+        out,
+        None,
+        missing,
+        workers,
+        overwrite,
+        fast,
+        segmenter,
+        device,
+        group_images,
     )
 
 
@@ -133,6 +148,7 @@ def _run(
     fast: bool,
     segmenter: str | None,
     device: str,
+    group_images: int = GROUP_IMAGES,
 ) -> None:
     import shlex
     import sys
@@ -153,6 +169,7 @@ def _run(
         predictions=predictions,
         model=name,
         reasoning=not fast,
+        group_images=group_images,
         split=split,
         missing=missing,
         workers=default_workers() if workers is None else workers,

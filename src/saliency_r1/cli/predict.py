@@ -30,6 +30,9 @@ SegmenterOption = Annotated[
     typer.Option(metavar="FOLDER", help="The model that finds; default the embedded nano segmenter."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+GroupImagesOption = Annotated[
+    int, typer.Option(min=2, help="cosod: how many photos the policy sees at a time; over more they vote.")
+]
 FastOption = Annotated[bool, typer.Option("--fast", help="The answer alone, without reasoning.")]
 
 
@@ -52,10 +55,7 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON line a photo and nothing else, for pipes.")
     ] = False,
-    group_images: Annotated[
-        int,
-        typer.Option(min=2, help="cosod: how many photos the policy sees at a time; over more they vote."),
-    ] = GROUP_IMAGES,
+    group_images: GroupImagesOption = GROUP_IMAGES,
     policy: PolicyOption = None,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",

@@ -97,7 +97,7 @@ class Cues:
 
         They are clear by a margin, and not misleading. Beyond `holds` at `Level.CLEAR`: no place for an
         object in several parts, as nothing need be where their middle is; an edge only if a tenth of it is
-        reached; a colour only if no other fits half as many pixels.
+        reached; a colour only if it fits 60 % of the pixels and no other half as many.
         """
         values = [value for value in PHRASES[kind] if self.holds(kind, value, Level.CLEAR)]
         if self.empty:
@@ -123,10 +123,14 @@ class Cues:
         return tuple(values)
 
 
+_LEADING = 0.6
+
+
 def _leads(value: str, shares: Mapping[Level, Mapping[str, float]]) -> bool:
     own = value.removeprefix("background ")
     plain = shares[Level.PLAIN]
-    return all(share <= plain[own] / 2 for name, share in plain.items() if name != own)
+    others = (share for name, share in plain.items() if name != own)
+    return plain[own] >= _LEADING and all(share <= plain[own] / 2 for share in others)
 
 
 class _Rule(NamedTuple):

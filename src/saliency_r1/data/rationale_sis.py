@@ -41,9 +41,7 @@ APART = 0.08
 """How far, as a share of the picture, two places must differ for an order."""
 LARGER = 1.6
 """How many times another's area is clearly larger."""
-_PLACED = 0.6
-"""How often a place stands beside a name that would do alone: it still points where the name is wrong."""
-_MOST_WORDINGS = 8
+_MOST_WORDINGS = 6
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _AXES = {"x": (("left", "right"), ("left", "right")), "y": (("top", "bottom"), ("upper", "lower"))}
@@ -171,13 +169,13 @@ class InstanceRationale:
 def word_instances(instances: Sequence[InstanceFacts], rng: Random) -> tuple[tuple[Wording, ...], ...]:
     """The wordings of each instance, the preferred one first; none for one that cannot be told apart.
 
-    Instances of one name are preferably told in one way, and called by one kind of noun.
+    Instances of one name are preferably told in one way, and called by one kind of noun. Of several a place
+    is told wherever it is clear, beside a name too: it still points where the name is wrong.
 
     Args:
         instances: of one picture.
-        rng: chooses the kind of noun, and whether a place stands beside a name.
+        rng: chooses the kind of noun.
     """
-    placed = rng.random() < _PLACED
     first: dict[str, Step] = {}
     found: list[dict[str, Wording]] = []
     for index, instance in enumerate(instances):
@@ -187,7 +185,7 @@ def word_instances(instances: Sequence[InstanceFacts], rng: Random) -> tuple[tup
         words = sorted(instance.called.words, key=lambda word: word[0] is not first[name])
         wordings: dict[str, Wording] = {}
         for step, noun in words:
-            for wording in _wordings(instances, index, step, noun, placed):
+            for wording in _wordings(instances, index, step, noun):
                 if len(wording.expression.split()) <= LONGEST_EXPRESSION:
                     wordings.setdefault(wording.expression, wording)
         found.append(wordings)
@@ -269,15 +267,13 @@ def write_instances(
     )
 
 
-def _wordings(
-    instances: Sequence[InstanceFacts], index: int, step: Step, noun: str, placed: bool
-) -> list[Wording]:
+def _wordings(instances: Sequence[InstanceFacts], index: int, step: Step, noun: str) -> list[Wording]:
     """With this noun, the wordings that are true of this instance alone."""
     called = [other for other, facts in enumerate(instances) if other == index or facts.called.fits(noun)]
     options = {other: _ways(instances, called, other, noun, step) for other in called}
     own = options[index]
     if len(called) == 1:
-        order = (Way.PLACE, Way.NAME) if placed and len(instances) > 1 else (Way.NAME, Way.PLACE)
+        order = (Way.PLACE, Way.NAME) if len(instances) > 1 else (Way.NAME, Way.PLACE)
         return [own[way] for way in order if way in own]
     for_all = [way for way in own if all(way in ways for ways in options.values())]
     return [own[way] for way in dict.fromkeys((*for_all, *own))]

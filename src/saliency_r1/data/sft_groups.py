@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 LEAST_IMAGES = 3
+_POOL = 10
+"""Photos of a group that its examples are drawn from: each must be looked at, and often mirrored too."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def composed_group_jobs(
         count: how many groups.
         folder: where the pictures go.
         segmenter, root, names: as of `group_jobs`.
-        setting: how; `variants` examples of each group, of 3 to 6 of its scenes.
+        setting: how; twice `variants` examples of each group, of 3 to 6 of its scenes.
     """
     make = partial(
         _of_composed,
@@ -137,8 +139,9 @@ def _of_group(
 
     examples: list[SFTExample] = []
     outcomes: list[str] = []
+    pool = rng.sample(list(samples), min(_POOL, len(samples)))
     for _ in range(draws):
-        chosen = _draw(samples, rng)
+        chosen = _draw(pool, rng)
         mirrored = setting.mirror and rng.random() < 0.5
         images = [look(sample, mirrored) for sample in chosen]
         fast = rng.random() < setting.fast_share
@@ -172,7 +175,7 @@ def _of_composed(
         images.append(_look(picture, truth, path_from(root, path), every, segmenter, _others(scene, shared)))
     examples: list[SFTExample] = []
     outcomes: list[str] = []
-    for _ in range(setting.variants):
+    for _ in range(2 * setting.variants):
         chosen = _draw(images, rng)
         fast = rng.random() < setting.fast_share
         if set.intersection(*({names.name(other) for other in image.others} for image in chosen)):

@@ -4,6 +4,7 @@ A line: `{"name": "scene 12", "images": ["…/scenes/train/000012.webp"], "mirro
 "prompt": "Which instances stand out in this image?", "response":
 "<think>…</think><answer><ins>the left dog</ins><ins>the right dog</ins></answer>"}`
 
+A scene's picture has its instance map beside it, `000012.png`: 0 where no object is, else its number from 1.
 Instances come in reading order. A rationale is kept if the frozen segmenter finds each instance from its
 expression; an expression that fails is reworded where another is true of the instance alone.
 """
@@ -99,6 +100,16 @@ def write_scene(scene: Scene, path: Path) -> Image.Image:
     return load_image(buffer.getvalue())
 
 
+def instance_map(scene: Scene) -> bytes:
+    """A PNG, grey: 0 where no object is, else its number from 1."""
+    numbers = np.zeros(scene.image.shape[:2], np.uint8)
+    for number, each in enumerate(scene.objects, start=1):
+        numbers[each.mask] = number
+    buffer = BytesIO()
+    Image.fromarray(numbers).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _of_photo(
     photo: InstanceImage, categories: Sequence[str], *, segmenter: Segmenter, root: Path, setting: SFTSetting
 ) -> tuple[list[SFTExample], list[str]]:
@@ -143,7 +154,9 @@ def _of_scene(
         rng,
         outcomes,
     )
-    if not answers:
+    if answers:
+        write_bytes_atomic(path.with_suffix(".png"), instance_map(scene))
+    else:
         path.unlink()
     images = [path_from(root, path)]
     examples = [

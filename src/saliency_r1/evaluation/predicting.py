@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.data.coco_json import load_json
 from saliency_r1.data.groups import by_group
 from saliency_r1.data.instances import InstanceImage, run_lengths_of
@@ -33,6 +34,7 @@ def predict_maps(
     folder: Path,
     *,
     reasoning: bool = True,
+    group_images: int = GROUP_IMAGES,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write `<name>_mask.png` and `<name>.json` of every sample; those that are there stay.
@@ -43,6 +45,7 @@ def predict_maps(
         task: `sod` or `cosod`.
         folder: where to.
         reasoning: whether the policy reasons before it answers.
+        group_images: how many photos of a group the policy sees at a time.
         progress: told how many of how many photos are done.
 
     Raises:
@@ -58,7 +61,7 @@ def predict_maps(
     progress(done, len(samples))
     for question in todo:
         photos = [FoundImage(sample.image, sample.name) for sample in question]
-        for result in pipe.stream(photos, task, reasoning=reasoning):
+        for result in pipe.stream(photos, task, reasoning=reasoning, group_images=group_images):
             result.save(folder, overlay=False, cutout=False)
             done += 1
             progress(done, len(samples))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.data.instances import InstanceImage
 from saliency_r1.data.loading import load_instances, load_maps
 from saliency_r1.evaluation import outputs
@@ -42,6 +43,7 @@ class Request:
         predictions: folder of maps, or json file for SIS; None to let a model predict.
         model: what to call the model, if there is one.
         reasoning: whether the model reasons.
+        group_images: photos of a CoSOD group that the policy sees at a time.
         split: `train` or `validation` of DUTS-TR.
         missing: `error`, or `empty` to score an empty mask where a prediction cannot be scored.
         workers: processes that score; 0 for none but this.
@@ -55,6 +57,7 @@ class Request:
     predictions: Path | None = None
     model: str | None = None
     reasoning: bool = True
+    group_images: int = GROUP_IMAGES
     split: str | None = None
     missing: str = "error"
     workers: int = 2
@@ -185,6 +188,7 @@ class _Maps:
             self.request.task,
             self.workspace.predictions,
             reasoning=self.request.reasoning,
+            group_images=self.request.group_images,
             progress=lambda done, total: self.progress("predicting", done, total),
         )
 
@@ -262,5 +266,6 @@ def _model_key(request: Request, files: list[Path | None]) -> str:
         "model": request.model,
         "reasoning": request.reasoning,
         "split": request.split,
+        "group_images": request.group_images,
     }
     return key_of(options, files)

@@ -32,6 +32,7 @@ class NanoConfig(PreTrainedConfig):
         adapter_heads: attention heads of those layers.
         adapter_dropout: dropout in those layers, in [0, 1); only while fine-tuning.
         foreground: whether the tokens also hold what is measured of the salient region, see `Foreground`.
+        instances: whether the tokens also hold where single objects are, see `InstanceMap`.
         image_token_id: the placeholder's id in the tokenizer.
         freeze_vision: whether the vision tower is left out of training.
     """
@@ -49,6 +50,7 @@ class NanoConfig(PreTrainedConfig):
     adapter_heads: int = 4
     adapter_dropout: float = 0.0
     foreground: bool = False
+    instances: bool = False
     image_token_id: int = 3
     freeze_vision: bool = True
     tie_word_embeddings: bool = True

@@ -57,6 +57,7 @@ class NanoModel(NanoPreTrainedModel):
             config.adapter_heads,
             config.adapter_dropout,
             config.foreground,
+            config.instances,
         )
         self.language_model = AutoModel.from_config(text)
         self.post_init()

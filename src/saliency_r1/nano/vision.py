@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite0, Semantics
 from saliency_r1.nano.foreground import Foreground
+from saliency_r1.nano.instances import InstanceMap
+from saliency_r1.nano.layers import AdapterLayer
 from saliency_r1.nano.segmenter_model import NanoSegmenterModel
 
 PARTS = (HEAD_CHANNELS, TAP_CHANNELS[4], 4 * TAP_CHANNELS[3], TAP_CHANNELS[2])
@@ -91,28 +93,6 @@ class VisionTower(nn.Module):
         return torch.cat(parts, dim=1).flatten(2).transpose(1, 2)
 
 
-class AdapterLayer(nn.Module):
-    """Pre-norm transformer layer in which every cell of an image sees every other."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, cells, width = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(batch, cells, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, cells, width)
-        x = x + self.dropout(self.out(mixed))
-        return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
-
-
 class Adapter(nn.Module):
     """Features of the vision tower to embeddings of the language model.
 
@@ -120,10 +100,18 @@ class Adapter(nn.Module):
     """
 
     def __init__(
-        self, width: int, cells: int, layers: int, heads: int, dropout: float, foreground: bool = False
+        self,
+        width: int,
+        cells: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        foreground: bool = False,
+        instances: bool = False,
     ) -> None:
         super().__init__()
         self.foreground = Foreground(PARTS[1:3], width) if foreground else None
+        self.instances = InstanceMap(PARTS[1:3], cells, width) if instances else None
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in PARTS)
         self.dropout = nn.Dropout(dropout)
         self.join = nn.Linear(FEATURES, width)
@@ -144,6 +132,8 @@ class Adapter(nn.Module):
         x = self.project(F.gelu(x)) + self.place.weight
         if self.foreground is not None:
             x = x + self.foreground(self.telling(features).to(x.dtype), colours)[:, None]
+        if self.instances is not None:
+            x = x + self.instances(self.telling(features).to(x.dtype))
         for layer in self.layers:
             x = layer(x)
         return self.norm(x)

@@ -33,11 +33,14 @@ from saliency_r1.nano.configuration import NanoConfig
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
 from saliency_r1.response import parse_strict
+from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import checkpoint_to_resume, mark_complete
-from saliency_r1.training.features import FeatureCache
+from saliency_r1.training.features import FeatureCache, Key
 from saliency_r1.training.foreground import fit_foreground
+from saliency_r1.training.instance_map import InstanceTruth, fit_instances, right_counts
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.sft_data import Collator, Pictures, prompt_text, tokenise
+from saliency_r1.training.vocabulary import change_tokenizer
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,15 @@ class SFTRecipe:
         output: the run's folder.
         image_root: where the photo paths of the lines begin.
         validation: JSON lines held out; None for no validation.
-        tokenizer: folder of `saliency-r1 data tokenizer`; not needed with `start`.
+        tokenizer: folder of `saliency-r1 data tokenizer`; with `start` only for another vocabulary.
         start: folder of a policy to go on from; None for a new one.
-        vision: folder of the nano segmenter whose backbone a new policy sees with; None for ImageNet's alone.
+        vision: folder of the nano segmenter whose backbone the policy sees with; None for ImageNet's alone,
+            or to keep that of `start`.
         foreground: the DUTS folder on whose training masks the policy's reading of the salient region is
             fitted first; needs `features`. None for a policy without one, or to keep that of `start`.
+        instances: whether the policy's reading of single objects is fitted first, on the pictures of `train`
+            with an instance map beside them, as composed scenes have; needs `features`. False for a policy
+            without one, or to keep that of `start`.
         features: folder of the vision features; None to run the tower in every step.
         width, layers, heads, kv_heads, feed_forward: sizes of the language model.
         adapter_layers: transformer layers over the tokens of one image.
@@ -88,6 +95,7 @@ class SFTRecipe:
     start: Path | None = None
     vision: Path | None = None
     foreground: Path | None = None
+    instances: bool = False
     features: Path | None = None
     width: int = 256
     layers: int = 6
@@ -125,6 +133,8 @@ class SFTRecipe:
             raise ValueError("features are of a frozen tower: drop features, or set freeze_vision to true")
         if self.foreground is not None and self.features is None:
             raise ValueError("foreground is fitted on kept features: give features, or drop foreground")
+        if self.instances and self.features is None:
+            raise ValueError("instances are fitted on kept features: give features, or drop instances")
         if self.start is None and self.tokenizer is None:
             raise ValueError("a new policy needs a tokenizer: give tokenizer, or start")
         if self.keep_best and (self.validation is None or self.save_every % self.validate_every):
@@ -303,12 +313,8 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False) -> Path:
             model.to(settings.device)
             cache = FeatureCache(recipe.features, model, processor, recipe.image_root)
             cache.add(key for example in (*train, *validation) for key in example.keys)
-    if recipe.foreground is not None and cache is not None and checkpoint is None:
-        samples, _ = split(load_duts(recipe.foreground))
-        known = {str(sample.image.relative_to(recipe.image_root)): sample.mask for sample in samples}
-        masks = {key: mask for key in cache.photos if (mask := known.get(key[0]))}
-        overlap = fit_foreground(model.model.adapter, cache, masks, seed=recipe.seed)
-        print(f"The foreground was fitted on {len(masks)} pictures: IoU {overlap:.3f}", flush=True)
+    if cache is not None and checkpoint is None:
+        _fit_readings(recipe, model, cache, train, validation)
     pictures = Pictures(processor, recipe.image_root, cache)
     trainer = PolicySFTTrainer(
         answered=_spread(validation, recipe.decode),
@@ -363,16 +369,22 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
                 freeze_vision=recipe.freeze_vision,
                 adapter_dropout=recipe.adapter_dropout,
                 **({"foreground": True} if recipe.foreground else {}),
+                **({"instances": True} if recipe.instances else {}),
             )
-            return started, AutoProcessor.from_pretrained(recipe.start)
+            processor = AutoProcessor.from_pretrained(recipe.start)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise SaliencyError(f"no policy could be loaded from {recipe.start}: {reason}") from None
-    if not (recipe.tokenizer / "tokenizer.json").is_file():  # type: ignore[operator]
-        raise SaliencyError(
-            f"{recipe.tokenizer} holds no tokenizer: make one with `saliency-r1 data tokenizer`"
-        )
-    tokenizer: Any = AutoTokenizer.from_pretrained(recipe.tokenizer)
+        if recipe.vision is not None:
+            started.model.vision_tower.load_segmenter(recipe.vision)
+        if recipe.tokenizer is not None:
+            tokenizer = _tokenizer(recipe.tokenizer)
+            change_tokenizer(started, processor.tokenizer, tokenizer)
+            processor = NanoProcessor(
+                NanoImageProcessor(), tokenizer, image_tokens=started.config.image_tokens
+            )
+        return started, processor
+    tokenizer = _tokenizer(recipe.tokenizer)
     config = NanoConfig(
         text_config={
             "vocab_size": -(-len(tokenizer) // 8) * 8,
@@ -389,6 +401,7 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
         adapter_heads=recipe.heads,
         adapter_dropout=recipe.adapter_dropout,
         foreground=recipe.foreground is not None,
+        instances=recipe.instances,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         freeze_vision=recipe.freeze_vision,
     )
@@ -398,6 +411,47 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
     else:
         model.model.vision_tower.load_imagenet()
     return model, NanoProcessor(NanoImageProcessor(), tokenizer, image_tokens=config.image_tokens)
+
+
+def _fit_readings(
+    recipe: SFTRecipe,
+    model: Any,
+    cache: FeatureCache,
+    train: Sequence[SFTExample],
+    validation: Sequence[SFTExample],
+) -> None:
+    """Fit what the policy sees of the salient region and of single objects, where the recipe asks for it."""
+    adapter = model.model.adapter
+    if recipe.foreground is not None:
+        samples, _ = split(load_duts(recipe.foreground))
+        known = {str(sample.image.relative_to(recipe.image_root)): sample.mask for sample in samples}
+        masks = {key: mask for key in cache.photos if (mask := known.get(key[0]))}
+        overlap = fit_foreground(adapter, cache, masks, seed=recipe.seed)
+        print(f"The foreground was fitted on {len(masks)} pictures: IoU {overlap:.3f}", flush=True)
+    if recipe.instances:
+        for title, examples in (("training", train), ("held-out", validation)):
+            maps = _instance_maps(examples, recipe.image_root)
+            truth = InstanceTruth.read(maps, model.config.image_tokens)
+            if title == "training":
+                fit_instances(adapter, cache, truth, seed=recipe.seed)
+            if maps:
+                share = right_counts(adapter, cache, truth)
+                print(
+                    f"The instance map counts {share:.3f} of {len(maps)} {title} pictures right", flush=True
+                )
+
+
+def _instance_maps(examples: Sequence[SFTExample], root: Path) -> dict[Key, Path]:
+    """The pictures of SIS examples with an instance map beside them."""
+    keys = {key for example in examples if example.task is Task.SIS for key in example.keys if not key[1]}
+    maps = {key: (root / key[0]).with_suffix(".png") for key in keys if not key[0].endswith(".png")}
+    return {key: path for key, path in maps.items() if path.is_file()}
+
+
+def _tokenizer(folder: Path | None) -> Any:
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        raise SaliencyError(f"{folder} holds no tokenizer: make one with `saliency-r1 data tokenizer`")
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def _settings(recipe: SFTRecipe) -> SFTConfig:
