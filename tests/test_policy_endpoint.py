@@ -11,9 +11,7 @@ import sys
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,12 @@ import pytest
 from PIL import Image
 
 import tiny_policies
+from chat_server import Handler, Server, completion, dumped, serving
 from saliency_r1.cli import main
 from saliency_r1.errors import SaliencyError
 from saliency_r1.pipeline import SaliencyPipeline
 from saliency_r1.policy.base import Policy
+from saliency_r1.policy.endpoint import Endpoint
 from saliency_r1.policy.loading import PolicyOptions, load_policy
 from saliency_r1.policy.openai import OpenAIPolicy
 from saliency_r1.policy.prompts import zero_shot_prompt
@@ -43,84 +43,6 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        with self.server.lock:
-            self.server.requests.append(json.loads(body))
-            self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-            number = len(self.server.requests)
-        try:
-            self.server.behave(self, number)
-        except OSError:  # the client has left
-            self.close_connection = True
-
-    def answer(
-        self, body: bytes | str | object, status: int = 200, kind: str = "application/json", **more: str
-    ) -> None:
-        content = (
-            body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else dumped(body)
-        )
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(content)))
-        for name, value in more.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def say(self, text: str | None, **more: object) -> None:
-        self.answer(completion(text, **more))
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    """Behaves as a function of handler and request number says, and keeps what it was sent."""
-
-    daemon_threads = True
-
-    def __init__(self, behave: Callable[[Handler, int], object]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behave = behave
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.lock = threading.Lock()
-        self.closing = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def serving(behave: Callable[[Handler, int], object]) -> Iterator[Server]:
-    server = Server(behave)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-
-
-def dumped(content: object) -> bytes:
-    return json.dumps(content).encode()
-
-
-def completion(text: str | None, **more: object) -> dict[str, object]:
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}, **more}
-    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-
-
 def served(*tokens: tuple[str, float], with_bytes: bool = False) -> dict[str, object]:
     entries = [
         {
@@ -135,7 +57,7 @@ def served(*tokens: tuple[str, float], with_bytes: bool = False) -> dict[str, ob
 
 
 def policy_at(server: Server, timeout: float = 20.0, **options: Any) -> OpenAIPolicy:
-    return OpenAIPolicy(server.url, "m", timeout=timeout, **options)
+    return OpenAIPolicy(Endpoint(server.url, "m", timeout=timeout, **options))
 
 
 def test_a_question_travels_as_prompt_and_bounded_data_urls() -> None:
@@ -336,7 +258,7 @@ def test_trouble_that_stays_is_one_clear_error_in_time(
 def test_nobody_at_the_address_is_one_clear_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
-        policy = OpenAIPolicy(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", "m", timeout=1.5)
+        policy = OpenAIPolicy(Endpoint(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", "m", timeout=1.5))
         with pytest.raises(SaliencyError, match=r"cannot be reached|no answer within"):
             policy.respond([[PHOTO]], Task.SOD)
 
@@ -422,7 +344,10 @@ def test_addresses_that_are_none(address: str, reason: str) -> None:
 
 def test_an_address_holds_url_and_model() -> None:
     policy = OpenAIPolicy.from_address("openai:https://models.example/v1/#Qwen/Qwen2.5-VL-7B-Instruct")
-    assert (policy.url, policy.model) == ("https://models.example/v1", "Qwen/Qwen2.5-VL-7B-Instruct")
+    assert (policy.endpoint.url, policy.endpoint.model) == (
+        "https://models.example/v1",
+        "Qwen/Qwen2.5-VL-7B-Instruct",
+    )
     assert policy.name == "Qwen/Qwen2.5-VL-7B-Instruct at models.example"
     assert policy.zero_shot
     assert not OpenAIPolicy.from_address("openai:http://localhost/v1#m", prompting="plain").zero_shot
