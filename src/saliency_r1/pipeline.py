@@ -18,7 +18,7 @@ from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import FoundImage, load_image
 from saliency_r1.policy.base import Policy, PolicyOutput
-from saliency_r1.policy.loading import PolicyOptions, load_policy
+from saliency_r1.policy.loading import PolicyOptions, is_endpoint, load_policy
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Segmenter
@@ -30,6 +30,9 @@ ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundIm
 
 OnError: TypeAlias = Callable[[ImageSource, ImageError], None]
 """Told of an image that cannot be read, and why."""
+
+SEGMENTER_FOLDER = "segmenter"
+"""Where a policy's folder may hold a nano segmenter that goes with it."""
 
 BATCH_IMAGES = 8
 BATCH_PIXELS = 16_000_000
@@ -111,8 +114,8 @@ class SaliencyPipeline:
             policy: a folder or a hub name of an image-text-to-text model, `openai:URL#MODEL` for one behind
                 an OpenAI-compatible endpoint, a policy that is already there, or None for the embedded nano
                 policy.
-            segmenter: a folder of a nano segmenter, a segmenter that is already there, or None for the
-                embedded one.
+            segmenter: a folder of a nano segmenter, a segmenter that is already there, or None for that in
+                the policy's folder, else the embedded one.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             policy_options: how a policy that is named is loaded and asked.
 
@@ -120,8 +123,12 @@ class SaliencyPipeline:
             SaliencyError: if a model cannot be loaded, or the machine has no such device.
         """
         place = str(choose_device(device))
+        options = policy_options or PolicyOptions()
+        source = policy
         if policy is None or isinstance(policy, str | Path):
-            policy = load_policy(policy, device=place, options=policy_options or PolicyOptions())
+            policy = load_policy(policy, device=place, options=options)
+        if segmenter is None and isinstance(source, str | Path) and not is_endpoint(source):
+            segmenter = _segmenter_beside(str(source), options.revision)
         if segmenter is None or isinstance(segmenter, str | Path):
             from saliency_r1.segmenters.nano import NanoSegmenter
 
@@ -320,6 +327,24 @@ class SaliencyPipeline:
             policy_confidence=output.confidence,
             retries=output.retries,
         )
+
+
+def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
+    """The nano segmenter's folder within a policy's, on disk or on the hub; None if it has none."""
+    from transformers.utils import cached_file
+
+    found = [
+        cached_file(
+            policy,
+            name,
+            subfolder=SEGMENTER_FOLDER,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        for name in ("config.json", "model.safetensors")
+    ]
+    return Path(found[0]).parent if all(found) else None
 
 
 def _reduced(image: Image.Image, pixels: int) -> Image.Image:

@@ -34,14 +34,21 @@ def load_pipeline(
         )
     if segmenter is not None and not Path(segmenter).is_dir():
         raise SaliencyError(f"{segmenter}: no such folder, expected one with a nano segmenter")
-    # transformers and the hub read these once, at import.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_the_hub else "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if on_the_hub else "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    set_up_hub(online=on_the_hub)
 
     from saliency_r1.pipeline import SaliencyPipeline
 
     return SaliencyPipeline.from_pretrained(policy, segmenter, device=device, policy_options=policy_options)
+
+
+def set_up_hub(*, online: bool) -> None:
+    """Have transformers and the hub be quiet, and stay off the network unless `online`.
+
+    They read this once, at import.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if online else "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if online else "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
