@@ -121,7 +121,7 @@ def test_the_card_says_what_the_hub_reads(exported: Path) -> None:
     assert "3 of 500 predictions were missing." in text
     assert SUMMARY["command"] in text
     first, second = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert yaml.safe_load(first)["learning_rate"] == 1e-6
+    assert float(yaml.safe_load(first)["learning_rate"]) == 1e-6
     assert yaml.safe_load(second)["train"] == "sft-data/train.jsonl"
 
 
@@ -136,8 +136,9 @@ def test_the_nano_policy_travels_with_a_segmenter(tmp_path: Path, capfd: pytest.
     assert answer(out) == answer(None)
     first, second = (SaliencyPipeline.from_pretrained(where, device="cpu") for where in (None, out))
     assert second.segmenter.model.config == first.segmenter.model.config  # type: ignore[attr-defined]
-    assert second(photo()).response == first(photo()).response
-    assert np.array_equal(second(photo()).mask, first(photo()).mask)
+    one, other = first(photo()), second(photo())
+    assert (other.reasoning, other.expressions) == (one.reasoning, one.expressions)
+    assert np.array_equal(other.mask, one.mask)
     # It is the folder's own segmenter that runs, not the embedded one.
     (out / "segmenter" / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(SaliencyError, match="does not fit"):
@@ -181,7 +182,7 @@ def test_an_adapter_is_merged_or_shared_as_it_is(qwen: Path, tmp_path: Path) -> 
     assert loaded.peft_config["default"].r == 2
 
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
-    with pytest.raises(SaliencyError, match=r"pickled adapter \(.bin\) is not read"):
+    with pytest.raises(SaliencyError, match=r"pickled one \(\.bin\) is not read"):
         export(Export(str(adapter), tmp_path / "other", merge=True))
 
 
@@ -192,7 +193,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(qwen: Path, tmp_p
         export(Export("nano", out, metrics=(tmp_path / "summary.json",)))
     with pytest.raises(SaliencyError, match="nothing to merge"):
         export(Export(str(qwen), out, merge=True))
-    with pytest.raises(SaliencyError, match="config.json"):
+    with pytest.raises(SaliencyError, match="holds no nano segmenter"):
         export(Export("nano", out, segmenter=str(qwen)))
     pickled = tmp_path / "pickled"
     shutil.copytree(qwen, pickled)
@@ -210,7 +211,7 @@ def test_a_push_is_checked_before_any_work(
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert main(["export", "nano", "--out", str(tmp_path / "out"), "--push", "me/model"]) == 2
-    assert "pushing needs a token in the environment (HF_TOKEN)" in capfd.readouterr().err
+    assert "pushing needs a token in the environment variable HF_TOKEN" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with pytest.raises(SaliencyError, match="expected OWNER/NAME"):
@@ -242,14 +243,14 @@ def test_a_push_that_fails_is_one_clear_error(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
-        with pytest.raises(SaliencyError, match="the hub refused it .HTTP 403") as refused:
+        with pytest.raises(SaliencyError, match=r"the hub refused it \(HTTP 403") as refused:
             push(tmp_path, "me/model")
     finally:
         server.shutdown()
         server.server_close()
     [(path, token, body)] = asked
     assert (path, token) == ("/api/repos/create", "Bearer hf_secret")
-    assert body["private"] is True or body.get("visibility") == "private"
+    assert body["visibility"] == "private"
     with pytest.raises(SaliencyError, match=f"could not be pushed, {tmp_path} is complete") as offline:
         push(tmp_path, "me/model")  # nobody is there any more
     for error in (refused, offline):

@@ -265,11 +265,15 @@ def write_set(
     done = {record["name"] for record in records}
     todo = [job for job in jobs if job.name not in done]
     with open(part, "a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
-        for _, record in zip(track(todo), pool.map(_record, todo), strict=True):
-            if not record.get("postponed"):
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                file.flush()
-            records.append(record)
+        try:
+            for _, record in zip(track(todo), pool.map(_record, todo), strict=True):
+                if not record.get("postponed"):
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                    file.flush()
+                records.append(record)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # else all that is left would still be made
+            raise
     counts = {task: SFTCounts() for task in dict.fromkeys(job.task for job in jobs)}
     record_of = {record["name"]: record for record in records}
     with open_atomic(out) as lines:

@@ -106,12 +106,15 @@ def export(what: Export) -> Path:
     try:
         if adapter is not None and not what.merge:
             _copy_adapter(Path(source), adapter, base, fresh)
-            _copy_processor([source, str(base)], fresh)
+            # Whoever takes an adapter has its model: nothing is fetched for this.
+            near = [source, str(adapter["base_model_name_or_path"])]
+            _copy_processor([folder for folder in near if Path(folder).is_dir()], fresh)
         else:
             model = base if adapter else None
             kind = _write_model(source, model, bool(recipes), what.fine_tuned, fresh, what.shard_size)
             # A trainer saves a processor anew; the model's own files are the stock ones.
-            _copy_processor([model or source, source], fresh)
+            if not _copy_processor([model or source, source], fresh):
+                raise SaliencyError(f"{source}: has no processor; copy that of the model it was made from")
         if what.segmenter is not None:
             _copy_segmenter(EMBEDDED if what.segmenter == NANO else Path(what.segmenter), fresh)
         card = Card(
@@ -145,7 +148,7 @@ def _adapter(source: str) -> dict[str, Any] | None:
         raise SaliencyError(f"{path}: is no configuration of an adapter") from None
     if not (path.parent / _ADAPTER_WEIGHTS).is_file():
         raise SaliencyError(
-            f"{source}: has no {_ADAPTER_WEIGHTS}; a pickled adapter (.bin) is not read, save it as safetensors"
+            f"{source}: has no {_ADAPTER_WEIGHTS}; a pickled one (.bin) is not read, save it as safetensors"
         )
     return dict(content)
 
@@ -188,7 +191,7 @@ def _merged(model: Any, adapter: str) -> Any:
         raise SaliencyError(f"{adapter}: does not fit its model ({reason})") from error
 
 
-def _copy_processor(sources: Sequence[str], out: Path) -> None:
+def _copy_processor(sources: Sequence[str], out: Path) -> bool:
     """The files of processor and tokenizer, as they are, of the first source that has them."""
     for source in dict.fromkeys(sources):
         found = {
@@ -200,8 +203,8 @@ def _copy_processor(sources: Sequence[str], out: Path) -> None:
             for name, path in found.items():
                 if path is not None:
                     shutil.copyfile(path, out / name)
-            return
-    raise SaliencyError(f"{sources[0]}: has no processor; copy that of the model it was made from")
+            return True
+    return False
 
 
 def _copy_segmenter(folder: Path, out: Path) -> None:
