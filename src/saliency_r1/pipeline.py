@@ -333,7 +333,7 @@ def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
     """The nano segmenter's folder within a policy's, on disk or on the hub; None if it has none."""
     from transformers.utils import cached_file
 
-    found = [
+    config, weights = (
         cached_file(
             policy,
             name,
@@ -343,8 +343,8 @@ def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
             _raise_exceptions_for_connection_errors=False,
         )
         for name in ("config.json", "model.safetensors")
-    ]
-    return Path(found[0]).parent if all(found) else None
+    )
+    return Path(config).parent if config and weights else None
 
 
 def _reduced(image: Image.Image, pixels: int) -> Image.Image:
