@@ -13,13 +13,14 @@ from skimage import data
 from transformers import GroundingDinoImageProcessorPil, SamImageProcessorPil, ViTImageProcessorPil
 
 import tiny_segmenters as tiny
+from saliency_r1 import checkpoint
 from saliency_r1.catalogue import POLICIES, SEGMENTERS
 from saliency_r1.cli import main
 from saliency_r1.cli.models import cached_weights
 from saliency_r1.errors import SaliencyError
 from saliency_r1.pipeline import SaliencyPipeline
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.segmenters import checkpoint, evf_sam
+from saliency_r1.segmenters import evf_sam
 from saliency_r1.segmenters.base import Segmenter
 from saliency_r1.segmenters.instances import kept, one_mask
 from saliency_r1.segmenters.loading import load_segmenter, parse_segmenter

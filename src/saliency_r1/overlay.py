@@ -35,7 +35,9 @@ def colour_of(index: int) -> tuple[int, int, int]:
     return PALETTE[index % len(PALETTE)]
 
 
-def paint_masks(photo: Image.Image, masks: Sequence[np.ndarray], *, numbered: bool = False) -> Image.Image:
+def paint_masks(
+    photo: Image.Image, masks: Sequence[np.ndarray], *, numbered: bool = False, dimmed: bool = True
+) -> Image.Image:
     """The photo with what the masks hold in colour, outlined and tinted, on dimmed surroundings.
 
     Each mask has a colour of its own. The outline is a bright line with a dark edge, seen on dark photos and
@@ -45,6 +47,7 @@ def paint_masks(photo: Image.Image, masks: Sequence[np.ndarray], *, numbered: bo
         photo: RGB.
         masks: probabilities, float32 (H, W) in [0, 1], of the photo's size.
         numbered: whether each mask is tinted strongly and gets its number, from 1, at its innermost place.
+        dimmed: whether the surroundings are; else they stay as they are.
 
     Returns:
         RGB image of the photo's size.
@@ -56,7 +59,7 @@ def paint_masks(photo: Image.Image, masks: Sequence[np.ndarray], *, numbered: bo
     result = Image.new("RGB", photo.size)
     for top, bottom in _strips(photo.height):
         strip = photo.crop((0, top, photo.width, bottom))
-        shown = _dimmed(strip)
+        shown = _dimmed(strip) if dimmed else strip.copy()
         first, last = max(0, top - margin), min(photo.height, bottom + margin)
         inner = (0, top - first, photo.width, bottom - first)
         greys = [to_grey(mask[first:last]) for mask in masks]

@@ -18,6 +18,7 @@ from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import FoundImage, load_image
 from saliency_r1.policy.base import Policy, PolicyOutput
+from saliency_r1.policy.loading import PolicyOptions, is_endpoint, load_policy
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Segmenter
@@ -30,6 +31,9 @@ ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundIm
 
 OnError: TypeAlias = Callable[[ImageSource, ImageError], None]
 """Told of an image that cannot be read, and why."""
+
+SEGMENTER_FOLDER = "segmenter"
+"""Where a policy's folder may hold a nano segmenter that goes with it."""
 
 BATCH_IMAGES = 8
 BATCH_PIXELS = 16_000_000
@@ -103,18 +107,21 @@ class SaliencyPipeline:
         segmenter: str | Path | Segmenter | None = None,
         *,
         device: str = "auto",
+        policy_options: PolicyOptions | None = None,
         segmenter_device: str | None = None,
         segmenter_dtype: str = "auto",
     ) -> SaliencyPipeline:
         """Load both models, onto one device unless the segmenter has its own.
 
         Args:
-            policy: a folder or a hub name of an image-text-to-text model, a policy that is already there, or
-                None for the embedded nano policy.
+            policy: a folder or a hub name of an image-text-to-text model, `openai:URL#MODEL` for one behind
+                an OpenAI-compatible endpoint, a policy that is already there, or None for the embedded nano
+                policy.
             segmenter: the name of one, `NAME:WEIGHTS` for other weights than the published, a folder of a
-                nano segmenter, a segmenter that is already there, or None for the embedded one; see
-                `saliency_r1.segmenters.loading`.
+                nano segmenter, a segmenter that is already there, or None for that in the policy's folder,
+                else the embedded one; see `saliency_r1.segmenters.loading`.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+            policy_options: how a policy that is named is loaded and asked.
             segmenter_device: that of a segmenter that is named, if it is another.
             segmenter_dtype: of its weights: `auto`, `float32`, `bfloat16` or `float16`.
 
@@ -122,10 +129,12 @@ class SaliencyPipeline:
             SaliencyError: if a model cannot be loaded, or the machine has no such device.
         """
         place = str(choose_device(device))
+        options = policy_options or PolicyOptions()
+        source = policy
         if policy is None or isinstance(policy, str | Path):
-            from saliency_r1.policy.transformers import TransformersPolicy
-
-            policy = TransformersPolicy.from_pretrained(policy, device=place)
+            policy = load_policy(policy, device=place, options=options)
+        if segmenter is None and isinstance(source, str | Path) and not is_endpoint(source):
+            segmenter = _segmenter_beside(str(source), options.revision)
         if segmenter is None or isinstance(segmenter, str | Path):
             segmenter = load_segmenter(segmenter, segmenter_device or place, segmenter_dtype)
         return cls(policy, segmenter, place)
@@ -269,7 +278,12 @@ class SaliencyPipeline:
             return
         verdict = elect(ballots)
         answer = _Answer(
-            replace(outputs[verdict.index], confidence=verdict.confidence, expression_confidences=None),
+            replace(
+                outputs[verdict.index],
+                confidence=verdict.confidence,
+                expression_confidences=None,
+                retries=sum(output.retries for output in outputs),
+            ),
             responses[verdict.index],
             policy_seconds / len(readable),
             (perf_counter() - start) / len(readable),
@@ -318,7 +332,26 @@ class SaliencyPipeline:
                 "total": item.seconds + answer.seconds + segmenter_seconds,
             },
             policy_confidence=output.confidence,
+            retries=output.retries,
         )
+
+
+def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
+    """The nano segmenter's folder within a policy's, on disk or on the hub; None if it has none."""
+    from transformers.utils import cached_file
+
+    config, weights = (
+        cached_file(
+            policy,
+            name,
+            subfolder=SEGMENTER_FOLDER,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        for name in ("config.json", "model.safetensors")
+    )
+    return Path(config).parent if config and weights else None
 
 
 def _reduced(image: Image.Image, pixels: int) -> Image.Image:

@@ -100,6 +100,8 @@ class SaliencyResult:
         seconds: what it took, by part: `policy`, `segmenter`, `total`.
         policy_confidence: the policy's own confidence in the words of its answer, in [0, 1]; None if it tells
             none.
+        retries: how often the policy was asked a second time, because its response did not parse; for a
+            group, over all its chunks.
 
     Raises:
         TypeError, ValueError: if a part is of another type, size or range.
@@ -118,6 +120,7 @@ class SaliencyResult:
     model: str
     seconds: dict[str, float] = field(default_factory=dict)
     policy_confidence: float | None = None
+    retries: int = 0
 
     def __post_init__(self) -> None:
         image: object = self.image
@@ -201,6 +204,7 @@ class SaliencyResult:
             "expressions": list(self.expressions),
             "confidence": self.confidence,
             "policy_confidence": self.policy_confidence,
+            "retries": self.retries,
             "instances": [
                 {
                     "expression": instance.expression,

@@ -26,6 +26,7 @@ COMMANDS = (
     "evaluate",
     "compare",
     "models",
+    "export",
 )
 
 

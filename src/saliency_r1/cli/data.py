@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from saliency_r1.cli.data_check import check
+from saliency_r1.cli.data_rationales import rationales
 
 app = typer.Typer(no_args_is_help=True, help="Check data sets, and make what training reads of them.")
 
@@ -222,4 +223,5 @@ def scenes(
     print(f"{out}: {count} scenes of the {split} split, seed {seed}; look at {out / 'sheet.jpg'}")
 
 
+app.command()(rationales)
 app.command()(check)

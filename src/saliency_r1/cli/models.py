@@ -20,41 +20,57 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from saliency_r1.pipeline import SaliencyPipeline
+    from saliency_r1.policy.loading import PolicyOptions
 
 app = typer.Typer()
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
-def load_pipeline(policy: str | None, segmenter: str | None, device: str) -> SaliencyPipeline:
-    """The pipeline of those models: a folder or hub name, a segmenter's name, None for the nano model.
+def load_pipeline(
+    policy: str | None, segmenter: str | None, device: str, policy_options: PolicyOptions | None = None
+) -> SaliencyPipeline:
+    """The pipeline of those models, each None for the nano model.
+
+    A policy is a folder, a hub name or an endpoint; a segmenter a name, with `:WEIGHTS` for other ones, or a
+    folder.
 
     Raises:
         SaliencyError: if a model is neither there nor may be on the hub, or cannot be loaded.
     """
+    from saliency_r1.policy.loading import is_endpoint
     from saliency_r1.segmenters.loading import NANO, parse_segmenter
 
-    on_the_hub = policy is not None and not Path(policy).exists()
+    on_the_hub = policy is not None and not is_endpoint(policy) and not Path(policy).exists()
     if on_the_hub and not _HUB_NAME.fullmatch(str(policy)):
-        raise SaliencyError(f"{policy}: no such folder, and no hub name (owner/model)")
+        raise SaliencyError(
+            f"{policy}: no such folder, and no hub name (owner/model) or endpoint "
+            "(openai:http://HOST:PORT/v1#MODEL)"
+        )
     name, weights = parse_segmenter(segmenter)
     remote = [each for each in weights if not Path(each).is_dir()]
     for each in remote:
         if name == NANO or not _HUB_NAME.fullmatch(each):
             expected = "" if name == NANO else ", and no hub name (owner/model)"
             raise SaliencyError(f"{each}: no such folder{expected}, expected weights of {name}")
-    on_the_hub = on_the_hub or bool(remote)
-    # transformers and the hub read these once, at import.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_the_hub else "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if on_the_hub else "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    set_up_hub(online=on_the_hub or bool(remote))
 
     from saliency_r1.pipeline import SaliencyPipeline
 
-    return SaliencyPipeline.from_pretrained(policy, segmenter, device=device)
+    return SaliencyPipeline.from_pretrained(policy, segmenter, device=device, policy_options=policy_options)
+
+
+def set_up_hub(*, online: bool) -> None:
+    """Have transformers and the hub be quiet, and stay off the network unless `online`.
+
+    They read this once, at import.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if online else "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if online else "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 @app.command()

@@ -8,14 +8,22 @@ from typing import Annotated
 import typer
 
 from saliency_r1.cosod import GROUP_IMAGES
+from saliency_r1.policy.loading import TIMEOUT_SECONDS, PolicyOptions
+from saliency_r1.policy.prompts import Prompting
 from saliency_r1.tasks import Task
 
 app = typer.Typer()
 
+_POLICY = "Large policies"
+
 # For the options that predict and demo share.
 PolicyOption = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER|HUB", help="The model that writes; default the embedded nano policy."),
+    typer.Option(
+        metavar="FOLDER|HUB|openai:URL#MODEL",
+        help="The model that writes: an image-text-to-text model, or one behind an OpenAI-compatible "
+        "endpoint; default the embedded nano policy.",
+    ),
 ]
 SegmenterOption = Annotated[
     str | None,
@@ -54,6 +62,38 @@ def predict(
     policy: PolicyOption = None,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the policy's weights: auto, float32, bfloat16, float16.", rich_help_panel=_POLICY
+        ),
+    ] = None,
+    device_map: Annotated[
+        str | None,
+        typer.Option(help="Spread the policy over GPUs: auto. Needs accelerate.", rich_help_panel=_POLICY),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit on the hub.", rich_help_panel=_POLICY)
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of a photo that the policy looks at; default 1003520.", rich_help_panel=_POLICY
+        ),
+    ] = None,
+    prompting: Annotated[
+        Prompting,
+        typer.Option(
+            help="zero-shot explains the format; auto does so for models that were not fine-tuned.",
+            rich_help_panel=_POLICY,
+        ),
+    ] = Prompting.AUTO,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds for one question to an endpoint, all tries together.", rich_help_panel=_POLICY
+        ),
+    ] = TIMEOUT_SECONDS,
 ) -> None:
     """Find what stands out in photos: print why and what, write mask, overlay, cut-out and JSON.
 
@@ -64,12 +104,13 @@ def predict(
     from saliency_r1.images import find_images
     from saliency_r1.result import save_jpeg
 
+    options = PolicyOptions(dtype, device_map, revision, max_pixels, prompting, timeout)
     if out is None and not as_json:
         out = Path("out")
     sheet = GroupSheet() if task.spec.several_images and out is not None else None
     failed = run(
         find_images(inputs),
-        lambda: load_aloud(policy, segmenter, device, quiet=as_json),
+        lambda: load_aloud(policy, segmenter, device, policy_options=options, quiet=as_json),
         task=task,
         reasoning=not fast,
         out=out,

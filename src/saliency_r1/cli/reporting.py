@@ -19,6 +19,7 @@ from saliency_r1.images import FoundImage
 
 if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline
+    from saliency_r1.policy.loading import PolicyOptions
     from saliency_r1.result import SaliencyResult
     from saliency_r1.tasks import Task
 
@@ -65,6 +66,7 @@ def run(
     hidden = len(photos) < 2 or not shown_on.is_terminal or (as_json and results.is_terminal)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     described = _described_group() if task.spec.several_images else _described
+    retries: list[int] = []
     with Progress(*columns, console=shown_on, transient=True, disable=hidden) as bar:
         progress = bar.add_task("photos", total=len(photos))
         done = pipe.stream(photos, task, reasoning=reasoning, group_images=group_images, on_error=on_error)
@@ -75,19 +77,27 @@ def run(
                 print(result.to_json(), flush=True)
             else:
                 results.print(described(result), soft_wrap=not results.is_terminal)
+            retries.append(result.retries)
             if on_result is not None:
                 on_result(result)
             bar.advance(progress)
-    summary = _summary(len(inputs) - failed, failed, time.perf_counter() - start, out)
+    # The images of a group share one answer, and each tells of its retries.
+    asked_again = max(retries, default=0) if task.spec.several_images else sum(retries)
+    summary = _summary(len(inputs) - failed, failed, asked_again, time.perf_counter() - start, out)
     remarks.print(summary, style="dim", soft_wrap=True)
     return failed
 
 
 def load_aloud(
-    policy: str | None, segmenter: str | None, device: str, *, quiet: bool = False
+    policy: str | None,
+    segmenter: str | None,
+    device: str,
+    *,
+    policy_options: PolicyOptions | None = None,
+    quiet: bool = False,
 ) -> SaliencyPipeline:
     """`load_pipeline`, and unless `quiet` a line on stderr that says which models run where."""
-    pipe = load_pipeline(policy, segmenter, device)
+    pipe = load_pipeline(policy, segmenter, device, policy_options)
     remarks = Console(stderr=True, highlight=False, markup=False, quiet=quiet)
     remarks.print(_device_line(pipe), style="dim")
     return pipe
@@ -155,8 +165,9 @@ def _seconds(result: SaliencyResult) -> str:
     return f"{seconds['total']:.2f} s (policy {seconds['policy']:.2f}, segmenter {seconds['segmenter']:.2f})"
 
 
-def _summary(done: int, failed: int, seconds: float, out: Path | None) -> str:
+def _summary(done: int, failed: int, asked_again: int, seconds: float, out: Path | None) -> str:
     photos = f"{done} photo{'' if done == 1 else 's'} done"
     failures = f", {failed} failed" if failed else ""
+    again = f", asked a second time {asked_again}x" if asked_again else ""
     where = f"; masks, overlays, cut-outs and JSON are in {out}/" if out is not None else ""
-    return f"{photos}{failures} in {seconds:.1f} s{where}"
+    return f"{photos}{failures}{again} in {seconds:.1f} s{where}"

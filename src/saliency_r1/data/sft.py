@@ -107,7 +107,7 @@ class SFTCounts:
         unused: of them without any example.
         examples: lines written.
         fast: of them without reasoning.
-        outcomes: rationales `kept`, reworded (by the kind of rewording) and `dropped`.
+        outcomes: rationales `kept`, reworded (by the kind of rewording) and `dropped`; postponed jobs by why.
     """
 
     photos: int = 0
@@ -128,12 +128,25 @@ class Job:
     Attributes:
         name: unique in its set.
         task: of its examples.
-        make: gives the examples, and what became of each rationale: `kept`, a kind of rewording, `dropped`.
+        make: gives the examples, and what became of each rationale: `kept`, a kind of rewording, `dropped`;
+            or raises `Postponed`.
     """
 
     name: str
     task: Task
     make: Callable[[], tuple[list[SFTExample], list[str]]]
+
+
+class Postponed(Exception):
+    """Raised by a job that cannot be done now: its outcome is counted, and the next call does it.
+
+    Args:
+        outcome: why.
+    """
+
+    def __init__(self, outcome: str) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
 
 
 class Found:
@@ -230,7 +243,7 @@ def write_set(
     """Write a fine-tuning set.
 
     What is done is kept job by job in `<out>.part`, so that the same call after a kill goes on with the next
-    one; `out` appears in one step at the end.
+    one; `out` appears in one step at the end. `<out>.part` stays if jobs were postponed.
 
     Args:
         jobs: what to make, in the order of the file.
@@ -247,8 +260,7 @@ def write_set(
             settings.
     """
     out = Path(out)
-    wanted = {job.name for job in jobs}
-    if len(wanted) < len(jobs):
+    if len({job.name for job in jobs}) < len(jobs):
         twice, _ = Counter(job.name for job in jobs).most_common(1)[0]
         raise SaliencyError(f"two jobs are called {twice!r}: names must be unique in a set")
     part = out.with_name(out.name + ".part")
@@ -256,22 +268,31 @@ def write_set(
     done = {record["name"] for record in records}
     todo = [job for job in jobs if job.name not in done]
     with open(part, "a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
-        for _, record in zip(track(todo), pool.map(_record, todo), strict=True):
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            file.flush()
-            records.append(record)
+        try:
+            for _, record in zip(track(todo), pool.map(_record, todo), strict=True):
+                if not record.get("postponed"):
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                    file.flush()
+                records.append(record)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # else all that is left would still be made
+            raise
     counts = {task: SFTCounts() for task in dict.fromkeys(job.task for job in jobs)}
+    record_of = {record["name"]: record for record in records}
     with open_atomic(out) as lines:
-        for record in (record for record in records if record["name"] in wanted):
-            count = counts[Task(record["task"])]
+        for job in jobs:
+            record, count = record_of[job.name], counts[job.task]
+            count.outcomes.update(record["outcomes"])
+            if record.get("postponed"):
+                continue
             count.photos += 1
             count.unused += not record["examples"]
-            count.outcomes.update(record["outcomes"])
             for example in record["examples"]:
                 count.examples += 1
                 count.fast += example["response"].startswith("<think></think>")
                 lines.write((json.dumps(example, ensure_ascii=False) + "\n").encode())
-    part.unlink()
+    if not any(record.get("postponed") for record in records):
+        part.unlink()
     return counts
 
 
@@ -349,14 +370,13 @@ def _read_part(part: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _record(job: Job) -> dict[str, Any]:
-    examples, outcomes = job.make()
+    record: dict[str, Any] = {"name": job.name, "task": job.task}
+    try:
+        examples, outcomes = job.make()
+    except Postponed as reason:
+        return {**record, "examples": [], "outcomes": [reason.outcome], "postponed": True}
     unique = dict.fromkeys(examples)
-    return {
-        "name": job.name,
-        "task": job.task,
-        "examples": [asdict(example) for example in unique],
-        "outcomes": outcomes,
-    }
+    return {**record, "examples": [asdict(example) for example in unique], "outcomes": outcomes}
 
 
 def _sod_examples(

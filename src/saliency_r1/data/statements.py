@@ -109,7 +109,9 @@ PHRASES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = MappingProxyType(
 # "lighter" alone may be said of anything; only a comparison with what is around the object is a statement
 # about it.
 _COMPARED = r"(?=[^.;:!?]*\bthan (?:its|the|their) (?:surroundings|background)\b)"
-_COMPARATIVES = ("lighter", "darker", "more colourful", "less colourful", "sharper")
+COMPARATIVES = ("lighter", "darker", "more colourful", "less colourful", "sharper")
+"""Values of contrast that are said in comparison with the surroundings or the background."""
+
 # The words that may follow a noun: "the orange on the left" names a fruit, "the orange ball" states a colour.
 _AFTER_A_NOUN = (
     "a|an|and|are|as|at|background|be|because|but|by|can|catches|comes|covers|draws|fills|first|for|from|has|here|in|is"
@@ -127,7 +129,7 @@ def _pattern() -> tuple[re.Pattern[str], dict[str, tuple[Kind, str]]]:
         for value, phrases in values.items():
             for phrase in phrases:
                 meanings[phrase] = (kind, value)
-                after = _COMPARED if value in _COMPARATIVES else ""
+                after = _COMPARED if value in COMPARATIVES else ""
                 if kind is Kind.PLACE and value in PLACES:
                     after = r"(?! (?:edges?|left|right)\b)"
                 alternatives.append((phrase, re.escape(phrase) + r"(?![\w-])" + after))

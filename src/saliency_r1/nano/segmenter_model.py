@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -249,7 +250,7 @@ class NanoSegmenterModel(nn.Module):
         try:
             weights = load_file(folder / WEIGHTS_FILE)
             model.load_state_dict({name: value.float() for name, value in weights.items()})
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise SaliencyError(
                 f"{folder / WEIGHTS_FILE} does not fit: {str(error).splitlines()[0]}"
             ) from None

@@ -18,12 +18,14 @@ class PolicyOutput:
 
     Attributes:
         text: the response as written, tags included.
-        token_ids: the generated tokens, without the prompt and without padding.
+        token_ids: the generated tokens, without the prompt and without padding; empty where they are not
+            known.
         token_logprobs: the log-probability of each of them under the policy, or None where it is not known.
         confidence: in [0, 1], exp of the mean log-probability over the tokens of the expressions;
             None where the log-probabilities are not known.
         expression_confidences: the same for the tokens of each expression, in their order; None where they
             are not known.
+        retries: second tries that the response took: 1 if the first one did not parse, else 0.
     """
 
     text: str
@@ -31,6 +33,7 @@ class PolicyOutput:
     token_logprobs: list[float] | None = None
     confidence: float | None = None
     expression_confidences: tuple[float, ...] | None = None
+    retries: int = 0
 
     def confidences(self, count: int) -> list[float | None]:
         """The confidence in each of the `count` expressions that were read from the text.

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from transformers.utils import is_accelerate_available
 
 from saliency_r1 import nano
+from saliency_r1.checkpoint import DTYPES, check_dtype
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError
+from saliency_r1.nano.configuration import MODEL_TYPE
+from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
+from saliency_r1.policy.checkpoint import check_checkpoint
 from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces
+from saliency_r1.policy.pixels import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
+from saliency_r1.policy.processors import load_processor
+from saliency_r1.policy.prompts import Prompting, is_fine_tuned
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_NEW_TOKENS = 192
+_LONGEST_REASON = 400
 
 
 class TransformersPolicy:
@@ -30,13 +47,29 @@ class TransformersPolicy:
             one checkpoint do.
         processor: with a chat template that takes images.
         name: how results call it.
+        zero_shot: whether the response format must be explained to it, see `saliency_r1.policy.asking`.
+        max_pixels: how many pixels of a photo it looks at, see `saliency_r1.policy.pixels`; None to hand the
+            photos to the processor as they are.
     """
 
-    def __init__(self, model: Any, processor: Any, name: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        name: str,
+        *,
+        zero_shot: bool = False,
+        max_pixels: int | None = None,
+    ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
+        self.zero_shot = zero_shot
+        self.max_pixels = max_pixels
         self.processor.tokenizer.padding_side = "left"
+        self._limits_itself = max_pixels is not None and limit_processor(
+            processor.image_processor, check_max_pixels(max_pixels)
+        )
 
     @classmethod
     def from_pretrained(
@@ -44,7 +77,11 @@ class TransformersPolicy:
         source: str | Path | None = None,
         *,
         device: str = "auto",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
+        device_map: str | None = None,
+        revision: str | None = None,
+        max_pixels: int | None = None,
+        prompting: Prompting | str = Prompting.AUTO,
     ) -> TransformersPolicy:
         """Load a policy.
 
@@ -52,37 +89,68 @@ class TransformersPolicy:
             source: a folder or a name on the Hugging Face hub; None for the embedded nano policy. Only
                 safetensors weights are read, and no code of the checkpoint is run.
             device: `auto`, `cpu`, `cuda`, `mps`.
-            dtype: of the weights in memory; None for float32 on the CPU and for the checkpoint's own
-                elsewhere.
+            dtype: of the weights in memory, `float32`, `bfloat16`, `float16` or `auto` for the checkpoint's
+                own; None for float32 on the CPU and `auto` elsewhere.
+            device_map: how accelerate spreads the model, `auto` for over all GPUs; in place of `device`.
+            revision: branch, tag or commit on the hub.
+            max_pixels: how many pixels of a photo the model looks at; None for 1,003,520, and for whole
+                photos with the nano policy, which makes 256x256 of them.
+            prompting: see `Prompting`.
 
         Raises:
             SaliencyError: if there is no such policy, or it cannot be read.
         """
         nano.register()
         place = choose_device(device)
+        prompting = Prompting.parse(prompting)
+        wanted = _dtype(dtype, "float32" if place.type == "cpu" and device_map is None else "auto")
+        if device_map is not None and not is_accelerate_available():
+            raise SaliencyError("a device map needs accelerate: pip install 'saliency-r1[large]'")
         if source is None and not (nano.POLICY_FOLDER / "config.json").is_file():
             raise SaliencyError(
                 f"this installation has no nano policy in {nano.POLICY_FOLDER}: install saliency-r1 "
                 "again, or name a policy of your own"
             )
         where = str(source or nano.POLICY_FOLDER)
-        wanted = dtype or (torch.float32 if place.type == "cpu" else "auto")
+        # Without it transformers asks a service of the hub to convert weights that are no safetensors.
+        os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+        placed = {} if device_map is None else {"device_map": device_map}
         try:
-            processor = AutoProcessor.from_pretrained(where, trust_remote_code=False)
-            model: Any = AutoModelForImageTextToText.from_pretrained(
-                where, dtype=wanted, use_safetensors=True, trust_remote_code=False
+            check_checkpoint(where, revision)
+            config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+            _check_kind(where, config)
+            processor = load_processor(where, config, revision)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                where,
+                dtype=wanted,
+                revision=revision,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **placed,
             )
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise SaliencyError(f"no policy could be loaded from {where!r}: {reason}") from None
-        if not hasattr(processor, "image_processor"):
-            raise SaliencyError(f"{where!r} has no processor for images: choose an image-text-to-text model")
-        name = "nano" if source is None else Path(where).name if Path(where).exists() else where
-        return cls(model.to(place), processor, name)
+            model, report = loaded
+        except SaliencyError:
+            raise
+        except Exception as error:  # what is wrong with a checkpoint comes out of many libraries
+            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
+            raise SaliencyError(f"no policy could be loaded from {where!r}: {reason}") from error
+        _check_parts(where, processor, report)
+        ours = is_fine_tuned(config)
+        if max_pixels is None and config.model_type != MODEL_TYPE:
+            max_pixels = MAX_PIXELS
+        return cls(
+            model if device_map is not None else model.to(place),
+            processor,
+            "nano" if source is None else Path(where).name if Path(where).exists() else where,
+            zero_shot=prompting is Prompting.ZERO_SHOT or (prompting is Prompting.AUTO and not ours),
+            max_pixels=max_pixels,
+        )
 
     def respond(
         self,
-        batch: Sequence[Sequence[Image.Image]],
+        batch: Questions,
         task: Task,
         *,
         reasoning: bool = True,
@@ -95,32 +163,52 @@ class TransformersPolicy:
         Greedy, unless `do_sample`; then from the whole distribution at `temperature`, and the
         log-probabilities are those of that distribution.
         """
-        if not batch:
-            return []
-        inputs = self._inputs(batch, Task.parse(task).spec.prompt(reasoning=reasoning))
-        settings = self._settings(max_new_tokens or MAX_NEW_TOKENS, do_sample, temperature)
+        write = partial(self._write, do_sample=do_sample, temperature=temperature)
+        return ask(
+            write,
+            batch,
+            task,
+            zero_shot=self.zero_shot,
+            reasoning=reasoning,
+            max_new_tokens=max_new_tokens,
+        )
+
+    def _write(
+        self, batch: Questions, prompt: str, max_new_tokens: int, *, do_sample: bool, temperature: float
+    ) -> list[PolicyOutput]:
+        inputs = self._inputs(batch, prompt)
+        settings = self._settings(max_new_tokens, do_sample, temperature)
+        chosen = _ChosenLogprobs(temperature if do_sample else 1.0)
         with torch.inference_mode():
-            output = self.model.generate(**inputs, generation_config=settings)
-            length = inputs["input_ids"].shape[1]
-            tokens = output.sequences[:, length:]
-            scores = torch.stack(output.scores, dim=1).float()
-            logprobs = scores.gather(2, tokens[..., None])[..., 0] - scores.logsumexp(2)
+            sequences = self.model.generate(
+                **inputs, generation_config=settings, logits_processor=LogitsProcessorList([chosen])
+            )
+            tokens = sequences[:, inputs["input_ids"].shape[1] :]
+            logprobs = chosen.of(tokens)
         return [
             self._output(ids, values) for ids, values in zip(tokens.tolist(), logprobs.tolist(), strict=True)
         ]
 
-    def _inputs(self, batch: Sequence[Sequence[Image.Image]], prompt: str) -> Any:
+    def _inputs(self, batch: Questions, prompt: str) -> Any:
         conversations = []
         for images in batch:
-            if not images:
-                raise SaliencyError("a question without an image: give at least one")
             content = [*({"type": "image"} for _ in images), {"type": "text", "text": prompt}]
             conversations.append([{"role": "user", "content": content}])
         texts = self.processor.apply_chat_template(conversations, add_generation_prompt=True)
         inputs = self.processor(
-            images=[list(images) for images in batch], text=texts, padding=True, return_tensors="pt"
+            images=[[self._seen(image) for image in images] for images in batch],
+            text=texts,
+            padding=True,
+            return_tensors="pt",
         )
         return inputs.to(self.model.device)
+
+    def _seen(self, image: Image.Image) -> Image.Image:
+        """The photo as the processor gets it."""
+        if self.max_pixels is None:
+            return image
+        image = workable(image, self.max_pixels)
+        return image if self._limits_itself else shrink(image, self.max_pixels)
 
     def _settings(self, max_new_tokens: int, do_sample: bool, temperature: float) -> GenerationConfig:
         own = self.model.generation_config
@@ -128,8 +216,10 @@ class TransformersPolicy:
         settings = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=do_sample,
-            return_dict_in_generate=True,
-            output_scores=True,
+            # What is not said here comes from the checkpoint: Qwen2.5-VL's penalises repetition by 1.05.
+            num_beams=1,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
             eos_token_id=own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id
             if tokenizer.pad_token_id is not None
@@ -159,3 +249,60 @@ class TransformersPolicy:
         return self.processor.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+
+
+class _ChosenLogprobs(LogitsProcessor):
+    """Keeps the log-probability of each token as it is chosen.
+
+    That is one number, where the scores of a large vocabulary would be hundreds of kilobytes a token.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self._temperature = temperature
+        self._distribution: Tensor | None = None
+        self._chosen: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._take(input_ids[:, -1])
+        self._distribution = (scores.float() / self._temperature).log_softmax(-1)
+        return scores
+
+    def of(self, tokens: Tensor) -> Tensor:
+        """Of all generated tokens, float32 (B, T)."""
+        self._take(tokens[:, -1])
+        return torch.stack(self._chosen, dim=1)
+
+    def _take(self, tokens: Tensor) -> None:
+        if self._distribution is not None:
+            self._chosen.append(self._distribution.gather(1, tokens[:, None])[:, 0])
+
+
+def _dtype(wanted: torch.dtype | str | None, default: str) -> torch.dtype | str:
+    """What `from_pretrained` takes as its dtype."""
+    if isinstance(wanted, torch.dtype):
+        return wanted
+    name = wanted or default
+    check_dtype(name)
+    return DTYPES.get(name, "auto")
+
+
+def _check_kind(where: str, config: Any) -> None:
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise SaliencyError(
+            f"no policy could be loaded from {where!r}: transformers has no image-text-to-text model of type "
+            f"{config.model_type!r}; choose one that takes images and writes text"
+        )
+
+
+def _check_parts(where: str, processor: Any, report: dict[str, Any]) -> None:
+    """What transformers lets pass: a tokenizer in place of a processor, weights that are drawn at random."""
+    lacks = None
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+        lacks = "a processor for images and text"
+    elif missing := sorted(report["missing_keys"]):
+        lacks = f"{len(missing)} of the model's tensors ({missing[0]}, …)"
+    elif not processor.chat_template:
+        processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
+        lacks = None if processor.chat_template else "a chat template (chat_template.jinja)"
+    if lacks:
+        raise SaliencyError(f"no policy could be loaded from {where!r}: it lacks {lacks}")

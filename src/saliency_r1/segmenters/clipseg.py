@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from saliency_r1.checkpoint import load_model, load_tokenizer, shown_name
 from saliency_r1.segmenters.base import Segmentation
-from saliency_r1.segmenters.checkpoint import load_model, load_tokenizer, shown_name
 from saliency_r1.segmenters.pixels import Reading, read_reading
 
 READING = Reading({"height": 352, "width": 352})

@@ -13,11 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from saliency_r1.device import choose_device
-from saliency_r1.errors import SaliencyError
-from saliency_r1.segmenters.base import Segmentation
-from saliency_r1.segmenters.beit3 import BASE, FIRST_POSITION, LARGE
-from saliency_r1.segmenters.checkpoint import (
+from saliency_r1.checkpoint import (
     DTYPES,
     check_dtype,
     read_json,
@@ -25,6 +21,10 @@ from saliency_r1.segmenters.checkpoint import (
     weight_files,
     weights_folder,
 )
+from saliency_r1.device import choose_device
+from saliency_r1.errors import SaliencyError
+from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.segmenters.beit3 import BASE, FIRST_POSITION, LARGE
 from saliency_r1.segmenters.evf_sam_model import HUGE, EvfSam, evf_sam_from_state_dict
 from saliency_r1.segmenters.pixels import Reading
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from saliency_r1.segmenters.checkpoint import load_model, load_tokenizer
+from saliency_r1.checkpoint import load_model, load_tokenizer
 from saliency_r1.segmenters.instances import kept
 from saliency_r1.segmenters.pixels import Reading, read_reading
 

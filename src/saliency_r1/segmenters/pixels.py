@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from saliency_r1.checkpoint import PROCESSOR_FILES, read_json
 from saliency_r1.errors import SaliencyError
-from saliency_r1.segmenters.checkpoint import PROCESSOR_FILES, read_json
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from saliency_r1.segmenters.checkpoint import load_model
+from saliency_r1.checkpoint import load_model
 from saliency_r1.segmenters.pixels import Reading, read_reading
 
 SAM_READING = Reading({"longest_edge": 1024})

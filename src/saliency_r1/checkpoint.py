@@ -171,17 +171,17 @@ def load_tokenizer(tokenizer_class: Any, folder: Path, files: Collection[str]) -
 
 def _refuse_code(folder: Path) -> None:
     for name in ("config.json", *PROCESSOR_FILES, "tokenizer_config.json"):
-        if (folder / name).is_file() and (code := _custom_code(read_json(folder / name, ""))):
+        if (folder / name).is_file() and (code := custom_code(read_json(folder / name, ""))):
             raise SaliencyError(
                 f"{folder / name} asks for code of its own ({code}), and code that comes with weights is "
                 "never run: give weights that transformers itself knows"
             )
 
 
-def _custom_code(content: Any) -> str | None:
+def custom_code(content: Any) -> str | None:
     """Some class that an `auto_map` in there names, however deep."""
     if not isinstance(content, dict):
         return None
     if named := content.get("auto_map"):
         return str(next(iter(named.values()))) if isinstance(named, dict) else str(named)
-    return next((code for part in content.values() if (code := _custom_code(part))), None)
+    return next((code for part in content.values() if (code := custom_code(part))), None)

@@ -1,0 +1,84 @@
+"""Asking a policy: the prompt that fits it, and a second try where the response does not parse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from saliency_r1.errors import ResponseError, SaliencyError
+from saliency_r1.policy.base import PolicyOutput
+from saliency_r1.policy.prompts import zero_shot_prompt
+from saliency_r1.response import parse_lenient, parse_strict
+from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Questions: TypeAlias = Sequence[Sequence["Image.Image"]]
+"""The images of each question."""
+
+Write: TypeAlias = Callable[[Questions, str, int], list[PolicyOutput]]
+"""Answers each question with that prompt in at most so many tokens."""
+
+PLAIN_TOKENS = 192
+ZERO_SHOT_TOKENS = 512
+
+
+def ask(
+    write: Write,
+    batch: Questions,
+    task: Task,
+    *,
+    zero_shot: bool,
+    reasoning: bool = True,
+    max_new_tokens: int | None = None,
+) -> list[PolicyOutput]:
+    """The responses of a policy to a batch of questions.
+
+    A fine-tuned policy is asked plainly and once. Any other gets the format explained, and is asked a second
+    time, with the form stressed, where `parse_strict` does not take its response. The second response counts
+    if it parses, or if it names something and the first names nothing; either way `retries` is 1.
+
+    Args:
+        write: the policy at work.
+        batch: see `saliency_r1.policy.base.Policy`.
+        task: what is asked.
+        zero_shot: whether the format must be explained.
+        reasoning: whether to reason first.
+        max_new_tokens: where a response ends at the latest; None for 192 tokens, or 512 if `zero_shot`.
+
+    Raises:
+        SaliencyError: if there is no such task, or a question has no image.
+    """
+    task = Task.parse(task)
+    if not all(batch):
+        raise SaliencyError("a question without an image: give at least one")
+    if not batch:
+        return []
+    if not zero_shot:
+        return write(batch, task.spec.prompt(reasoning=reasoning), max_new_tokens or PLAIN_TOKENS)
+    limit = max_new_tokens or ZERO_SHOT_TOKENS
+    outputs = write(batch, zero_shot_prompt(task, reasoning=reasoning), limit)
+    unread = [index for index, output in enumerate(outputs) if not _parses(output.text, task)]
+    if unread:
+        prompt = zero_shot_prompt(task, reasoning=reasoning, again=True)
+        seconds = write([batch[index] for index in unread], prompt, limit)
+        for index, second in zip(unread, seconds, strict=True):
+            outputs[index] = replace(_better(outputs[index], second, task), retries=1)
+    return outputs
+
+
+def _parses(text: str, task: Task) -> bool:
+    try:
+        parse_strict(text, task)
+    except ResponseError:
+        return False
+    return True
+
+
+def _better(first: PolicyOutput, second: PolicyOutput, task: Task) -> PolicyOutput:
+    if _parses(second.text, task):
+        return second
+    names = [bool(parse_lenient(output.text, task).expressions) for output in (first, second)]
+    return second if names == [False, True] else first
