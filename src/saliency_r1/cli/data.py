@@ -43,6 +43,9 @@ def sft(
         list[Path] | None, typer.Option(help="SIS: a COCO json data set of photos; again for another.")
     ] = None,
     scenes: Annotated[int, typer.Option(min=0, help="SIS: composed scenes to train on.")] = 6000,
+    parts: Annotated[
+        int, typer.Option(min=0, help="SIS: photos of DUTS whose mask's parts are taken for instances.")
+    ] = 0,
     draws: Annotated[int, typer.Option(min=0, help="CoSOD: examples of each group of real photos.")] = 16,
     groups: Annotated[int, typer.Option(min=0, help="CoSOD: composed groups to train on.")] = 1000,
     cache: Annotated[Path, typer.Option(help="Where packed photos are kept.")] = Path("cache/duts-tr-256"),
@@ -95,7 +98,7 @@ def sft(
     print(f"The segmenter runs on {frozen.device}.")
     splits = dict(zip(("train", "validation"), split(load_duts(data)), strict=True))
     names = NameBook.from_samples(splits["train"])
-    sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, limit)
+    sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, limit, parts)
     console = Console(stderr=True)
 
     def progress(jobs: Iterable[Job], title: str) -> Iterable[Job]:

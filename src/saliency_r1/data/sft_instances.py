@@ -27,6 +27,7 @@ from saliency_r1.data.instance_photos import category_nouns
 from saliency_r1.data.instances import InstanceImage, decode
 from saliency_r1.data.naming import NameBook
 from saliency_r1.data.rationale_sis import (
+    MOST_INSTANCES,
     Called,
     consistent_instances,
     instance_facts,
@@ -35,7 +36,16 @@ from saliency_r1.data.rationale_sis import (
 )
 from saliency_r1.data.samples import Sample
 from saliency_r1.data.scenes import Foregrounds, reading_order, scene_number
-from saliency_r1.data.sft import Found, Job, SFTExample, SFTSetting, example_of, path_from, sod_answers
+from saliency_r1.data.sft import (
+    Found,
+    Job,
+    SFTExample,
+    SFTSetting,
+    example_of,
+    path_from,
+    read_truth,
+    sod_answers,
+)
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.images import load_image
@@ -45,6 +55,7 @@ if TYPE_CHECKING:
     from saliency_r1.segmenters.base import Segmenter
 
 _PHOTO_VARIANTS = 4
+_LEAST_PART = 0.01
 
 
 def photo_jobs(
@@ -98,6 +109,64 @@ def scene_jobs(
         setting=setting,
     )
     return [Job(f"scene {number}", Task.SIS, partial(make, number)) for number in numbers]
+
+
+def parts_jobs(
+    samples: Iterable[Sample],
+    folder: str | Path,
+    segmenter: Segmenter,
+    root: str | Path,
+    names: NameBook,
+    setting: SFTSetting,
+) -> list[Job]:
+    """One job a photo with a mask: its connected parts are taken for instances, all of the photo's name.
+
+    Arguments as of `scene_jobs`; the samples are those of `of_several_parts`.
+    """
+
+    def make(sample: Sample) -> tuple[list[SFTExample], list[str]]:
+        image, truth = read_truth(sample)
+        masks = connected_parts(truth)
+        examples: list[SFTExample] = []
+        outcomes: list[str] = []
+        if not 0 < len(masks) <= MOST_INSTANCES:
+            return [], []
+        for mirrored in (False, True) if setting.mirror else (False,):
+            if mirrored:
+                image, masks = ImageOps.mirror(image), [mask[:, ::-1] for mask in masks]
+            path = Path(folder) / f"{sample.name}{' mirrored' if mirrored else ''}.webp"
+            rng = Random(f"{setting.seed} parts {sample.name} {mirrored}")
+            called = [Called.of_synset(sample.synset, names)] * len(masks)
+            examples += _ask(
+                sample.name, image, path, masks, called, segmenter, Path(root), setting, rng, outcomes
+            )
+        return examples, outcomes
+
+    return [Job(f"parts {sample.name}", Task.SIS, partial(make, sample)) for sample in samples]
+
+
+def of_several_parts(samples: Sequence[Sample], masks: Iterable[np.ndarray], count: int) -> list[Sample]:
+    """Those samples whose mask has several connected parts, filled up to `count` with others, evenly spread.
+
+    Args:
+        samples: with masks.
+        masks: uint8 (S, S) of each, of any size.
+        count: how many to choose; of those with several parts too.
+    """
+    several = [1 < len(connected_parts(np.asarray(mask) > 127)) <= MOST_INSTANCES for mask in masks]
+    chosen = [sample for sample, each in zip(samples, several, strict=True) if each][:count]
+    others = [sample for sample, each in zip(samples, several, strict=True) if not each]
+    more = min(count - len(chosen), len(others))
+    return chosen + [others[index * len(others) // more] for index in range(more)]
+
+
+def connected_parts(mask: np.ndarray) -> list[np.ndarray]:
+    """The connected parts of a mask, bool (H, W), that cover a hundredth of the picture or more."""
+    from scipy.ndimage import label
+
+    labels, count = label(mask, np.ones((3, 3), int))
+    parts = (labels == number for number in range(1, count + 1))
+    return [part for part in parts if part.mean() >= _LEAST_PART]
 
 
 def whole_scene_jobs(

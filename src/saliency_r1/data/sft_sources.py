@@ -14,7 +14,13 @@ from saliency_r1.data.samples import Sample
 from saliency_r1.data.scenes import Foregrounds
 from saliency_r1.data.sft import Job, SFTSetting, sod_jobs
 from saliency_r1.data.sft_groups import composed_group_jobs, group_jobs
-from saliency_r1.data.sft_instances import photo_jobs, scene_jobs, whole_scene_jobs
+from saliency_r1.data.sft_instances import (
+    of_several_parts,
+    parts_jobs,
+    photo_jobs,
+    scene_jobs,
+    whole_scene_jobs,
+)
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -37,6 +43,7 @@ class Sources:
         scenes: composed scenes to train on.
         draws: examples of each group of real photos to train on; an eighth as many for validation.
         groups: composed groups to train on.
+        parts: photos to train on for SIS whose mask's connected parts are taken for instances.
         cache: folder of packed photos, for composing.
         out: folder of the set; composed pictures go into folders in it.
         limit: photos of each split for SOD; all if None.
@@ -51,6 +58,7 @@ class Sources:
     cache: Path
     out: Path
     limit: int | None = None
+    parts: int = 0
 
 
 def split_jobs(
@@ -73,7 +81,7 @@ def split_jobs(
     """
     training = title == "train"
     share = 1 if training else VALIDATION_SHARE
-    scenes, groups = -(-sources.scenes // share), -(-sources.groups // share)
+    scenes, groups, parts = (-(-count // share) for count in (sources.scenes, sources.groups, sources.parts))
     common = (segmenter, sources.root, names, setting)
     composed = (Task.SIS in sources.tasks and scenes) or (Task.COSOD in sources.tasks and groups)
     foregrounds = Foregrounds.open(samples, sources.cache / title) if composed else None
@@ -88,6 +96,9 @@ def split_jobs(
         if foregrounds is not None:
             folder = sources.out / "scenes" / title
             jobs += scene_jobs(foregrounds, range(scenes), folder, *common)
+            if parts:
+                chosen = of_several_parts(samples, foregrounds.photos.masks, parts)
+                jobs += parts_jobs(chosen, sources.out / "photos" / title, *common)
             if Task.SOD in sources.tasks:
                 whole = range(scenes, scenes + scenes // WHOLE_SHARE)
                 jobs += whole_scene_jobs(foregrounds, whole, folder, *common)

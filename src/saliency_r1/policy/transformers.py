@@ -28,6 +28,7 @@ from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.checkpoint import check_checkpoint
 from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces
+from saliency_r1.policy.distinct import first_repeat, rewrite_repeats
 from saliency_r1.policy.pixels import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
 from saliency_r1.policy.processors import load_processor
 from saliency_r1.policy.prompts import Prompting, is_fine_tuned
@@ -161,9 +162,11 @@ class TransformersPolicy:
         """Answer one question for each item of the batch; see `saliency_r1.policy.base.Policy`.
 
         Greedy, unless `do_sample`; then from the whole distribution at `temperature`, and the
-        log-probabilities are those of that distribution.
+        log-probabilities are those of that distribution. A greedy answer of several expressions does not
+        hold one twice, see `saliency_r1.policy.distinct`.
         """
-        write = partial(self._write, do_sample=do_sample, temperature=temperature)
+        distinct = Task.parse(task).spec.several_expressions and not do_sample
+        write = partial(self._write, do_sample=do_sample, temperature=temperature, distinct=distinct)
         return ask(
             write,
             batch,
@@ -174,7 +177,14 @@ class TransformersPolicy:
         )
 
     def _write(
-        self, batch: Questions, prompt: str, max_new_tokens: int, *, do_sample: bool, temperature: float
+        self,
+        batch: Questions,
+        prompt: str,
+        max_new_tokens: int,
+        *,
+        do_sample: bool,
+        temperature: float,
+        distinct: bool,
     ) -> list[PolicyOutput]:
         inputs = self._inputs(batch, prompt)
         settings = self._settings(max_new_tokens, do_sample, temperature)
@@ -185,9 +195,22 @@ class TransformersPolicy:
             )
             tokens = sequences[:, inputs["input_ids"].shape[1] :]
             logprobs = chosen.of(tokens)
-        return [
+        outputs = [
             self._output(ids, values) for ids, values in zip(tokens.tolist(), logprobs.tolist(), strict=True)
         ]
+        for row, output in enumerate(outputs):
+            if distinct and first_repeat(output.text):
+                with torch.inference_mode():
+                    rewritten = rewrite_repeats(
+                        self.model,
+                        self.processor.tokenizer,
+                        self._inputs([batch[row]], prompt),
+                        output.token_ids,
+                        settings,
+                    )
+                if rewritten is not None:
+                    outputs[row] = self._output(*rewritten)
+        return outputs
 
     def _inputs(self, batch: Questions, prompt: str) -> Any:
         conversations = []

@@ -1,0 +1,174 @@
+"""Answers whose expressions are all different.
+
+A policy that lists instances greedily may write one expression twice, and name the second instance no more
+than if it had left it out. Such an answer is taken back to where the repeated expression began. Beam search
+finds the likeliest expression that was not written before, and the rest is written greedily after it. What
+the policy says is its own in every token: only the repeat is ruled out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from saliency_r1.cosod import normalised
+from saliency_r1.policy.confidence import token_pieces
+
+BEAMS = 4
+MOST_REWRITTEN = 8
+"""Repeats of one answer that are written anew; an answer with more is left with the rest."""
+_LONGEST = 24
+_INSTANCES = re.compile(r"<ins>(.*?)</ins>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """An expression that an answer holds already.
+
+    Attributes:
+        start: the character after its `<ins>`.
+        earlier: the expressions before it, normalised.
+    """
+
+    start: int
+    earlier: frozenset[str]
+
+
+def first_repeat(text: str) -> Repeat | None:
+    """The first expression of an answer that is one of those before it; None if they are all different."""
+    earlier: set[str] = set()
+    for match in _INSTANCES.finditer(text, max(text.rfind("<answer>"), 0)):
+        expression = normalised(match[1])
+        if expression in earlier:
+            return Repeat(match.start(1), frozenset(earlier))
+        earlier.add(expression)
+    return None
+
+
+def rewrite_repeats(
+    model: Any, tokenizer: Any, inputs: Any, ids: Sequence[int], settings: GenerationConfig
+) -> tuple[list[int], list[float]] | None:
+    """A response with its repeated expressions written anew.
+
+    Args:
+        model: as for `generate`.
+        tokenizer: its own.
+        inputs: of the prompt alone, one question.
+        ids: the response's tokens, as the model wrote them greedily.
+        settings: how it wrote them.
+
+    Returns:
+        The tokens of the new response and the log-probability of each; None if nothing is repeated.
+    """
+    ids = list(ids)
+    length = inputs["input_ids"].shape[1]
+    for rewritten in range(MOST_REWRITTEN):
+        pieces = token_pieces(tokenizer, ids)
+        repeat = first_repeat("".join(pieces))
+        if repeat is None:
+            return (ids, _logprobs(model, inputs, ids)) if rewritten else None
+        kept = sum(end <= repeat.start for end in accumulate(map(len, pieces)))
+        prefix = ids[:kept]
+        room = settings.max_new_tokens - kept
+        if room < 2:
+            break
+        beams = GenerationConfig(
+            **{
+                **settings.to_diff_dict(),
+                "num_beams": BEAMS,
+                "max_new_tokens": min(_LONGEST, room),
+                "stop_strings": ["</ins>"],
+            }
+        )
+        search = _NoRepeat(tokenizer, length, repeat.earlier)
+        prefix = _continued(model, tokenizer, inputs, prefix, beams, [search])
+        if settings.max_new_tokens > len(prefix) and not _ended(prefix, settings):
+            rest = GenerationConfig(
+                **{**settings.to_diff_dict(), "max_new_tokens": settings.max_new_tokens - len(prefix)}
+            )
+            prefix = _continued(model, tokenizer, inputs, prefix, rest, [])
+        ids = prefix
+    return ids, _logprobs(model, inputs, ids)
+
+
+class _NoRepeat(LogitsProcessor):
+    """Rules out the end of an expression that stands in the answer already."""
+
+    def __init__(self, tokenizer: Any, prompt: int, earlier: frozenset[str]) -> None:
+        self._decode: Callable[[Any], str] = lambda ids: tokenizer.decode(ids, skip_special_tokens=True)
+        self._prompt, self._earlier = prompt, earlier
+        tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        ends = [number for number, token in enumerate(tokens) if (token or "").lstrip("Ġ▁ ").startswith("<")]
+        self._ends = torch.tensor(sorted({*ends, *tokenizer.all_special_ids}))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        for row, ids in enumerate(input_ids[:, self._prompt :]):
+            _, opened, written = self._decode(ids.tolist()).rpartition("<ins>")
+            if opened and "</ins>" not in written and normalised(written) in {"", *self._earlier}:
+                ends = self._ends[self._ends < scores.shape[1]].to(scores.device)
+                scores[row, ends] = -torch.inf
+        return scores
+
+
+def _continued(
+    model: Any,
+    tokenizer: Any,
+    inputs: Any,
+    prefix: list[int],
+    settings: GenerationConfig,
+    processors: list[LogitsProcessor],
+) -> list[int]:
+    """The prefix and what the model writes after it, without padding."""
+    extended = _extended(inputs, prefix)
+    length = inputs["input_ids"].shape[1]
+    output = model.generate(
+        **extended,
+        generation_config=settings,
+        logits_processor=LogitsProcessorList(processors),
+        **({"tokenizer": tokenizer} if settings.stop_strings else {}),
+    )
+    ids = output[0, length:].tolist()
+    ends = _ends_of(settings)
+    last = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
+    while last > len(prefix) and ids[last - 1] == settings.pad_token_id and ids[last - 1] not in ends:
+        last -= 1
+    return ids[:last]
+
+
+def _extended(inputs: Any, ids: list[int]) -> dict[str, Any]:
+    """The inputs with tokens of a response behind the prompt."""
+    prompt = inputs["input_ids"]
+    new = torch.tensor([ids], dtype=prompt.dtype, device=prompt.device)
+    found: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if name == "input_ids":
+            value = torch.cat([value, new], dim=1)
+        elif isinstance(value, Tensor) and value.shape == prompt.shape:
+            # The mask is 1 for text; token types are 0 for it.
+            filled = torch.full_like(new, int(name == "attention_mask"), dtype=value.dtype)
+            value = torch.cat([value, filled], dim=1)
+        found[name] = value
+    return found
+
+
+def _logprobs(model: Any, inputs: Any, ids: list[int]) -> list[float]:
+    length = inputs["input_ids"].shape[1]
+    logits = model(**_extended(inputs, ids)).logits[0, length - 1 : -1].float()
+    chosen = logits.log_softmax(-1).gather(1, torch.tensor(ids, device=logits.device)[:, None])
+    return chosen[:, 0].tolist()
+
+
+def _ends_of(settings: GenerationConfig) -> set[int]:
+    ends = settings.eos_token_id
+    return set(ends) if isinstance(ends, list) else {ends}
+
+
+def _ended(ids: list[int], settings: GenerationConfig) -> bool:
+    return bool(ids) and ids[-1] in _ends_of(settings)
