@@ -109,6 +109,14 @@ def test_where_the_policy_tells_no_confidence_images_count() -> None:
     assert elect([Ballot("cat", 2), Ballot("dog", 3)]) == Verdict(1, None)
 
 
+def test_the_segmenter_is_a_witness() -> None:
+    ballots = [Ballot("the can", 5, 0.9, 0.3), Ballot("the van", 4, 0.8, 0.9)]
+    assert elect(ballots) == Verdict(1, pytest.approx(0.8 * 4 / 9))
+    assert elect(ballots[:1]) == Verdict(0, 0.9, believed=False)
+    nothing = Ballot("", 10, 1.0)
+    assert elect([*ballots, nothing]) == Verdict(2, pytest.approx(10 / 19))
+
+
 def test_a_vote_needs_a_ballot() -> None:
     with pytest.raises(ValueError, match="without a ballot"):
         elect([])

@@ -24,6 +24,8 @@ COLOURS = {"red": (220, 20, 20), "green": (20, 160, 40), "blue": (30, 40, 220)}
 
 
 def colour_mask(image: Image.Image, colour: str) -> np.ndarray:
+    if colour == "object":
+        return np.logical_or.reduce([colour_mask(image, each) for each in COLOURS])
     away = np.asarray(image, np.int32) - np.array(COLOURS[colour])
     return np.abs(away).sum(axis=2) < 60
 
@@ -93,7 +95,9 @@ class ColourSegmenter:
     def segment(
         self, encoded: Image.Image, expressions: Sequence[str], *, instances: bool = False
     ) -> Segmentation:
-        masks = [colour_mask(encoded, expression.split()[-1]) for expression in expressions]
+        masks = [
+            colour_mask(encoded, expression.split()[-1].lower().strip(".")) for expression in expressions
+        ]
         scores = [0.5 if " " in expression else 0.9 for expression in expressions]
         return Segmentation(np.stack(masks).astype(np.float32), np.array(scores, np.float32))
 
@@ -195,6 +199,25 @@ def test_an_image_without_the_object_gets_an_empty_mask(pipe: SaliencyPipeline) 
     assert without.confidence == pytest.approx(0.9)  # of the segmenter, which found it right to find nothing
 
 
+def test_what_is_hardly_found_in_a_group_is_not_believed(pipe: SaliencyPipeline) -> None:
+    pipe.policy = SayingPolicy(["<think></think><answer><rg>red</rg></answer>"])
+    group = [drawn("red", "blue"), drawn("blue"), drawn("green", "blue")]
+    for result, image in zip(pipe(group, "cosod"), group, strict=True):
+        assert result.expressions == ("the object",)
+        assert "<rg>red</rg>" in result.text
+        assert np.array_equal(result.binary, colour_mask(image, "object"))
+
+
+def test_a_chunk_whose_expression_is_found_wins_over_a_surer_one(pipe: SaliencyPipeline) -> None:
+    group = [drawn("blue", "red"), *(drawn("blue") for _ in range(5))]
+    pipe.policy = SayingPolicy(
+        [f"<think></think><answer><rg>{name}</rg></answer>" for name in ("red", "blue")]
+    )
+    results = list(pipe.stream(group, "cosod", group_images=3))
+    assert {result.expressions for result in results} == {("blue",)}
+    assert all(result.binary.any() for result in results)
+
+
 def test_a_group_that_shares_nothing_has_empty_masks(pipe: SaliencyPipeline) -> None:
     pipe.policy = SayingPolicy(["<think>No.</think><answer></answer>"])
     for result in pipe([drawn("red"), drawn("blue")], "cosod"):
@@ -216,7 +239,8 @@ def test_the_policy_never_sees_more_than_it_may(pipe: SaliencyPipeline, images: 
     assert sum(sizes) == images
     assert max(sizes) <= 5
     assert min(sizes) >= 2
-    assert pipe.segmenter.encoded == images
+    # A few are looked at before, as witnesses.
+    assert pipe.segmenter.encoded == images + min(images, 5)
 
 
 def test_a_group_is_never_held_as_a_whole(
@@ -238,7 +262,7 @@ def test_a_group_is_never_held_as_a_whole(
     done = sum(1 for _ in pipe.stream([tmp_path / "ball.png"] * 40, "cosod", group_images=3))
     assert done == 40
     assert len(read) == 80
-    assert most <= 3 + 2  # a chunk, and the one that is about to go
+    assert most <= 3 + 3 + 2  # a chunk, the witnesses, and the one that is about to go
 
 
 def test_what_the_policy_sees_of_a_group_is_bounded_too(

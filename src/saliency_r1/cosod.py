@@ -10,6 +10,9 @@ for what it found. The vote, ours:
    agree that there is something.
 4. Among the expressions the heaviest pool wins, the one named first if two are equal, and the surest ballot
    in it speaks for the group: its wording is what the segmenter looks for in every image.
+5. The segmenter is a witness: it looks for each expression in a few images spread over the group, and a pool
+   weighs as much as its expressions are found there. A winner that is hardly found is not believed, and
+   "the object" is looked for in its place.
 """
 
 from __future__ import annotations
@@ -21,6 +24,11 @@ from math import fsum
 
 GROUP_IMAGES = 5
 """How many images of a group the policy sees at a time, unless it is told otherwise."""
+
+BELIEVED = 0.4
+"""How well an expression must be found, in the mean over the images that are looked at."""
+UNNAMED = "the object"
+"""What is looked for in place of an expression that is not believed."""
 
 _ARTICLES = frozenset({"the", "a", "an"})
 _WITHIN_WORDS = "-'"
@@ -34,11 +42,14 @@ class Ballot:
         expression: what its images share; empty if nothing.
         images: how many images the chunk holds, at least 1.
         confidence: the policy's in the expression, in [0, 1]; None if it tells none.
+        found: how well the segmenter finds the expression in images of the group: the mean of its scores, 0
+            where it finds nothing; in [0, 1].
     """
 
     expression: str
     images: int
     confidence: float | None = None
+    found: float = 1.0
 
     @property
     def weight(self) -> float:
@@ -55,10 +66,12 @@ class Verdict:
         confidence: the weight of its pool over all images, in [0, 1]: how sure the agreeing chunks are, times
             the share of the images that they hold. With one chunk it is the policy's own. None if a ballot of
             the pool has none.
+        believed: whether its expression, if it has one, is found well enough to be looked for.
     """
 
     index: int
     confidence: float | None
+    believed: bool = True
 
 
 def chunk_sizes(count: int, most: int = GROUP_IMAGES) -> list[int]:
@@ -115,11 +128,16 @@ def elect(ballots: Sequence[Ballot]) -> Verdict:
     total = fsum(ballot.weight for ballot in ballots)
     names = [key for key in pools if key]
     nothing = not names or weights.get("", 0.0) > total / 2
-    winner = "" if nothing else max(names, key=weights.__getitem__)
+    standing = {
+        key: fsum(ballots[index].weight * ballots[index].found for index in pools[key]) for key in names
+    }
+    winner = "" if nothing else max(names, key=standing.__getitem__)
     pool = pools[winner]
     sure = [ballots[index].confidence for index in pool]
     images = sum(ballot.images for ballot in ballots)
+    index = max(pool, key=lambda index: ballots[index].confidence or 0.0)
     return Verdict(
-        index=max(pool, key=lambda index: ballots[index].confidence or 0.0),
+        index=index,
         confidence=None if None in sure else min(1.0, weights[winner] / images),
+        believed=not winner or ballots[index].found >= BELIEVED,
     )

@@ -13,7 +13,7 @@ from typing import TypeAlias, overload
 import numpy as np
 from PIL import Image
 
-from saliency_r1.cosod import GROUP_IMAGES, Ballot, chunk_sizes, elect
+from saliency_r1.cosod import GROUP_IMAGES, UNNAMED, Ballot, chunk_sizes, elect
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import FoundImage, load_image
@@ -259,10 +259,14 @@ class SaliencyPipeline:
         ballots: list[Ballot] = []
         start, policy_seconds = perf_counter(), 0.0
         loaded = _load(sources, on_error)
+        looked_at = {index * len(sources) // group_images for index in range(group_images)}
+        witnesses: list[Image.Image] = []
         for size in chunk_sizes(len(sources), group_images):
             chunk = []
             for item in islice(loaded, size):
                 chunk.append(_reduced(item.image, BATCH_PIXELS // group_images))
+                if len(readable) in looked_at:
+                    witnesses.append(chunk[-1])
                 readable.append(item.source)
             if not chunk:
                 break
@@ -276,7 +280,10 @@ class SaliencyPipeline:
             ballots.append(Ballot("".join(response.expressions), len(chunk), confidence))
         if not ballots:
             return
-        verdict = elect(ballots)
+        verdict = elect(self._witnessed(ballots, witnesses))
+        response = responses[verdict.index]
+        if not verdict.believed:
+            response = replace(response, expressions=(UNNAMED,))
         answer = _Answer(
             replace(
                 outputs[verdict.index],
@@ -284,12 +291,26 @@ class SaliencyPipeline:
                 expression_confidences=None,
                 retries=sum(output.retries for output in outputs),
             ),
-            responses[verdict.index],
+            response,
             policy_seconds / len(readable),
             (perf_counter() - start) / len(readable),
         )
         for item in _load(readable, on_error):
             yield self._result(item, task, answer)
+
+    def _witnessed(self, ballots: Sequence[Ballot], images: Sequence[Image.Image]) -> list[Ballot]:
+        """The ballots, and how well the segmenter finds the expression of each in these images."""
+        expressions = [ballot.expression for ballot in ballots if ballot.expression]
+        expressions = list(dict.fromkeys(expressions))
+        if not expressions:
+            return list(ballots)
+        found = np.zeros((len(images), len(expressions)))
+        for row, image in enumerate(images):
+            masks = self.segmenter.segment(self.segmenter.encode(image), expressions)
+            seen = (masks.probabilities >= 0.5).any((1, 2))
+            found[row] = masks.scores * seen
+        means = dict(zip(expressions, found.mean(0).tolist(), strict=True))
+        return [replace(ballot, found=means.get(ballot.expression, 1.0)) for ballot in ballots]
 
     def _result(self, item: _Loaded, task: Task, answer: _Answer) -> SaliencyResult:
         start = perf_counter()

@@ -93,7 +93,8 @@ class SaliencyResult:
         task: the task that was asked.
         text: the policy's response as it came.
         reasoning: why, read from the text.
-        expressions: what is salient, read from the text.
+        expressions: what is salient, read from the text; "the object" for a group whose expression the
+            segmenter does not find, see `saliency_r1.cosod`.
         instances: a mask for each; none if nothing is salient.
         confidence: how good the masks are expected to be, in [0, 1]; None if nothing tells.
         model: which policy and segmenter.

@@ -23,11 +23,21 @@ def train() -> None:
 
 @app.command()
 def sft(config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False) -> None:
-    """Fine-tune the nano policy: it learns to write the reasoning and the expression."""
-    from saliency_r1.training.config import load_recipe
-    from saliency_r1.training.sft import SFTRecipe, train_sft
+    """Fine-tune a policy: it learns to write the reasoning and the expression.
 
-    folder = train_sft(load_recipe(config, SFTRecipe, overrides or ()), resume=resume)
+    It is the nano policy, or that which the recipe names as `policy`.
+    """
+    from saliency_r1.training.config import read_values, recipe_from
+
+    values = read_values(config, overrides or ())
+    if "policy" in values:
+        from saliency_r1.training.sft_large import LargeSFTRecipe, train_large_sft
+
+        folder = train_large_sft(recipe_from(values, LargeSFTRecipe, str(config)), resume=resume)
+    else:
+        from saliency_r1.training.sft import SFTRecipe, train_sft
+
+        folder = train_sft(recipe_from(values, SFTRecipe, str(config)), resume=resume)
     print(f"The policy is in {folder}")
 
 

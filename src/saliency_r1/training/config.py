@@ -33,6 +33,11 @@ def load_recipe(path: str | Path, kind: type[Recipe], overrides: Sequence[str] =
     Example:
         >>> load_recipe("recipes/nano/sft.yaml", SFTRecipe, ["batch_size=8"])  # doctest: +SKIP
     """
+    return recipe_from(read_values(path, overrides), kind, str(path))
+
+
+def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[Any, Any]:
+    """The keys and values of a recipe's file, overrides over them, of any type. See `load_recipe`."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -51,7 +56,7 @@ def load_recipe(path: str | Path, kind: type[Recipe], overrides: Sequence[str] =
             values[key.strip()] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise SaliencyError(f"override {override!r}: the value is not YAML") from None
-    return recipe_from(values, kind, str(path))
+    return values
 
 
 def recipe_from(values: dict[Any, Any], kind: type[Recipe], source: str) -> Recipe:

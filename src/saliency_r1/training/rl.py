@@ -28,7 +28,8 @@ from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
 from saliency_r1.rewards.own import load_reward
 from saliency_r1.rewards.segmenting import CachedSegmenter
-from saliency_r1.segmenters.nano import NanoSegmenter
+from saliency_r1.segmenters.loading import load_segmenter
+from saliency_r1.training.adapters import export, lora
 from saliency_r1.training.cgpo import CGPOTrainer
 from saliency_r1.training.cgpo_config import CGPOConfig, check_saving
 from saliency_r1.training.checkpoints import checkpoint_to_resume
@@ -36,12 +37,10 @@ from saliency_r1.training.features import FeatureMemory
 from saliency_r1.training.grpo import MeasuredGRPOTrainer
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.rl_data import Photos, prompt_dataset
-from saliency_r1.training.sft import export_policy
 from saliency_r1.training.validation import answer, summarise
 
 MEGABYTE = 1024**2
 # The language model's alone: the vision towers of Qwen2.5-VL have layers of the same names.
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,9 @@ class RLRecipe:
         image_root: where the photo paths of the lines begin.
         validation: JSON lines held out; None for no validation.
         start: folder or hub name of the policy to start from; None for the embedded one.
-        segmenter: folder of a nano segmenter; None for the embedded one.
+        segmenter: name, name with weights or folder, as `--segmenter` takes it; None for the embedded one.
+        segmenter_device: where it runs, `cuda:1` say; None for where the policy runs.
+        segmenter_dtype: of its weights: auto, float32, bfloat16, float16.
         max_steps: optimiser steps.
         batch_size: completions a gradient pass and device.
         accumulation: gradient passes an optimiser step.
@@ -75,6 +76,10 @@ class RLRecipe:
         rewards_weights: of them, one each, beside the masks' 1.
         segmenter_memory: MB for remembered encodings and masks.
         feature_memory: MB for remembered features of a frozen nano vision tower.
+        max_pixels: of a photo that the policy looks at; None for its default.
+        gradient_checkpointing: whether activations are computed again in the backward pass, to save memory.
+        vllm: where completions are sampled: `off` by the model itself, `colocate` by vLLM on the same GPUs,
+            `server` by `trl vllm-serve` on others.
         precision: of the arithmetic; with LoRA also of the frozen weights.
         device: auto, cpu, cuda.
         seed: of sampling, order and adapters.
@@ -91,7 +96,9 @@ class RLRecipe:
     image_root: Path
     validation: Path | None = None
     start: str | None = None
-    segmenter: Path | None = None
+    segmenter: str | None = None
+    segmenter_device: str | None = None
+    segmenter_dtype: str = "auto"
     max_steps: int = 300
     batch_size: int = 16
     accumulation: int = 1
@@ -114,6 +121,9 @@ class RLRecipe:
     rewards_weights: tuple[float, ...] = ()
     segmenter_memory: int = 512
     feature_memory: int = 512
+    max_pixels: int | None = None
+    gradient_checkpointing: bool = False
+    vllm: Literal["off", "colocate", "server"] = "off"
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     seed: int = 0
@@ -249,9 +259,7 @@ def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False) -> Path:
         )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     folder = recipe.output / "policy"
-    if trainer.is_world_process_zero():
-        export(trainer.accelerator.unwrap_model(trainer.model), policy.processor, folder)
-    trainer.accelerator.wait_for_everyone()
+    export(trainer, policy.processor, folder)
     return folder
 
 
@@ -262,10 +270,14 @@ def build_trainer(
     set_seed(recipe.seed)
     frozen = recipe.lora_rank > 0
     dtype = torch.bfloat16 if frozen and recipe.precision == "bfloat16" else torch.float32
-    policy = TransformersPolicy.from_pretrained(recipe.start, device=str(settings.device), dtype=dtype)
+    policy = TransformersPolicy.from_pretrained(
+        recipe.start, device=str(settings.device), dtype=dtype, max_pixels=recipe.max_pixels
+    )
     if isinstance(policy.model, NanoForImageTextToText) and policy.model.config.freeze_vision:
         FeatureMemory(policy.model, recipe.feature_memory * MEGABYTE)
-    segmenter = NanoSegmenter.from_pretrained(recipe.segmenter, device=str(settings.device))
+    segmenter = load_segmenter(
+        recipe.segmenter, recipe.segmenter_device or str(settings.device), recipe.segmenter_dtype
+    )
     reward = SaliencyReward(
         CachedSegmenter(segmenter, recipe.segmenter_memory * MEGABYTE),
         RewardWeights(recipe.format_weight, recipe.iou_weight, recipe.s_measure_weight),
@@ -283,7 +295,7 @@ def build_trainer(
         train_dataset=prompt_dataset(examples, photos),
         processing_class=policy.processor,
         callbacks=[RunLog(recipe.output)],
-        peft_config=_lora(recipe) if frozen else None,
+        peft_config=lora(recipe.lora_rank, recipe.lora_alpha) if frozen else None,
     )
     return trainer, policy, photos
 
@@ -319,7 +331,9 @@ def rl_settings(recipe: CGPORecipe | GRPORecipe) -> GRPOConfig:
         "save_total_limit": recipe.keep,
         "disable_dropout": True,
         "log_multimodal": False,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "use_vllm": recipe.vllm != "off",
+        "vllm_mode": "server" if recipe.vllm == "server" else "colocate",
         "report_to": "none",
     }
     try:
@@ -332,25 +346,3 @@ def rl_settings(recipe: CGPORecipe | GRPORecipe) -> GRPOConfig:
         return settings
     except ValueError as error:
         raise SaliencyError(f"recipe of {recipe.output}: {error}") from None
-
-
-def export(model: Any, processor: Any, folder: Path) -> None:
-    """Write a trained policy for use, adapters merged into the weights."""
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    if isinstance(model, NanoForImageTextToText):
-        export_policy(model, processor, folder)
-        return
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-
-
-def _lora(recipe: RLRecipe) -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=recipe.lora_rank,
-        lora_alpha=int(recipe.lora_alpha * recipe.lora_rank),
-        target_modules=LORA_TARGETS,
-        task_type="CAUSAL_LM",
-    )
