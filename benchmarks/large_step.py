@@ -27,10 +27,10 @@ from trl import GRPOConfig
 
 from saliency_r1.nano.tokenizer import train_tokenizer
 from saliency_r1.tasks import Task
+from saliency_r1.training.adapters import LORA_TARGETS
 from saliency_r1.training.cgpo import CGPOTrainer
 from saliency_r1.training.cgpo_config import CGPOConfig
 from saliency_r1.training.grpo import MeasuredGRPOTrainer
-from saliency_r1.training.rl import LORA_TARGETS
 
 TEMPLATE = (
     "{%- for message in messages %}<|im_start|>{{ message['role'] }}\n"

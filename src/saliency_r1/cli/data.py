@@ -50,7 +50,10 @@ def sft(
     groups: Annotated[int, typer.Option(min=0, help="CoSOD: composed groups to train on.")] = 1000,
     cache: Annotated[Path, typer.Option(help="Where packed photos are kept.")] = Path("cache/duts-tr-256"),
     segmenter: Annotated[
-        Path | None, typer.Option(help="Folder of the frozen segmenter; the embedded one if not given.")
+        str | None,
+        typer.Option(
+            metavar="NAME[:WEIGHTS]|FOLDER", help="The frozen segmenter; the embedded one if not given."
+        ),
     ] = None,
     variants: Annotated[int, typer.Option(min=1, help="Responses for each photo or scene.")] = 4,
     fast_share: Annotated[
@@ -88,14 +91,15 @@ def sft(
     from saliency_r1.data.naming import NameBook
     from saliency_r1.data.sft import Job, SFTSetting, set_header, write_set
     from saliency_r1.data.sft_sources import Sources, split_jobs
+    from saliency_r1.device import choose_device
     from saliency_r1.files import write_bytes_atomic
-    from saliency_r1.segmenters.nano import NanoSegmenter
+    from saliency_r1.segmenters.loading import load_segmenter
     from saliency_r1.tasks import Task
 
     asked = tuple(Task.parse(task.strip()) for task in tasks.split(","))
     setting = SFTSetting(variants, fast_share, mirror, minimum_iou, minimum_found, minimum_group_iou, seed)
-    frozen = NanoSegmenter.from_pretrained(segmenter, device=device)
-    print(f"The segmenter runs on {frozen.device}.")
+    frozen = load_segmenter(segmenter, device)
+    print(f"The segmenter is {frozen.name}, on {choose_device(device)}.")
     splits = dict(zip(("train", "validation"), split(load_duts(data)), strict=True))
     names = NameBook.from_samples(splits["train"])
     sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, limit, parts)

@@ -11,6 +11,9 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
@@ -60,3 +63,32 @@ def step_of(checkpoint: Path) -> int:
 def _sizes(checkpoint: Path) -> dict[str, int]:
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != COMPLETE)
     return {str(path.relative_to(checkpoint)): path.stat().st_size for path in files}
+
+
+class WholeCheckpoints:
+    """For a trainer of transformers, before it in the list of bases: checkpoints that can be trusted.
+
+    Each is marked when whole. Its weights are read as `from_pretrained` reads them: the Trainer itself takes
+    the names in the file for those in the model, which differ for Qwen2.5-VL and others, and goes on with the
+    weights of the start after a warning.
+    """
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        trainer: Any = super()
+        trainer._save_checkpoint(model, trial)
+        own: Any = self
+        own.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if own.args.should_save:
+            mark_complete(Path(str(own.args.output_dir)) / f"{_PREFIX}{own.state.global_step}")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        own: Any = self
+        model = own.model if model is None else model
+        if own.is_fsdp_enabled or own.is_deepspeed_enabled or not isinstance(model, PreTrainedModel):
+            trainer: Any = super()
+            trainer._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        kept = type(model).from_pretrained(
+            resume_from_checkpoint, config=model.config, dtype=model.dtype, use_safetensors=True
+        )
+        model.load_state_dict(kept.state_dict())

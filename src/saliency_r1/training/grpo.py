@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -19,7 +18,7 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from saliency_r1.training.checkpoints import mark_complete
+from saliency_r1.training.checkpoints import WholeCheckpoints
 
 PHASES = ("data", "rollout", "scoring", "reward", "segmenter", "update")
 """`segmenter` is the part of `reward` that the segmenter takes."""
@@ -48,7 +47,7 @@ class OrderOfEpoch(Sampler[int]):
         return len(self._sampler)
 
 
-class MeasuredGRPOTrainer(GRPOTrainer):
+class MeasuredGRPOTrainer(WholeCheckpoints, GRPOTrainer):
     """TRL's GRPOTrainer that logs what each phase of an optimiser step takes; see docs/training.md.
 
     Logged a step: `time/data`, `time/rollout`, `time/scoring`, `time/reward`,
@@ -150,12 +149,6 @@ class MeasuredGRPOTrainer(GRPOTrainer):
 
     def create_model_card(self, *arguments: Any, **options: Any) -> None:
         """None: a run folder is no publication."""
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
-        if self.args.should_save:
-            mark_complete(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
 
 
 class _Stopwatch(TrainerCallback):

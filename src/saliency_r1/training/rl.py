@@ -78,8 +78,8 @@ class RLRecipe:
         feature_memory: MB for remembered features of a frozen nano vision tower.
         max_pixels: of a photo that the policy looks at; None for its default.
         gradient_checkpointing: whether activations are computed again in the backward pass, to save memory.
-        vllm: where completions are sampled: `off` by the model itself, `colocate` by vLLM on the same GPUs,
-            `server` by `trl vllm-serve` on others.
+        vllm: who samples completions: `colocate` vLLM on the same GPUs, `server` `trl vllm-serve` on others,
+            None the model itself.
         precision: of the arithmetic; with LoRA also of the frozen weights.
         device: auto, cpu, cuda.
         seed: of sampling, order and adapters.
@@ -123,7 +123,7 @@ class RLRecipe:
     feature_memory: int = 512
     max_pixels: int | None = None
     gradient_checkpointing: bool = False
-    vllm: Literal["off", "colocate", "server"] = "off"
+    vllm: Literal["colocate", "server"] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     seed: int = 0
@@ -332,8 +332,8 @@ def rl_settings(recipe: CGPORecipe | GRPORecipe) -> GRPOConfig:
         "disable_dropout": True,
         "log_multimodal": False,
         "gradient_checkpointing": recipe.gradient_checkpointing,
-        "use_vllm": recipe.vllm != "off",
-        "vllm_mode": "server" if recipe.vllm == "server" else "colocate",
+        "use_vllm": recipe.vllm is not None,
+        "vllm_mode": recipe.vllm or "colocate",
         "report_to": "none",
     }
     try:

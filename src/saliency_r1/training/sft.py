@@ -34,7 +34,7 @@ from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
 from saliency_r1.response import parse_strict
 from saliency_r1.tasks import Task
-from saliency_r1.training.checkpoints import checkpoint_to_resume, mark_complete
+from saliency_r1.training.checkpoints import WholeCheckpoints, checkpoint_to_resume
 from saliency_r1.training.features import FeatureCache, Key
 from saliency_r1.training.foreground import fit_foreground
 from saliency_r1.training.instance_map import InstanceTruth, fit_instances, right_counts
@@ -160,8 +160,8 @@ def words_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return -(share * logits.float().log_softmax(1)).sum(1).mean()
 
 
-class PolicySFTTrainer(SFTTrainer):
-    """SFTTrainer whose checkpoints are marked when whole, and that also answers questions at validation.
+class PolicySFTTrainer(WholeCheckpoints, SFTTrainer):
+    """SFTTrainer that also answers questions at validation.
 
     Args:
         answered: examples that `evaluate` answers greedily.
@@ -219,11 +219,6 @@ class PolicySFTTrainer(SFTTrainer):
 
     def create_model_card(self, *arguments: Any, **options: Any) -> None:
         """None: the card of the published weights is written by hand."""
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            mark_complete(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
 
     def _answer(self) -> dict[str, float]:
         model = self.accelerator.unwrap_model(self.model)

@@ -2,9 +2,9 @@
 
     saliency-r1 train sft --config recipes/qwen2.5-vl-7b/sft.yaml
 
-A recipe with the entry `policy` comes here. TRL's SFTTrainer reads photos as their turn comes; the loss is on the
-response alone. The run folder is that of `training/sft.py`, and its `policy/` is marked as fine-tuned, adapters
-merged, so that it is asked plainly from then on.
+A recipe with the entry `policy` comes here. TRL's SFTTrainer reads photos as their turn comes; the loss is on
+the response alone. The run folder is that of `training/sft.py`, and its `policy/` is marked as fine-tuned,
+adapters merged, so that it is asked plainly from then on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from saliency_r1.device import choose_device
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.training.adapters import export, lora
-from saliency_r1.training.checkpoints import checkpoint_to_resume, mark_complete
+from saliency_r1.training.checkpoints import WholeCheckpoints, checkpoint_to_resume
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.rl_data import Photos
 
@@ -97,16 +97,11 @@ class LargeSFTRecipe:
                 raise ValueError(f"{name} is {getattr(self, name)}: choose 1 or more")
 
 
-class LargeSFTTrainer(SFTTrainer):
-    """SFTTrainer whose checkpoints are marked when whole."""
+class LargeSFTTrainer(WholeCheckpoints, SFTTrainer):
+    """SFTTrainer without a card of its own."""
 
     def create_model_card(self, *arguments: Any, **options: Any) -> None:
         """None: `saliency-r1 export` writes one."""
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            mark_complete(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
 
 
 def example_dataset(examples: Sequence[SFTExample], photos: Photos) -> Dataset:

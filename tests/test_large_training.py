@@ -1,0 +1,173 @@
+"""Training of a vision-language policy: Qwen2.5-VL's real architecture with tiny random weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tiny_policies
+from drawn import draw_groups, draw_pairs
+
+pytest.importorskip("trl")
+
+from saliency_r1.cli import main
+from saliency_r1.data.prompts import read_prompts
+from saliency_r1.data.sft import SFTExample
+from saliency_r1.policy.prompts import is_fine_tuned
+from saliency_r1.policy.transformers import TransformersPolicy
+from saliency_r1.response import Response
+from saliency_r1.training.config import load_recipe
+from saliency_r1.training.logs import read_metrics
+from saliency_r1.training.rl import CGPORecipe, GRPORecipe
+from saliency_r1.training.sft_large import LargeSFTRecipe
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a policy, questions of SOD and CoSOD with masks, and the same with responses."""
+    folder = tmp_path_factory.mktemp("large")
+    tiny_policies.qwen2_5_vl(folder / "policy")
+    draw_pairs(folder / "sod", 4)
+    draw_groups(folder / "cosod" / "images", folder / "cosod" / "masks", {"disc": 2})
+    prompts = folder / "prompts.jsonl"
+    options = ["--sod", str(folder / "sod"), "--cosod", str(folder / "cosod"), "--group", "2"]
+    assert main(["data", "prompts", str(prompts), *options]) == 0
+    lines = []
+    for asked in read_prompts(prompts):
+        answer = Response("It is large.", ("the disc",), asked.task.spec.tag).text
+        prompt = asked.task.spec.prompt()
+        example = SFTExample(asked.name, tuple(asked.images), False, asked.task, prompt, answer)
+        lines.append(example.to_json() + "\n")
+    assert {json.loads(line)["task"] for line in lines} == {"sod", "cosod"}
+    (folder / "sft.jsonl").write_text("".join(lines))
+    return folder
+
+
+def recipe(data: Path, output: Path, **changes: Any) -> Path:
+    """A recipe's file; YAML reads JSON."""
+    values = {
+        "image_root": str(data),
+        "output": str(output),
+        "max_pixels": 20_000,
+        "batch_size": 2,
+        "precision": "float32",
+        "device": "cpu",
+        "log_every": 1,
+        "save_every": 2,
+    }
+    path = output.with_suffix(".yaml")
+    path.write_text(json.dumps(values | changes))
+    return path
+
+
+def fine_tuning(data: Path, output: Path, **changes: Any) -> Path:
+    own = {
+        "policy": str(data / "policy"),
+        "train": str(data / "sft.jsonl"),
+        "accumulation": 1,
+        "workers": 0,
+        "learning_rate": 5e-3,
+    }
+    return recipe(data, output, **(own | changes))
+
+
+def rewarded(data: Path, output: Path, **changes: Any) -> Path:
+    own = {"start": str(data / "policy"), "train": str(data / "prompts.jsonl"), "max_tokens": 12}
+    return recipe(data, output, **(own | changes))
+
+
+@pytest.mark.parametrize("rank", [0, 8])
+def test_a_fine_tuned_policy_learns_and_is_asked_plainly(data: Path, tmp_path: Path, rank: int) -> None:
+    path = fine_tuning(
+        data, tmp_path / "out", max_steps=8, lora_rank=rank, validation=str(data / "sft.jsonl")
+    )
+    assert main(["train", "sft", "--config", str(path)]) == 0
+    losses = [value for _, name, value in read_metrics(tmp_path / "out" / "metrics.csv") if name == "loss"]
+    assert losses[-1] < losses[0] - 0.2
+    folder = tmp_path / "out" / "policy"
+    policy = TransformersPolicy.from_pretrained(folder, device="cpu")
+    assert is_fine_tuned(policy.model.config)
+    assert not policy.zero_shot
+    start, end = (load_file(each / "model.safetensors") for each in (data / "policy", folder))
+    assert start.keys() == end.keys()
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert any("q_proj" in name and "visual" not in name for name in moved)
+    assert any("visual" in name for name in moved) == (rank == 0)
+
+
+def test_fine_tuning_goes_on_from_its_checkpoint_to_the_same_weights(data: Path, tmp_path: Path) -> None:
+    path = fine_tuning(data, tmp_path / "out", max_steps=4)
+    assert main(["train", "sft", "--config", str(path)]) == 0
+    whole = load_file(tmp_path / "out" / "policy" / "model.safetensors")
+    for name in ("checkpoint-4", "policy"):
+        shutil.rmtree(tmp_path / "out" / name)
+    assert main(["train", "sft", "--config", str(path), "--resume"]) == 0
+    again = load_file(tmp_path / "out" / "policy" / "model.safetensors")
+    for name in whole:
+        torch.testing.assert_close(whole[name], again[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 4])
+def test_cgpo_of_a_large_policy_runs_on_two_processes(data: Path, tmp_path: Path, rank: int) -> None:
+    path = rewarded(data, tmp_path / "out", max_steps=2, lora_rank=rank, gradient_checkpointing=bool(rank))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command = [*launch, "-m", "saliency_r1", "train", "cgpo", "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {name: value for _, name, value in read_metrics(tmp_path / "out" / "metrics.csv")}
+    assert rows["prompts"] == 4
+    assert 0 <= rows["confidence/mean"] <= 1
+    policy = TransformersPolicy.from_pretrained(tmp_path / "out" / "policy", device="cpu")
+    assert is_fine_tuned(policy.model.config)
+    start = load_file(data / "policy" / "model.safetensors")
+    end = load_file(tmp_path / "out" / "policy" / "model.safetensors")
+    assert start.keys() == end.keys()
+
+
+@pytest.mark.slow
+def test_grpo_of_a_large_policy(data: Path, tmp_path: Path) -> None:
+    path = rewarded(data, tmp_path / "out", max_steps=1, group=2)
+    assert main(["train", "grpo", "--config", str(path)]) == 0
+    assert (tmp_path / "out" / "policy" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_the_recipes_are_whole(size: str) -> None:
+    folder = ROOT / "recipes" / f"qwen2.5-vl-{size}"
+    assert load_recipe(folder / "sft.yaml", LargeSFTRecipe).policy == f"Qwen/Qwen2.5-VL-{size[0]}B-Instruct"
+    start = load_recipe(folder / "sft.yaml", LargeSFTRecipe).output / "policy"
+    for name, kind in (("cgpo", CGPORecipe), ("grpo", GRPORecipe)):
+        assert Path(str(load_recipe(folder / f"{name}.yaml", kind).start)) == start
+
+
+@pytest.mark.parametrize("name", ["one-gpu", "fsdp", "deepspeed-zero3", "two-nodes"])
+def test_accelerate_reads_its_configurations(name: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(ROOT / "recipes" / "accelerate" / f"{name}.yaml"))
+    assert config.mixed_precision == "bf16"
+    assert config.num_processes == {"one-gpu": 1, "two-nodes": 16}.get(name, 8)
+    assert str(config.distributed_type.value if hasattr(config.distributed_type, "value") else "") in {
+        "NO",
+        "FSDP",
+        "DEEPSPEED",
+    }
+
+
+def test_a_recipe_with_settings_of_the_nano_policy_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fine_tuning(data, tmp_path / "out", instances=True)
+    assert main(["train", "sft", "--config", str(path)]) == 2
+    assert "unknown key 'instances'" in capsys.readouterr().err
