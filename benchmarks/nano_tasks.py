@@ -22,7 +22,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -33,6 +33,7 @@ from PIL import Image
 from rich.progress import track
 
 from saliency_r1 import SaliencyPipeline
+from saliency_r1.cosod import UNNAMED
 from saliency_r1.data.duts import load_duts, load_synsets, split
 from saliency_r1.data.instance_photos import select
 from saliency_r1.data.instances import RunLengths, encode
@@ -51,10 +52,10 @@ from saliency_r1.response import parse_lenient, parse_strict
 from saliency_r1.sis import (
     Score,
     disjoint_instances,
-    distinct_instances,
     instance_score,
     mean_probability,
     scored_instances,
+    share_out,
 )
 from saliency_r1.tasks import Task
 
@@ -207,13 +208,15 @@ def predicted(
     expressions = parse_lenient(output.text, Task.SIS).expressions
     if not expressions:
         return {name: [] for name in SCORES}
-    found = pipe.segmenter.segment(pipe.segmenter.encode(image), expressions)
+    encoded = pipe.segmenter.encode(image)
+    found = pipe.segmenter.segment(encoded, expressions, instances=True)
+    salient = cache(lambda: pipe.segmenter.segment(encoded, [UNNAMED]).probabilities[0])
     confidences = output.confidences(len(expressions))
     return {
         name: [
             PredictedInstance(encode(one.binary), one.score)
             for one in disjoint_instances(
-                distinct_instances(scored_instances(expressions, found, confidences, score))
+                share_out(scored_instances(expressions, found, confidences, score), salient)
             )
         ]
         for name, score in SCORES.items()

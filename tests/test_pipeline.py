@@ -167,6 +167,16 @@ def test_two_names_of_one_instance_are_one(pipe: SaliencyPipeline) -> None:
     assert pipe.segmenter.encoded == 1
 
 
+def test_a_second_name_takes_what_no_name_found(pipe: SaliencyPipeline) -> None:
+    pipe.policy = SayingPolicy(["<think></think><answer><ins>red</ins><ins>the other red</ins></answer>"])
+    result = pipe(drawn("red", "blue"), "sis")
+    assert [instance.expression for instance in result.instances] == ["red", "the other red"]
+    for instance, colour in zip(result.instances, ("red", "blue"), strict=True):
+        assert np.array_equal(instance.binary, colour_mask(result.image, colour))
+    assert result.confidence == pytest.approx((0.9 + 0.5) / 2)
+    assert pipe.segmenter.encoded == 1
+
+
 def test_a_cosod_group_is_one_question_and_has_one_answer(pipe: SaliencyPipeline) -> None:
     results = pipe([drawn("red", "blue"), drawn("green", "blue"), drawn("blue")], "cosod")
     assert pipe.policy.batches == [[3]]

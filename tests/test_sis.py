@@ -17,6 +17,7 @@ from saliency_r1.sis import (
     instance_score,
     mean_probability,
     scored_instances,
+    share_out,
 )
 
 MASKS = st.lists(arrays.arrays(np.float32, (3, 4), elements=st.sampled_from([0, 0.25, 0.5, 1])), max_size=6)
@@ -33,6 +34,63 @@ def test_of_two_equal_masks_the_surer_one_stays_in_its_place() -> None:
         Instance("empty", np.zeros((4, 8), np.float32), 0.9),
     ]
     assert [instance.expression for instance in distinct_instances(instances)] == ["b", "c"]
+
+
+def boxes(*columns: int) -> np.ndarray:
+    """A mask, (4, 12), of one column-wide boxes."""
+    mask = np.zeros((4, 12), np.float32)
+    mask[:, list(columns)] = 1
+    return mask
+
+
+def test_what_is_left_goes_to_the_expression_that_is_likeliest_there() -> None:
+    left, mid, right = boxes(0, 1), boxes(4, 5), boxes(8, 9)
+    instances = [
+        Instance("left", left, 0.9),
+        Instance("second from the left", left + 0.3 * mid, 0.7),
+        Instance("unseen", 0.2 * right, 0.4),
+    ]
+    salient = 0.8 * (left + mid + right)
+    found = share_out(instances, lambda: salient)
+    assert [one.expression for one in found] == ["left", "second from the left", "unseen"]
+    for one, place, score in zip(found, (left, 0.8 * mid, 0.8 * right), (0.9, 0.56, 0.32), strict=True):
+        assert np.allclose(one.mask, place)
+        assert one.score == pytest.approx(score)
+
+
+def test_where_nothing_is_left_two_names_of_one_thing_are_one() -> None:
+    one, speck = boxes(0, 1), np.zeros((40, 40), np.float32)
+    names = [Instance("a", one, 0.9), Instance("b", one, 0.5)]
+    assert share_out(names, lambda: one) == distinct_instances(names)
+    large = np.zeros((40, 40), np.float32)
+    large[:10], speck[30, 30:32] = 1, 1  # under a hundredth
+    names = [Instance("a", large, 0.9), Instance("b", large, 0.5)]
+    assert [each.expression for each in share_out(names, lambda: large + speck)] == ["a"]
+
+
+def test_what_is_salient_is_asked_for_only_if_needed() -> None:
+    def never() -> np.ndarray:
+        raise AssertionError
+
+    apart = [Instance("a", boxes(0), 0.9), Instance("b", boxes(5), 0.5)]
+    assert share_out(apart, never) == apart
+    assert share_out([], never) == []
+
+
+@given(MASKS, arrays.arrays(np.float32, (3, 4), elements=st.sampled_from([0, 0.5, 1])))
+def test_sharing_out_adds_only_what_was_free(masks: list, salient: np.ndarray) -> None:
+    instances = [Instance(str(index), mask, index / 10) for index, mask in enumerate(masks)]
+    kept = {one.expression for one in distinct_instances(instances)}
+    taken = np.zeros((3, 4), bool)
+    for one in distinct_instances(instances):
+        taken |= one.binary
+    for one in share_out(instances, lambda: salient):
+        if one.expression in kept:
+            assert np.array_equal(one.mask, masks[int(one.expression)])
+        else:
+            assert one.area
+            assert not (one.binary & (taken | (salient < 0.5))).any()
+            taken |= one.binary
 
 
 def test_masks_that_overlap_less_are_two() -> None:

@@ -23,7 +23,7 @@ from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Segmenter
 from saliency_r1.segmenters.loading import load_segmenter
-from saliency_r1.sis import disjoint_instances, distinct_instances, scored_instances
+from saliency_r1.sis import disjoint_instances, scored_instances, share_out
 from saliency_r1.tasks import Task
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundImage
@@ -317,10 +317,9 @@ class SaliencyPipeline:
         output, response = answer.output, answer.response
         instances, scores = [], []
         if response.expressions:
+            encoded = self.segmenter.encode(item.image)
             found = self.segmenter.segment(
-                self.segmenter.encode(item.image),
-                response.expressions,
-                instances=task.spec.several_expressions,
+                encoded, response.expressions, instances=task.spec.several_expressions
             )
             confidences = output.confidences(len(response.expressions))
             instances = scored_instances(response.expressions, found, confidences)
@@ -332,8 +331,11 @@ class SaliencyPipeline:
             # What is named and not found is an error, however sure the segmenter is that it is not there.
             scores = [score if one.area else 0.0 for one, score in zip(instances, scores, strict=True)]
         if task.spec.several_expressions:
-            found_nothing = sum(not one.area for one in instances)
-            instances = disjoint_instances(distinct_instances(instances))
+            named = instances
+            instances = share_out(named, lambda: self.segmenter.segment(encoded, [UNNAMED]).probabilities[0])
+            given = {one.expression for one in instances}
+            found_nothing = sum(not one.area and one.expression not in given for one in named)
+            instances = disjoint_instances(instances)
             scores = [one.score for one in instances] + [0.0] * found_nothing
         segmenter_seconds = perf_counter() - start
         return SaliencyResult(

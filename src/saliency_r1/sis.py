@@ -12,6 +12,7 @@ from saliency_r1.result import Instance
 from saliency_r1.segmenters.base import Segmentation
 
 SAME_INSTANCE_IOU = 0.9
+_LEAST_PART = 0.01
 
 Score: TypeAlias = Callable[[np.ndarray, float, float | None], float]
 """What `instance_score` is; another one may be tried in its place."""
@@ -67,12 +68,37 @@ def distinct_instances(instances: Sequence[Instance]) -> list[Instance]:
 
     Two masks nearly equal each other if their IoU is over 0.9 (both taken at 0.5). The order stays.
     """
-    kept: list[tuple[int, np.ndarray]] = []
-    for index in sorted(range(len(instances)), key=lambda index: -instances[index].score):
-        mask = instances[index].binary
-        if mask.any() and all(_iou(mask, other) <= SAME_INSTANCE_IOU for _, other in kept):
-            kept.append((index, mask))
-    return [instances[index] for index in sorted(index for index, _ in kept)]
+    return [instances[index] for index in _distinct(instances)]
+
+
+def share_out(instances: Sequence[Instance], salient: Callable[[], np.ndarray]) -> list[Instance]:
+    """`distinct_instances`, and those that it leaves out where something salient is left for them.
+
+    The policy saw so many things; where an expression finds nothing, or finds what another one names, it was
+    meant for one of those that no expression found. Each takes the connected part of what is salient and
+    nobody's yet where its own probability is highest in the mean, the highest score first; its score is
+    multiplied with the mean of `salient` there. Parts under a hundredth of the picture do not count.
+
+    Args:
+        instances: of one image, one an expression.
+        salient: gives the probabilities of all that is salient there, float32 (H, W); asked only if needed.
+    """
+    chosen = {index: instances[index] for index in _distinct(instances)}
+    left = sorted(set(range(len(instances))) - chosen.keys(), key=lambda index: -instances[index].score)
+    if not left:
+        return list(instances)
+    everything = salient()
+    free = everything >= 0.5
+    for one in chosen.values():
+        free &= ~one.binary
+    parts = _parts(free)
+    for index in left[: len(parts)]:
+        own = instances[index]
+        part = max(parts, key=lambda part: (own.mask[part].mean(), np.count_nonzero(part)))
+        parts = [other for other in parts if other is not part]
+        mask = np.where(part, everything, np.float32(0))
+        chosen[index] = replace(own, mask=mask, score=own.score * float(everything[part].mean()))
+    return [chosen[index] for index in sorted(chosen)]
 
 
 def disjoint_instances(instances: Sequence[Instance]) -> list[Instance]:
@@ -98,3 +124,21 @@ def disjoint_instances(instances: Sequence[Instance]) -> list[Instance]:
 def _iou(first: np.ndarray, second: np.ndarray) -> float:
     """IoU of two masks, bool (H, W), not both empty."""
     return float(np.count_nonzero(first & second) / np.count_nonzero(first | second))
+
+
+def _distinct(instances: Sequence[Instance]) -> list[int]:
+    kept: list[tuple[int, np.ndarray]] = []
+    for index in sorted(range(len(instances)), key=lambda index: -instances[index].score):
+        mask = instances[index].binary
+        if mask.any() and all(_iou(mask, other) <= SAME_INSTANCE_IOU for _, other in kept):
+            kept.append((index, mask))
+    return sorted(index for index, _ in kept)
+
+
+def _parts(mask: np.ndarray) -> list[np.ndarray]:
+    """The connected parts of a mask, bool (H, W), that are large enough."""
+    from scipy.ndimage import label
+
+    labels, count = label(mask, np.ones((3, 3), int))
+    parts = (labels == number for number in range(1, count + 1))
+    return [part for part in parts if part.mean() >= _LEAST_PART]
