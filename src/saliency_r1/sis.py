@@ -11,7 +11,7 @@ import numpy as np
 from saliency_r1.result import Instance
 from saliency_r1.segmenters.base import Segmentation
 
-SAME_INSTANCE_IOU = 0.9
+SAME_INSTANCE_IOU = 0.7
 _LEAST_PART = 0.01
 
 Score: TypeAlias = Callable[[np.ndarray, float, float | None], float]
@@ -66,7 +66,7 @@ def scored_instances(
 def distinct_instances(instances: Sequence[Instance]) -> list[Instance]:
     """The instances without those that are empty or that another one of a higher score nearly equals.
 
-    Two masks nearly equal each other if their IoU is over 0.9 (both taken at 0.5). The order stays.
+    Two masks nearly equal each other if their IoU is over 0.7 (both taken at 0.5). The order stays.
     """
     return [instances[index] for index in _distinct(instances)]
 
