@@ -99,7 +99,7 @@ def test_weights_load_as_bfloat16(folders: dict[str, Path], family: str) -> None
     policy = TransformersPolicy.from_pretrained(folders[family], device="cpu", dtype="bfloat16")
     assert policy.model.dtype == torch.bfloat16
     assert policy.max_pixels == MAX_PIXELS
-    write = policy._write([[draw("red")]], "What?", 2, do_sample=False, temperature=1.0)
+    write = policy._write([[draw("red")]], "What?", 2, do_sample=False, temperature=1.0, distinct=False)
     assert write[0].confidence is not None
 
 
@@ -297,7 +297,7 @@ PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 
 def test_bad_options_are_refused(folders: dict[str, Path]) -> None:
     folder = folders["llava"]
-    with pytest.raises(SaliencyError, match="unknown dtype 'int8': choose one of auto, float32"):
+    with pytest.raises(SaliencyError, match="unknown dtype 'int8': choose auto, float32"):
         TransformersPolicy.from_pretrained(folder, device="cpu", dtype="int8")
     with pytest.raises(SaliencyError, match="max_pixels is 100: give at least 3136"):
         TransformersPolicy.from_pretrained(folder, device="cpu", max_pixels=100)

@@ -394,12 +394,11 @@ def test_the_nano_segmenter_gives_the_same_masks_together_and_apart() -> None:
         for height in (40, 60)
     ]
     texts = [["the dog", "the left ball"], ["the bird"]]
-    together = segmenter.segment_many(segmenter.encode_many(images), [*texts])
+    together = segmenter.segment_many(segmenter.encode_many(images), [*texts], [False, False])
     for image, words, found in zip(images, texts, together, strict=True):
         apart = segmenter.segment(segmenter.encode(image), words)
         assert found.probabilities.shape == (len(words), image.height, image.width)
         np.testing.assert_allclose(found.probabilities, apart.probabilities, atol=1e-4)
         np.testing.assert_allclose(found.scores, apart.scores, atol=1e-4)
-    assert [
-        len(found.scores) for found in segmenter.segment_many(segmenter.encode_many(images), [[], ["a"]])
-    ] == [0, 1]
+    few = segmenter.segment_many(segmenter.encode_many(images), [[], ["a"]], [False, False])
+    assert [len(found.scores) for found in few] == [0, 1]

@@ -63,7 +63,9 @@ class RedSegmenter:
     def encode(self, image: Image.Image) -> np.ndarray:
         return np.asarray(image, np.int16)
 
-    def segment(self, encoded: np.ndarray, expressions: list[str]) -> Segmentation:
+    def segment(
+        self, encoded: np.ndarray, expressions: list[str], *, instances: bool = False
+    ) -> Segmentation:
         found = (np.abs(encoded - (0, 128, 0)).sum(-1) > 90).astype(np.float32)
         masks = [found * ("right" not in text) for text in expressions]
         return Segmentation(np.stack(masks).astype(np.float32), np.ones(len(expressions), np.float32))
