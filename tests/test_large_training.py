@@ -193,27 +193,36 @@ def test_the_recipes_are_whole(size: str) -> None:
         assert Path(str(load_recipe(folder / f"{name}.yaml", kind).start)) == start
 
 
-@pytest.mark.parametrize("name", ["one-gpu", "fsdp", "deepspeed-zero3", "two-nodes"])
-def test_accelerate_reads_its_configurations(name: str) -> None:
-    from accelerate.commands.config.config_args import load_config_from_file
+@pytest.mark.parametrize(
+    ("name", "sharding", "machines", "processes"),
+    [
+        ("one-gpu", None, 1, 1),
+        ("fsdp", "fsdp", 1, 8),
+        ("deepspeed-zero3", "deepspeed", 1, 8),
+        ("two-nodes", "fsdp", 2, 16),
+    ],
+)
+def test_accelerate_s_launcher_reads_its_configurations(
+    name: str, sharding: str | None, machines: int, processes: int
+) -> None:
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
 
-    config = load_config_from_file(str(ROOT / "recipes" / "accelerate" / f"{name}.yaml"))
-    assert config.mixed_precision == "bf16"
-    kind, machines, processes = {
-        "one-gpu": ("NO", 1, 1),
-        "fsdp": ("FSDP", 1, 8),
-        "deepspeed-zero3": ("DEEPSPEED", 1, 8),
-        "two-nodes": ("FSDP", 2, 16),
-    }[name]
-    assert config.distributed_type.value == kind
-    assert (config.num_machines, config.num_processes) == (machines, processes)
-    # What its launcher makes of them: an unknown key would be refused, or left out.
-    if kind == "FSDP":
-        assert config.fsdp_config["fsdp_version"] == 2
-        assert config.fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
-    if kind == "DEEPSPEED":
-        assert config.deepspeed_config["zero_stage"] == 3
-        assert config.deepspeed_config["zero3_save_16bit_model"] is True
+    file = str(ROOT / "recipes" / "accelerate" / f"{name}.yaml")
+    given = launch_command_parser().parse_args(["--config_file", file, "-m", "saliency_r1", "train", "cgpo"])
+    given, *_ = _validate_launch_command(given)
+    assert (given.num_machines, given.num_processes, given.mixed_precision) == (machines, processes, "bf16")
+    assert {kind for kind in ("fsdp", "deepspeed") if getattr(given, f"use_{kind}")} == {sharding} - {None}
+    if sharding == "fsdp":
+        told = prepare_multi_gpu_env(given)
+        assert told["ACCELERATE_USE_FSDP"] == "true"
+        assert told["FSDP_VERSION"] == "2"
+        assert told["FSDP_RESHARD_AFTER_FORWARD"] == "true"
+        assert told["FSDP_STATE_DICT_TYPE"] == "FULL_STATE_DICT"
+        assert told["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
+    if sharding == "deepspeed":
+        assert given.zero_stage == 3
+        assert given.zero3_save_16bit_model is True
 
 
 def test_a_recipe_with_settings_of_the_nano_policy_is_refused(

@@ -43,7 +43,9 @@ def check_sharding(output: Path, lora_rank: int, *, one_process_answers: bool = 
         SaliencyError: if `accelerate launch` was told to use FSDP or DeepSpeed, and one of these is wanted.
     """
     flags = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}
-    sharding = next((kind for kind, flag in flags.items() if os.environ.get(flag) == "true"), None)
+    sharding = next(
+        (kind for kind, flag in flags.items() if os.environ.get(flag, "").lower() == "true"), None
+    )
     if sharding and lora_rank:
         raise SaliencyError(
             f"recipe of {output}: lora_rank is {lora_rank} under {sharding}, into whose cut weights adapters "
