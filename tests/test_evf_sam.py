@@ -231,6 +231,7 @@ def test_split_weights_are_read_through_their_index(weights, segmenter, tmp_path
         (None, "has no config.json"),
         ("nonsense", "is not JSON"),
         ("[]", "holds no mapping"),
+        ('{"auto_map": {"AutoModel": "own.Model"}}', r"asks for code of its own \(own.Model\)"),
         ('{"mm_extractor_scale": "large", "sam_scale": "tiny"}', "sam_scale 'tiny'.*not SAM 2"),
         ('{"sam_scale": "huge"}', "mm_extractor_scale None"),
         ('{"mm_extractor_scale": "large", "sam_scale": "huge"}', "are missing"),
