@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 # Before Ray is imported: it sends usage statistics unless it is told not to.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
 import ray.data
@@ -93,16 +95,18 @@ def _stream(
         {"chunk": chunk.index, "photos": json.dumps([asdict(photo) for photo in photos])}
         for chunk, photos in chunks
     ]
-    answers = ray.data.from_items(items, override_num_blocks=min(len(items), _BLOCKS)).map_batches(
-        _Actor,
-        fn_constructor_args=(job,),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=options.min_actors, max_size=options.max_actors),
-        num_cpus=1,
-        num_gpus=options.gpus,
-        max_restarts=-1,
-        max_task_retries=RETRIES,
-    )
+    with warnings.catch_warnings():
+        # Deprecated, and the only way to bound the retries; pyproject.toml holds Ray below its end.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args")
+        answers = ray.data.from_items(items, override_num_blocks=min(len(items), _BLOCKS)).map_batches(
+            _Actor,
+            fn_constructor_args=(job,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=options.min_actors, max_size=options.max_actors),
+            num_cpus=1,
+            num_gpus=options.gpus,
+            max_task_retries=RETRIES,
+        )
     model = ""
     for answer in answers.iter_rows():
         if answer["failed"]:

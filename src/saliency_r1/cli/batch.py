@@ -54,7 +54,7 @@ def batch(
     ] = None,
     shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a Parquet shard.")] = 256,
     png: Annotated[
-        bool, typer.Option("--png", help="Write masks/…_mask.png as `predict` does, too.")
+        bool, typer.Option("--png", help="Write _masks/…_mask.png as `predict` does, too.")
     ] = False,
     column: Annotated[
         str | None,
@@ -123,7 +123,7 @@ def batch(
         task=task,
         reasoning=not fast,
         group_images=group_images,
-        masks=f"{where}/masks" if png else None,
+        masks=f"{where}/_masks" if png else None,
         threads=max(1, cores() // workers) if local else None,
     )
     if local:
