@@ -29,9 +29,11 @@ from pycocotools import mask as coco
 from rich.console import Console
 from skimage import data
 
+from deadly import DEADLY_SIZE, load_deadly
 from processes import interruptible
 from saliency_r1 import SaliencyPipeline
 from saliency_r1.batch.chunk_worker import ChunkWorker, Job
+from saliency_r1.batch.local import run_local
 from saliency_r1.batch.plan import Chunk, Settings
 from saliency_r1.batch.rows import SCHEMA, Row
 from saliency_r1.batch.run import Outcome, run_batch
@@ -454,18 +456,58 @@ def test_a_run_that_is_told_to_end_keeps_its_shards(
     assert len(rows_of(out)) == 3 * shards(out)
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a Ray cluster of two nodes on this machine."""
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's actors would be the last to run on a busy machine
-    from ray.cluster_utils import Cluster
+def run_deadly(out: Path, engine: Any) -> None:
+    """Twenty photos, over the fourth of which every process dies."""
+    photos = out / "photos"
+    photos.mkdir()
+    for number in range(20):
+        Image.new("RGB", DEADLY_SIZE if number == 3 else (40, 30)).save(photos / f"{number:02d}.png")
+    job = Job(load_deadly, Task.SOD, False, 5, None, None)
+    outcome = run_batch(
+        settings(photos, shard_rows=64),
+        Folder(str(out / "out")),
+        partial(engine, job=job),
+        Console(quiet=True),
+    )
+    assert outcome == Outcome(photos=20, errors=1, before=0)
+    rows = rows_of(out / "out")
+    assert [row["error"] is None for row in rows] == [number != 3 for number in range(20)]
+    assert "died" in rows[3]["error"]
+    assert rows[4]["expressions"] == ["the lot"]
 
-    node = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    cluster.add_node(**node)
-    yield cluster.address
-    cluster.shutdown()
+
+def test_only_the_photo_over_which_workers_die_is_an_error(tmp_path: Path) -> None:
+    run_deadly(tmp_path, partial(run_local, workers=1))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of two nodes on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # Ray's actors would be the last to run on a busy machine
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where actors find load_deadly
+        from ray.cluster_utils import Cluster
+
+        node = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+        cluster.add_node(**node)
+        yield cluster.address
+        cluster.shutdown()
+
+
+def test_only_the_photo_over_which_actors_die_is_an_error(tmp_path: Path, cluster: str) -> None:
+    from saliency_r1.batch.on_ray import RayOptions, run_on_ray
+
+    run_deadly(tmp_path, partial(run_on_ray, options=RayOptions(cluster, 1, 1, 0)))
+
+
+def test_no_cluster_at_the_address_is_one_line(tmp_path: Path, folder: Path) -> None:
+    process = start(folder, tmp_path / "out", "--engine", "ray", "--address", "127.0.0.1:1")
+    _, remarks = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "Ray: no cluster at 127.0.0.1:1" in remarks
+    assert "Traceback" not in remarks
 
 
 def test_on_a_cluster_of_two_nodes_with_an_actor_killed(
