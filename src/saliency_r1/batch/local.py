@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -21,9 +21,6 @@ from saliency_r1.errors import SaliencyError
 
 RETRIES = 2
 """How often a chunk is done again whose worker died: as it was, and then photo by photo."""
-
-_AHEAD = 2
-"""Chunks a worker holds: the next one is there when it is done with one."""
 
 
 @dataclass
@@ -37,12 +34,12 @@ class _Work:
 
 @dataclass
 class _Process:
-    """A worker and what it was given, the one it is at first."""
+    """A worker and what it has to do."""
 
     process: Any
     connection: Connection
     ready: bool = False
-    works: deque[_Work] = field(default_factory=deque)
+    work: _Work | None = None
 
 
 def run_local(
@@ -50,10 +47,10 @@ def run_local(
 ) -> Iterator[tuple[Chunk, list[Row], str]]:
     """Do chunks in worker processes; yields each with its rows and the model's name, as they are done.
 
-    A worker holds two chunks and gets the next as it is done with one: memory does not grow with their
+    A worker holds one chunk and gets the next when it is done with it: memory does not grow with their
     number. If a worker dies, another takes its place and the chunk is done again, then photo by photo, then
     the rows of the photo over which it died for the third time say so. Workers leave when this process is
-    gone, even by a kill.
+    gone, even by a kill. There are no more of them than there are chunks.
 
     Raises:
         SaliencyError: if a worker cannot load the models, or fails over what is not a photo.
@@ -69,32 +66,45 @@ class _Pool:
     def __init__(self, job: Job, workers: int) -> None:
         self._context: Any = multiprocessing.get_context("spawn")
         self._job = job
+        self._workers = workers
         self._again: deque[_Work] = deque()
         self._parts: dict[int, dict[Photo, Row]] = {}
         self._model = ""
         self._unready_deaths = 0
         self._processes: list[_Process] = []
-        for _ in range(workers):
-            self._processes.append(self._start())
 
     def run(self, chunks: Iterator[tuple[Chunk, Sequence[Photo]]]) -> Iterator[tuple[Chunk, list[Row], str]]:
         photos: dict[int, Sequence[Photo]] = {}
         while True:
-            for each in self._processes:
-                while len(each.works) < _AHEAD and (work := self._next(chunks, photos)) is not None:
-                    each.works.append(work)
-                    with suppress(OSError):  # one that died is noticed when its answer is read
-                        each.connection.send(work.photos)
-            if not any(each.works for each in self._processes):
+            self._hand_out(chunks, photos)
+            busy = {each.connection: each for each in self._processes if each.work is not None}
+            if not busy:
                 return
-            for connection in wait([each.connection for each in self._processes if each.works]):
-                process = next(each for each in self._processes if each.connection is connection)
-                for chunk, rows in self._receive(process):
+            for connection in wait(list(busy)):
+                for chunk, rows in self._receive(busy[connection]):  # type: ignore[index]
                     known = self._parts.setdefault(chunk.index, {})
                     known.update(rows)
                     if len(known) == chunk.stop - chunk.start:
                         del self._parts[chunk.index]
                         yield chunk, [known[photo] for photo in photos.pop(chunk.index)], self._model
+
+    def _hand_out(
+        self, chunks: Iterator[tuple[Chunk, Sequence[Photo]]], photos: dict[int, Sequence[Photo]]
+    ) -> None:
+        """Give each worker that has nothing to do something, and start those that are still to be started."""
+        for number in range(self._workers):
+            started = number < len(self._processes)
+            if started and self._processes[number].work is not None:
+                continue
+            work = self._next(chunks, photos)
+            if work is None:
+                return
+            if not started:
+                self._processes.append(self._start())
+            process = self._processes[number]
+            process.work = work
+            with suppress(OSError):  # one that died is noticed when its answer is read
+                process.connection.send(work.photos)
 
     def _next(
         self, chunks: Iterator[tuple[Chunk, Sequence[Photo]]], photos: dict[int, Sequence[Photo]]
@@ -118,14 +128,17 @@ class _Pool:
             process.ready = True
             self._model = answer
         else:
-            work = process.works.popleft()
+            work, process.work = process.work, None
+            assert work is not None
             yield work.chunk, dict(zip(work.photos, answer, strict=True))
 
     def _replace(self, process: _Process) -> Iterator[tuple[Chunk, dict[Photo, Row]]]:
-        """Another worker in the place of one that died, and what is to become of what it was given."""
+        """Another worker in the place of one that died, and what is to become of what it had to do."""
         process.process.join(5)
         code = process.process.exitcode
         process.connection.close()
+        work = process.work
+        assert work is not None
         if not process.ready:
             self._unready_deaths += 1
             if self._unready_deaths > RETRIES:
@@ -133,17 +146,14 @@ class _Pool:
                     f"worker processes die as they load the models (exit code {code}); was memory short? "
                     "Try fewer --workers; the same command goes on where this stopped"
                 )
-            self._again.extend(process.works)
+            self._again.append(work)
         else:
-            work = process.works.popleft()
-            self._again.extend(process.works)
             work.deaths += 1
-            grouped = self._job.task.spec.several_images
             if work.deaths > RETRIES:
                 reason = f"the worker process died {work.deaths} times over it (exit code {code})"
                 rows = {photo: error_row(photo, self._job.task, reason) for photo in work.photos}
                 yield work.chunk, rows
-            elif work.deaths == RETRIES and not grouped:
+            elif work.deaths == RETRIES and not self._job.task.spec.several_images:
                 self._again.extend(_Work(work.chunk, [photo], work.deaths) for photo in work.photos)
             else:
                 self._again.append(work)

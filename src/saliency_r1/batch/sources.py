@@ -23,6 +23,7 @@ COLUMNS = ("image", "path", "url", "file_name", "jpg", "png")
 """The columns of a table in which photos are looked for if none is named, in this order."""
 
 _READ_ROWS = 16
+_FILES = IMAGE_SUFFIXES | {TABLE, TAR, LIST}
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def _unique(photos: Sequence[Photo], wanted: Counter[str]) -> Iterator[Photo]:
 
 def _photos(source: str, column: str | None, group_column: str | None) -> Iterator[Photo]:
     system, path = file_system(source)
+    local = isinstance(system, LocalFileSystem)
     if any(sign in path for sign in "*?[") and not system.exists(path):
         fixed = path.rstrip("/").split("/")
         base = "/".join(fixed[: next(i for i, part in enumerate(fixed) if any(s in part for s in "*?["))])
@@ -121,9 +123,11 @@ def _photos(source: str, column: str | None, group_column: str | None) -> Iterat
                 yield from _folder(system, match, base, column, group_column)
             else:
                 yield from _file(named(system, match), _relative(match, base), column, group_column)
+    elif not local and PurePosixPath(path).suffix.lower() in _FILES:  # asking may cost a download
+        yield from _file(source, PurePosixPath(path).name, column, group_column)
     elif system.isdir(path):
         yield from _folder(system, path, path, column, group_column)
-    elif isinstance(system, LocalFileSystem) and not system.exists(path):
+    elif local and not system.exists(path):
         raise SaliencyError(f"{source}: no such file or folder")
     else:
         yield from _file(source, PurePosixPath(path).name, column, group_column)

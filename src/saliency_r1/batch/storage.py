@@ -122,11 +122,16 @@ class Folder:
             raise SaliencyError(f"{self.url}/{name}: cannot be written ({_first_line(error)})") from error
 
     def remove_unfinished(self) -> None:
-        """Remove the hidden files that a killed run left."""
-        for name in self.names():
+        """Remove the hidden files that a killed run left, here and below."""
+        try:
+            found = self._system.find(self._path)
+        except FileNotFoundError:
+            return
+        for path in found:
+            name = posixpath.basename(path)
             if name.startswith(".") and name.endswith(".tmp"):
                 with suppress(Exception):
-                    self._system.rm(posixpath.join(self._path, name))
+                    self._system.rm(path)
 
 
 def _first_line(error: BaseException) -> str:
