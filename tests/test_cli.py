@@ -53,7 +53,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["predict", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["predict", "--help"], ["batch", "--help"], ["demo", "--help"]]
+)
 def test_help_and_version_answer_at_once_without_torch(arguments: list[str]) -> None:
     code = f"""
 import sys

@@ -1,0 +1,139 @@
+"""Files of a folder or of any other place that fsspec knows, by path or URL."""
+
+from __future__ import annotations
+
+import posixpath
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import split_protocol
+from fsspec.implementations.local import LocalFileSystem
+
+from saliency_r1.errors import SaliencyError
+from saliency_r1.files import write_bytes_atomic
+
+MAX_FILE_BYTES = 512_000_000
+"""What is read of one picture at most."""
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of a path or URL, and the path within it.
+
+    Raises:
+        SaliencyError: if fsspec does not know it, or lacks the package for it.
+    """
+    try:
+        system, path = fsspec.url_to_fs(url)
+    except (ImportError, ValueError, OSError) as error:
+        raise SaliencyError(f"{url}: cannot be reached ({_first_line(error)})") from error
+    return system, path
+
+
+def is_url(text: str) -> bool:
+    """Whether that has a protocol (`s3://`) or a chain of them."""
+    return "::" in text or split_protocol(text)[0] is not None
+
+
+def absolute(text: str) -> str:
+    """A URL as it is, a local path made absolute: the same file wherever it is read."""
+    return text if is_url(text) else str(Path(text).absolute())
+
+
+def named(system: Any, path: str) -> str:
+    """The name of a file that a listing gave: its path if it is a local one, else its URL."""
+    return path if isinstance(system, LocalFileSystem) else str(system.unstrip_protocol(path))
+
+
+def read_bytes(url: str, offset: int = 0, size: int | None = None) -> bytes:
+    """A file, or `size` bytes of it from `offset` on.
+
+    Raises:
+        OSError: if it cannot be read or is larger than `MAX_FILE_BYTES`; other backends of fsspec raise
+            errors of their own.
+    """
+    if size is not None and size > MAX_FILE_BYTES:
+        raise OSError(f"{size:,} bytes, the limit is {MAX_FILE_BYTES:,}")
+    system, path = file_system(url)
+    with system.open(path, "rb") as file:
+        if offset:
+            file.seek(offset)
+        content: bytes = file.read(MAX_FILE_BYTES + 1 if size is None else size)
+    if len(content) > MAX_FILE_BYTES:
+        raise OSError(f"more than {MAX_FILE_BYTES:,} bytes")
+    return content
+
+
+class Folder:
+    """A folder to write to: a local one, or one at a URL.
+
+    Args:
+        url: path or URL.
+
+    Raises:
+        SaliencyError: if it cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._system, self._path = file_system(url)
+        self._local = isinstance(self._system, LocalFileSystem)
+
+    def names(self) -> list[str]:
+        """The names of the files in it, not of those below; none if it is not there.
+
+        Raises:
+            SaliencyError: if it cannot be listed.
+        """
+        with suppress(Exception):
+            self._system.invalidate_cache()
+        try:
+            found = self._system.ls(self._path, detail=False)
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise SaliencyError(f"{self.url}: cannot be listed ({_first_line(error)})") from error
+        return sorted(posixpath.basename(str(each).rstrip("/")) for each in found)
+
+    def open(self, name: str) -> Any:
+        """A file in it, open for reading."""
+        return self._system.open(posixpath.join(self._path, name), "rb")
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file that takes its place when it is whole; `name` may hold sub-folders.
+
+        Raises:
+            SaliencyError: if it cannot be written.
+        """
+        target = posixpath.join(self._path, name)
+        if self._local:
+            write_bytes_atomic(target, content)
+            return
+        unfinished = posixpath.join(posixpath.dirname(target), f".{secrets.token_hex(8)}.tmp")
+        try:
+            self._system.makedirs(posixpath.dirname(target), exist_ok=True)
+            self._system.pipe_file(unfinished, content)
+            self._system.mv(unfinished, target)
+        except Exception as error:
+            with suppress(Exception):
+                self._system.rm(unfinished)
+            raise SaliencyError(f"{self.url}/{name}: cannot be written ({_first_line(error)})") from error
+
+    def remove_unfinished(self) -> None:
+        """Remove the hidden files that a killed run left, here and below."""
+        try:
+            found = self._system.find(self._path)
+        except FileNotFoundError:
+            return
+        for path in found:
+            name = posixpath.basename(path)
+            if name.startswith(".") and name.endswith(".tmp"):
+                with suppress(Exception):
+                    self._system.rm(path)
+
+
+def _first_line(error: BaseException) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return (str(reason).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,142 @@
+"""`saliency-r1 batch`: what stands out in very many photos, as Parquet."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from saliency_r1.cli.predict import DeviceOption, FastOption, GroupImagesOption, PolicyOption, SegmenterOption
+from saliency_r1.cosod import GROUP_IMAGES
+from saliency_r1.errors import SaliencyError
+from saliency_r1.tasks import Task
+
+app = typer.Typer()
+
+_RAY = "Ray"
+
+
+class Engine(StrEnum):
+    """What does the photos."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+@app.command()
+def batch(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCES...",
+            help="Folders, globs, lists (.txt), Parquet (.parquet), WebDataset shards (.tar); paths or URLs.",
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder or URL that the Parquet shards go to.")],
+    task: Annotated[
+        Task,
+        typer.Option(help="What is asked of each photo, or, with cosod, of the photos of each folder."),
+    ] = Task.SOD,
+    fast: FastOption = False,
+    group_images: GroupImagesOption = GROUP_IMAGES,
+    policy: PolicyOption = None,
+    segmenter: SegmenterOption = None,
+    device: DeviceOption = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes or actors, each with the models; default one a core, at most 8, or 1 with models "
+            "that are named.",
+        ),
+    ] = None,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a Parquet shard.")] = 256,
+    png: Annotated[
+        bool, typer.Option("--png", help="Write _masks/…_mask.png as `predict` does, too.")
+    ] = False,
+    column: Annotated[
+        str | None,
+        typer.Option(help="Of Parquet: the column of paths or bytes; default image, path, url, …"),
+    ] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Of Parquet, for cosod: the column of groups.")
+    ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="Processes on this machine, or actors on Ray.")
+    ] = Engine.LOCAL,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the cluster: auto, or HOST:PORT; default a Ray of this machine.", rich_help_panel=_RAY
+        ),
+    ] = None,
+    min_workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Actors at least; Ray adds to them up to --workers.", rich_help_panel=_RAY),
+    ] = None,
+    gpus: Annotated[
+        float, typer.Option(min=0, help="GPUs of an actor, 0.5 for two on one.", rich_help_panel=_RAY)
+    ] = 0,
+) -> None:
+    """Find what stands out in very many photos, and write a row for each.
+
+    A run that was stopped or killed goes on with the same command. A photo that cannot be read is a row with
+    its error.
+
+    Exit codes: 0 all done, 1 some photos are rows with an error, 2 wrong usage or configuration, 130
+    interrupted, 143 ended by SIGTERM.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise SaliencyError("batch needs pyarrow and fsspec: pip install 'saliency-r1[batch]'") from None
+    from rich.console import Console
+
+    from saliency_r1.batch.chunk_worker import Job
+    from saliency_r1.batch.local import cores, run_local
+    from saliency_r1.batch.plan import Settings
+    from saliency_r1.batch.run import run_batch
+    from saliency_r1.batch.storage import Folder, absolute
+    from saliency_r1.cli.models import load_pipeline
+    from saliency_r1.workers import default_workers
+
+    settings = Settings.make(
+        sources,
+        task=task,
+        fast=fast,
+        group_images=group_images,
+        policy=policy,
+        segmenter=segmenter,
+        shard_rows=shard_rows,
+        png=png,
+        column=column,
+        group_column=group_column,
+    )
+    if workers is None:
+        workers = 1 if policy or segmenter else default_workers()
+    where = absolute(out).rstrip("/")
+    local = engine is Engine.LOCAL
+    job = Job(
+        load=partial(load_pipeline, policy, segmenter, device),
+        task=task,
+        reasoning=not fast,
+        group_images=group_images,
+        masks=f"{where}/_masks" if png else None,
+        threads=max(1, cores() // workers) if local else None,
+    )
+    if local:
+        if address is not None or min_workers is not None or gpus:
+            raise SaliencyError("--address, --min-workers and --gpus are of --engine ray")
+        run_engine = partial(run_local, job=job, workers=workers)
+    else:
+        from saliency_r1.batch.on_ray import RayOptions, run_on_ray
+
+        options = RayOptions(address, min_workers or workers, workers, gpus)
+        run_engine = partial(run_on_ray, job=job, options=options)
+    console = Console(stderr=True, highlight=False, markup=False)
+    outcome = run_batch(settings, Folder(where), run_engine, console)
+    failed = f", {outcome.errors:,} of them with an error" if outcome.errors else ""
+    console.print(f"{outcome.photos:,} rows{failed} are in {out}", style="dim", soft_wrap=True)
+    raise typer.Exit(1 if outcome.errors else 0)
