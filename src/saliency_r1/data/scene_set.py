@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from saliency_r1.data.composing import box_of
-from saliency_r1.data.duts import load_duts, split
 from saliency_r1.data.expressions import UNKNOWN_NOUN
 from saliency_r1.data.instances import encode
+from saliency_r1.data.loading import load_splits
 from saliency_r1.data.naming import OBJECT, NameBook
 from saliency_r1.data.packed import PackedPhotos
 from saliency_r1.data.scene_expressions import referring
@@ -70,7 +70,7 @@ def write_scenes(which: SceneSet, count: int, out: Path, workers: int) -> Iterat
     """
     if which.split not in ("train", "validation"):
         raise SaliencyError(f"split {which.split!r}: expected train or validation")
-    samples = split(load_duts(which.data))[which.split == "validation"]
+    samples = load_splits(which.data)[which.split == "validation"]
     # Packed once here, not by each worker.
     PackedPhotos.open(samples, _cache(which), which.size).colours()
     rows: dict[int, _Row] = {}
@@ -99,7 +99,7 @@ def _cache(which: SceneSet) -> Path:
 
 @cache
 def _open(which: SceneSet) -> tuple[Foregrounds, NameBook]:
-    train, validation = split(load_duts(which.data))
+    train, validation = load_splits(which.data)
     samples = train if which.split == "train" else validation
     return Foregrounds.open(samples, _cache(which), which.size), NameBook.from_samples(train)
 
