@@ -1,7 +1,7 @@
-"""What mkdocs does beyond its configuration: files of the repository as pages, every command, no foreign host.
+"""What mkdocs does beyond its configuration: files of the repository as pages, commands, no foreign host.
 
-In a page, `<!-- file: ../benchmarks/RESULTS.md -->` stands for that file, and `<!-- commands -->` for the help of
-every command of `saliency-r1`. Links are those that work in the repository: here they are led to the site's pages.
+In a page, `<!-- file: ../benchmarks/RESULTS.md -->` stands for that file, and `<!-- commands -->` for the
+help of every command of `saliency-r1`. Links are those that work in the repository; here they lead to pages.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Every shell and Python block of the README and of docs/ is run here, or says above it what it needs.
 
-`<!-- needs: a GPU -->` above a block keeps it from being run, `<!-- shortened: max_steps=2 -->` adds these words to
-its `saliency-r1 train` commands. Of all blocks, run or not, each command and option of ours must exist, each recipe
-and its keys, each benchmark and its options, each extra that pip is to install, and each name that is imported.
+`<!-- needs: a GPU -->` above a block keeps it from being run, `<!-- shortened: max_steps=2 -->` adds these
+words to its `saliency-r1 train` commands. Of all blocks, run or not, each command and option of ours must
+exist, each recipe and its keys, each benchmark and its options, each extra of pip, each name imported.
 """
 
 from __future__ import annotations
@@ -245,9 +245,7 @@ def importable(folder: Path) -> Iterator[None]:
             sys.path.remove(str(folder))
 
 
-RUN_PAGES = [
-    page for page in PAGES if any(b.is_run and b.language in SHELL + PYTHON for b in blocks_of(page))
-]
+RUN_PAGES = list({block.page: None for block in BLOCKS if block.is_run and block.language in SHELL + PYTHON})
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in RUN_PAGES])
