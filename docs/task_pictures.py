@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from saliency_r1 import SaliencyPipeline, load_image
+from saliency_r1 import SaliencyPipeline
 from saliency_r1.contact_sheet import GroupSheet, contact_sheet
 from saliency_r1.files import open_atomic
 
@@ -21,13 +21,11 @@ WIDTH = 960
 def main() -> None:
     """Draw one picture a task."""
     folder = Path(str(files("skimage.data")))
-    photos = {name: load_image(folder / name) for name in ("chelsea.png", "coffee.png", "astronaut.png")}
-    left, right = (load_image(folder / f"motorcycle_{side}.png") for side in ("left", "right"))
     pipe = SaliencyPipeline.from_pretrained()
-    sod = [pipe(photos[name], task="sod") for name in ("chelsea.png", "coffee.png")]
-    sis = [pipe(photos[name], task="sis") for name in ("astronaut.png", "coffee.png")]
+    sod = [pipe(folder / name, task="sod") for name in ("chelsea.png", "coffee.png")]
+    sis = [pipe(folder / name, task="sis") for name in ("astronaut.png", "coffee.png")]
     group = GroupSheet()
-    for result in pipe([left, right, photos["chelsea.png"]], task="cosod"):
+    for result in pipe([folder / f"motorcycle_{side}.png" for side in ("left", "right")], task="cosod"):
         group.add(result)
     for name, sheet in (("sod", contact_sheet(sod)), ("sis", contact_sheet(sis)), ("cosod", group.draw())):
         small = sheet.resize((WIDTH, round(sheet.height * WIDTH / sheet.width)), Image.Resampling.LANCZOS)
