@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import itertools
 import os
 import re
 import shlex
@@ -27,13 +28,15 @@ import pytest
 import typer
 from PIL import Image
 
+from drawn import save
 from saliency_r1.cli import app, main
+from saliency_r1.segmenters.loading import load_segmenter
 from saliency_r1.training.config import load_recipe, read_values
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL, PYTHON = ("bash", "shell", "sh", "console"), ("python", "py", "pycon")
-BLOCK = re.compile(r"((?:^<!--.*-->\n+)*)^( *)```(\w*)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"((?:^<!--[^\n]*-->\n+)*)^( *)```(\w*)[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 RUN_BY_CI = re.findall(r"^(?:demo|tests)='(.*)'$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
 
 
@@ -88,7 +91,7 @@ def lines_of(block: Block) -> list[str]:
 
 
 def commands_of(line: str) -> list[list[str]]:
-    """The words of each command of a line, split at pipes and the like."""
+    """The words of each command of a line, split at pipes and the like; `>` and `<` are words."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split, lexer.commenters = True, ""
     commands: list[list[str]] = [[]]
@@ -136,6 +139,7 @@ def check_recipe(stage: str, config: Path, overrides: list[str]) -> None:
 
 
 def check_command(words: list[str]) -> None:
+    words = list(itertools.takewhile(lambda word: not set(word) <= set("<>"), words))
     arguments = ours(words)
     if arguments is not None:
         with contextlib.suppress(typer.Exit):  # --help and --version
@@ -157,6 +161,8 @@ def check_command(words: list[str]) -> None:
 def test_the_pages_have_blocks_of_known_languages() -> None:
     known = {*SHELL, *PYTHON, "json", "yaml", "text", "dockerfile", ""}
     assert [block.place for block in BLOCKS if block.language not in known] == []
+    fences = sum(len(re.findall(r"^ *```\w", page.read_text(), re.MULTILINE)) for page in PAGES)
+    assert sum(bool(block.language) for block in BLOCKS) == fences
     assert sum(block.is_run for block in BLOCKS if block.language in SHELL) >= 5
     assert sum(block.is_run for block in BLOCKS if block.language in PYTHON) >= 5
 
@@ -211,15 +217,30 @@ def sample_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with Image.open(str(files("skimage.data") / source)) as photo:
             photo.convert("RGB").resize((240, 160)).save(folder / name)
+    draw_pairs_of_photos(folder / "mine")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     return folder
+
+
+def draw_pairs_of_photos(folder: Path) -> None:
+    """Parts of photos, each with the mask that the embedded segmenter finds in it."""
+    segmenter = load_segmenter(None)
+    for source in ("coffee.png", "chelsea.png"):
+        with Image.open(str(files("skimage.data") / source)) as opened:
+            photo = opened.convert("RGB").resize((225, 150))
+        for number in range(6):
+            part = photo.crop((4 * number, 2 * number, 200 + 4 * number, 136 + 2 * number))
+            mask = segmenter.segment(segmenter.encode(part), ["the object"]).probabilities[0] >= 0.5
+            name = f"{Path(source).stem}_{number}"
+            save(part, folder / "images" / f"{name}.jpg")
+            save(Image.fromarray(mask).convert("L"), folder / "masks" / f"{name}.png")
 
 
 def run_shell(block: Block) -> None:
     for line in lines_of(block):
         commands = commands_of(line)
         arguments = ours(commands[0])
-        if len(commands) > 1 or arguments is None:
+        if len(commands) > 1 or arguments is None or {">", "<"} & {*arguments}:
             environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", line],
