@@ -23,11 +23,12 @@ SHOWN_AS = {
 _EVERYWHERE = {"--help", "--install-completion", "--show-completion"}
 _LINK = re.compile(r"(!?\[(?:[^\]]|\](?=\())*?\])\(([^)\s]+)\)")
 _FILE = re.compile(r"<!-- file: (\S+) -->")
-# What makes a browser fetch something by itself; a plain link does not.
+# What makes a browser fetch something by itself; a plain link does not. The theme would fetch mermaid for
+# such a block, and the facts of a repository for `repo_url`.
 _FETCHED = re.compile(
     r"""<(?:script|img|iframe|source|video|audio|embed|object)\b[^>]*?\b(?:src|data|poster)=["']?(?:https?:)?//"""
     r"""|<link\b(?![^>]*\brel=["']?canonical)[^>]*?\bhref=["']?(?:https?:)?//"""
-    r"""|@import\s+(?:url\()?["']?(?:https?:)?//|url\(["']?(?:https?:)?//""",
+    r"""|class="mermaid"|data-md-component="source"|@import\s+(?:url\()?["']?(?:https?:)?//|url\(["']?(?:https?:)?//""",
     re.IGNORECASE,
 )
 
