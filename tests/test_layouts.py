@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from drawn import SIZE, draw_groups, draw_pairs, save, scene
+from saliency_r1.cli import main
 from saliency_r1.data.benchmarks import BENCHMARKS, find_benchmark
 from saliency_r1.data.coco_json import read_coco
 from saliency_r1.data.groups import read_groups
@@ -18,6 +19,7 @@ from saliency_r1.data.instances import decode, encode
 from saliency_r1.data.loading import load_instances, load_maps, load_splits, task_of
 from saliency_r1.data.masks import load_grey, load_mask
 from saliency_r1.data.pairs import read_pairs
+from saliency_r1.data.prompts import read_prompts
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.tasks import Task
 
@@ -307,6 +309,19 @@ def test_a_tenth_of_a_folder_of_pairs_is_held_out_whatever_the_order(tmp_path: P
     # Photos that come later move none of the others from one side to the other but at the edge.
     draw_pairs(tmp_path, 23)
     assert {sample.name for sample in load_splits(tmp_path)[1]} & {sample.name for sample in validation}
+
+
+def test_questions_are_of_the_split_that_is_asked_for(tmp_path: Path) -> None:
+    draw_pairs(tmp_path, 12)
+    train, validation = load_splits(tmp_path)
+    for arguments, samples in (
+        (["--split", "train"], train),
+        (["--split", "validation"], validation),
+        ([], train + validation),
+    ):
+        out = tmp_path / "questions.jsonl"
+        assert main(["data", "prompts", str(out), "--sod", str(tmp_path), *arguments]) == 0
+        assert {prompt.name for prompt in read_prompts(out)} == {sample.name for sample in samples}
 
 
 def test_names_of_a_folder_of_pairs(tmp_path: Path) -> None:
