@@ -51,11 +51,10 @@ from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.response import parse_lenient, parse_strict
 from saliency_r1.sis import (
     Score,
-    disjoint_instances,
     instance_score,
     mean_probability,
     scored_instances,
-    share_out,
+    visible_instances,
 )
 from saliency_r1.tasks import Task
 
@@ -215,9 +214,7 @@ def predicted(
     return {
         name: [
             PredictedInstance(encode(one.binary), one.score)
-            for one in disjoint_instances(
-                share_out(scored_instances(expressions, found, confidences, score), salient)
-            )
+            for one in visible_instances(scored_instances(expressions, found, confidences, score), salient)
         ]
         for name, score in SCORES.items()
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from saliency_r1.cosod import Ballot, Verdict, chunk_sizes, elect, normalised
+from saliency_r1.cosod import ABSENT, Ballot, Verdict, chunk_sizes, elect, normalised, overlap, settled
+from saliency_r1.segmenters.base import Segmentation
 
 NAMES = ("", "the dog", "Dog.", "a ball", "the ball", "cat")
 BALLOTS = st.lists(
@@ -148,3 +150,17 @@ def test_normalising_is_done_once_and_for_all(text: str) -> None:
     assert normalised(once) == once
     assert normalised(f"The {text} .") == once or not any(letter.isalnum() for letter in once)
     assert bool(once) == bool(text.strip())
+
+
+def test_the_mask_of_what_stands_out_is_taken_where_the_name_lies_in_it() -> None:
+    salient = np.zeros((4, 6), np.float32)
+    salient[:, :3] = 0.9
+    part, apart, nothing = np.zeros_like(salient), np.zeros_like(salient), np.zeros_like(salient)
+    part[1:3, 1:4] = 0.8
+    apart[1:3, 3:5] = 0.8
+    assert settled(part, 0.9, salient)
+    assert not settled(apart, 0.9, salient)
+    assert settled(nothing, ABSENT - 0.1, salient)
+    assert not settled(nothing, ABSENT, salient)
+    found = Segmentation(np.stack([part, nothing, salient]), np.ones(3, np.float32))
+    assert overlap(found).tolist() == pytest.approx([4 / 14, 0.0])

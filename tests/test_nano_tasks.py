@@ -26,6 +26,8 @@ BLUE = Synset("n1", "blue", ("azure",), ("shade", "colour"))
 
 
 def where(image: Image.Image, colour: str) -> np.ndarray:
+    if colour == "object":
+        return np.logical_or.reduce([where(image, each) for each in COLOURS])
     return (np.asarray(image) == COLOURS[colour]).all(axis=2)
 
 

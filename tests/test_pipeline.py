@@ -209,6 +209,19 @@ def test_an_image_without_the_object_gets_an_empty_mask(pipe: SaliencyPipeline) 
     assert without.confidence == pytest.approx(0.9)  # of the segmenter, which found it right to find nothing
 
 
+def test_where_what_is_shared_stands_out_the_mask_is_of_what_stands_out(pipe: SaliencyPipeline) -> None:
+    pipe.policy = SayingPolicy(["<think></think><answer><rg>blue</rg></answer>"])
+    alone, both, without = drawn("blue"), drawn("blue", "red"), drawn("red")
+    results = pipe([alone, alone, alone, both, without], "cosod")
+    assert {result.expressions for result in results} == {("blue",)}
+    assert np.array_equal(results[0].binary, colour_mask(alone, "blue"))
+    assert np.array_equal(results[3].binary, colour_mask(both, "object"))
+    assert not results[4].binary.any()  # the segmenter is sure that it is not there
+
+    outdone = pipe([alone, both, both, without], "cosod")
+    assert np.array_equal(outdone[1].binary, colour_mask(both, "blue"))
+
+
 def test_what_is_hardly_found_in_a_group_is_not_believed(pipe: SaliencyPipeline) -> None:
     pipe.policy = SayingPolicy(["<think></think><answer><rg>red</rg></answer>"])
     group = [drawn("red", "blue"), drawn("blue"), drawn("green", "blue")]

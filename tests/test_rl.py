@@ -189,6 +189,13 @@ def test_questions_come_from_folders_with_their_masks(data: Path) -> None:
     assert np.array_equal(mirrored.truths(0)[0], rows[0].truths(0)[0][:, ::-1])
 
 
+def test_a_share_of_the_questions_asks_for_the_answer_alone(data: Path) -> None:
+    folders = ("--sod", "sod", "--sis", "sis", "--cosod", "cosod", "--group", "2")
+    assert not any(row.reasoning for row in read_cli(data, *folders, "--fast", "1"))
+    mixed = {row.reasoning for row in read_cli(data, *folders, "--fast", "0.5")}
+    assert mixed == {True, False}
+
+
 def test_photos_keep_to_their_split(data: Path) -> None:
     own, other = ("validation", "train") if is_held_out("two.png") else ("train", "validation")
     [row] = read_cli(data, "--photos", "sis", "--split", own)

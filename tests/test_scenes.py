@@ -13,8 +13,10 @@ from drawn import real_data
 from saliency_r1.cli import main
 from saliency_r1.data.duts import load_duts, split
 from saliency_r1.data.expressions import Nouns, Region
+from saliency_r1.data.groups import read_groups
 from saliency_r1.data.instances import decode
 from saliency_r1.data.loading import load_instances
+from saliency_r1.data.masks import load_mask
 from saliency_r1.data.naming import NameBook
 from saliency_r1.data.packed import PackedPhotos
 from saliency_r1.data.referring import Mix, ReferringPhotos
@@ -396,6 +398,32 @@ def test_the_command_writes_a_set_that_evaluation_reads(drawn_duts, cache, tmp_p
             assert all(0 <= number < len(masks) for number in line["instances"])
             assert line["instance"] == (line["instances"][0] if len(line["instances"]) == 1 else None)
     assert Image.open(out / "sheet.jpg").width > 256
+
+
+def test_the_command_writes_groups_that_prompts_read(drawn_duts, cache, tmp_path, capsys):
+    command = [
+        "data",
+        "scenes",
+        "--data",
+        str(drawn_duts),
+        "--split",
+        "train",
+        "--count",
+        "0",
+        "--groups",
+        "2",
+    ]
+    command += ["--group-size", "3", "--workers", "0", "--cache", cache]
+    for out in ("first", "second"):
+        assert main([*command, "--out", str(tmp_path / out)]) == 0
+    assert "2 groups of 3 of the train split" in capsys.readouterr().out
+    assert not (tmp_path / "first" / "instances.json").exists()
+    samples = list(read_groups(tmp_path / "first" / "groups"))
+    assert len(samples) == 6
+    for sample in samples:
+        assert 0 < load_mask(sample.mask).mean() < 0.5
+        again = tmp_path / "second" / sample.mask.relative_to(tmp_path / "first")
+        assert again.read_bytes() == sample.mask.read_bytes()
 
 
 def test_no_such_split_is_one_clear_line(drawn_duts, tmp_path):

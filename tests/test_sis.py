@@ -16,6 +16,7 @@ from saliency_r1.sis import (
     distinct_instances,
     instance_score,
     mean_probability,
+    part_off,
     scored_instances,
     share_out,
 )
@@ -160,3 +161,22 @@ def test_each_expression_is_scored_with_its_own_parts() -> None:
     instances = scored_instances(["a", "b"], found, [0.5, None], score)
     assert seen == [(pytest.approx(0.6), 0.25, 0.5), (pytest.approx(0.9), 0.75, None)]
     assert [(one.expression, one.score) for one in instances] == [("a", 0.125), ("b", 0.125)]
+
+
+def test_a_mask_of_two_parts_is_two_things_where_two_were_named() -> None:
+    pair, dot = np.zeros((10, 10), np.float32), np.zeros((10, 10), np.float32)
+    pair[1:4, 1:5] = pair[6:8, 2:5] = 0.9
+    dot[9, 9] = 0.9
+    left, right, tiny = (
+        Instance("left", pair, 0.8),
+        Instance("right", pair * 0.9, 0.6),
+        Instance("dot", dot, 1),
+    )
+    first, second = part_off([left], [left, right])
+    assert (first.expression, second.expression, second.score) == ("left", "right", 0.8)
+    assert np.array_equal(first.mask[:5], pair[:5])
+    assert not first.mask[5:].any()
+    assert np.array_equal(first.mask + second.mask, pair)
+    assert part_off([left], [left]) == [left]  # no more were named
+    assert part_off([tiny], [tiny, left]) == [tiny]  # nothing to cut
+    assert [one.expression for one in part_off([left], [right, left, tiny])] == ["left", "dot"]

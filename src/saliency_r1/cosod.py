@@ -13,6 +13,10 @@ for what it found. The vote, ours:
 5. The segmenter is a witness: it looks for each expression in a few images spread over the group, and a pool
    weighs as much as its expressions are found there. A winner that is hardly found is not believed, and
    "the object" is looked for in its place.
+
+What is shared is often just what stands out in each image, and that is found with a better outline than any
+name gives. So where the masks of the winner and of "the object" agree over the images that are looked at,
+each image has the latter's: see `Ballot.stands_out` and `settled`.
 """
 
 from __future__ import annotations
@@ -22,11 +26,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
 
+import numpy as np
+
+from saliency_r1.segmenters.base import Segmentation
+
 GROUP_IMAGES = 5
 """How many images of a group the policy sees at a time, unless it is told otherwise."""
 
 BELIEVED = 0.4
 """How well an expression must be found, in the mean over the images that are looked at."""
+
+AGREED = 0.6
+"""From which mean IoU on what a group shares is what stands out: composed groups with distractors have at
+most .50, groups of photos at least .66."""
+
+ABSENT = 0.75
+"""From which score on the segmenter is believed that an expression finds nothing."""
+
 UNNAMED = "the object"
 """What is looked for in place of an expression that is not believed."""
 
@@ -44,12 +60,14 @@ class Ballot:
         confidence: the policy's in the expression, in [0, 1]; None if it tells none.
         found: how well the segmenter finds the expression in images of the group: the mean of its scores, 0
             where it finds nothing; in [0, 1].
+        stands_out: the mean IoU of its masks there with those of "the object"; in [0, 1].
     """
 
     expression: str
     images: int
     confidence: float | None = None
     found: float = 1.0
+    stands_out: float = 0.0
 
     @property
     def weight(self) -> float:
@@ -103,6 +121,32 @@ def normalised(expression: str) -> str:
         del words[0]
     # What is all punctuation is no word, and yet not nothing.
     return " ".join(words) or folded.strip()
+
+
+def overlap(found: Segmentation) -> np.ndarray:
+    """The IoU of each mask of an image with the last, at 0.5: float64 (N - 1,), 0 where both are empty."""
+    masks = found.probabilities >= 0.5
+    both = (masks[:-1] & masks[-1]).sum((1, 2))
+    either = (masks[:-1] | masks[-1]).sum((1, 2))
+    return both / np.maximum(either, 1)
+
+
+def settled(named: np.ndarray, score: float, salient: np.ndarray) -> bool:
+    """Whether an image of a group that shares what stands out has the mask of what stands out.
+
+    So if most of what the name finds lies in it, or if the name finds nothing and the segmenter does not
+    believe that there is nothing. Else the name has found another thing, or none, and that is kept.
+
+    Args:
+        named: the probabilities for the name, float32 (H, W).
+        score: the segmenter's of them.
+        salient: the probabilities for what stands out, float32 (H, W).
+    """
+    inside = named >= 0.5
+    area = int(np.count_nonzero(inside))
+    if not area:
+        return score < ABSENT
+    return bool(np.count_nonzero(inside & (salient >= 0.5)) >= area / 2)
 
 
 def elect(ballots: Sequence[Ballot]) -> Verdict:

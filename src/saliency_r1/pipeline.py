@@ -13,7 +13,7 @@ from typing import TypeAlias, overload
 import numpy as np
 from PIL import Image
 
-from saliency_r1.cosod import GROUP_IMAGES, UNNAMED, Ballot, chunk_sizes, elect
+from saliency_r1.cosod import AGREED, GROUP_IMAGES, UNNAMED, Ballot, chunk_sizes, elect, overlap, settled
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import FoundImage, load_image
@@ -21,9 +21,9 @@ from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.policy.loading import PolicyOptions, is_endpoint, load_policy
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
-from saliency_r1.segmenters.base import Segmenter
+from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter
 from saliency_r1.segmenters.loading import load_segmenter
-from saliency_r1.sis import disjoint_instances, scored_instances, share_out
+from saliency_r1.sis import scored_instances, visible_instances
 from saliency_r1.tasks import Task
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundImage
@@ -72,12 +72,16 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What the policy said of an image: its output, that parsed, and the seconds until then."""
+    """What the policy said of an image: its output, that parsed, and the seconds until then.
+
+    `stands_out`: what a group shares is what stands out in it.
+    """
 
     output: PolicyOutput
     response: Response
     policy_seconds: float
     seconds: float
+    stands_out: bool = False
 
 
 class SaliencyPipeline:
@@ -280,7 +284,8 @@ class SaliencyPipeline:
             ballots.append(Ballot("".join(response.expressions), len(chunk), confidence))
         if not ballots:
             return
-        verdict = elect(self._witnessed(ballots, witnesses))
+        ballots = self._witnessed(ballots, witnesses)
+        verdict = elect(ballots)
         response = responses[verdict.index]
         if not verdict.believed:
             response = replace(response, expressions=(UNNAMED,))
@@ -294,6 +299,7 @@ class SaliencyPipeline:
             response,
             policy_seconds / len(readable),
             (perf_counter() - start) / len(readable),
+            stands_out=ballots[verdict.index].stands_out >= AGREED,
         )
         for item in _load(readable, on_error):
             yield self._result(item, task, answer)
@@ -304,13 +310,30 @@ class SaliencyPipeline:
         expressions = list(dict.fromkeys(expressions))
         if not expressions:
             return list(ballots)
-        found = np.zeros((len(images), len(expressions)))
+        found = np.zeros((2, len(images), len(expressions)))
         for row, image in enumerate(images):
-            masks = self.segmenter.segment(self.segmenter.encode(image), expressions)
-            seen = (masks.probabilities >= 0.5).any((1, 2))
-            found[row] = masks.scores * seen
-        means = dict(zip(expressions, found.mean(0).tolist(), strict=True))
-        return [replace(ballot, found=means.get(ballot.expression, 1.0)) for ballot in ballots]
+            masks = self.segmenter.segment(self.segmenter.encode(image), [*expressions, UNNAMED])
+            seen = (masks.probabilities[:-1] >= 0.5).any((1, 2))
+            found[:, row] = masks.scores[:-1] * seen, overlap(masks)
+        means = dict(zip(expressions, found.mean(1).T.tolist(), strict=True))
+        return [
+            replace(ballot, found=means[ballot.expression][0], stands_out=means[ballot.expression][1])
+            if ballot.expression
+            else ballot
+            for ballot in ballots
+        ]
+
+    def _settled(self, encoded: Encoded, found: Segmentation) -> Segmentation:
+        """The masks of an image, of what stands out where `saliency_r1.cosod.settled` says so."""
+        salient = self.segmenter.segment(encoded, [UNNAMED])
+        chosen = [
+            settled(mask, float(own), salient.probabilities[0])
+            for mask, own in zip(found.probabilities, found.scores, strict=True)
+        ]
+        return Segmentation(
+            np.where(np.array(chosen)[:, None, None], salient.probabilities, found.probabilities),
+            np.where(chosen, salient.scores, found.scores),
+        )
 
     def _result(self, item: _Loaded, task: Task, answer: _Answer) -> SaliencyResult:
         start = perf_counter()
@@ -321,6 +344,8 @@ class SaliencyPipeline:
             found = self.segmenter.segment(
                 encoded, response.expressions, instances=task.spec.several_expressions
             )
+            if answer.stands_out:
+                found = self._settled(encoded, found)
             confidences = output.confidences(len(response.expressions))
             instances = scored_instances(response.expressions, found, confidences)
             scores = found.scores.tolist()
@@ -332,10 +357,11 @@ class SaliencyPipeline:
             scores = [score if one.area else 0.0 for one, score in zip(instances, scores, strict=True)]
         if task.spec.several_expressions:
             named = instances
-            instances = share_out(named, lambda: self.segmenter.segment(encoded, [UNNAMED]).probabilities[0])
+            instances = visible_instances(
+                named, lambda: self.segmenter.segment(encoded, [UNNAMED]).probabilities[0]
+            )
             given = {one.expression for one in instances}
             found_nothing = sum(not one.area and one.expression not in given for one in named)
-            instances = disjoint_instances(instances)
             scores = [one.score for one in instances] + [0.0] * found_nothing
         segmenter_seconds = perf_counter() - start
         return SaliencyResult(

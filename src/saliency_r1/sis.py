@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -119,6 +120,50 @@ def disjoint_instances(instances: Sequence[Instance]) -> list[Instance]:
         for index, one in enumerate(instances)
     )
     return [part for part in parts if part.area]
+
+
+def part_off(instances: Sequence[Instance], named: Sequence[Instance]) -> list[Instance]:
+    """The instances, and those that were named beside them, cut from masks that hold several parts.
+
+    Where fewer things were found than named, one mask may be of two of them. The largest connected part that
+    stands beside a larger one of its mask goes to the missing one of the highest score; so on while there are
+    both. Parts under a hundredth of the picture do not count. Both have the score of the mask. The order is
+    that of `named`.
+
+    Args:
+        instances: what was found, of different pixels.
+        named: one an expression, with that expression.
+    """
+    found, missing = list(instances), []
+    unseen = Counter(one.expression for one in instances)
+    for one in named:
+        unseen[one.expression] -= 1
+        if unseen[one.expression] < 0:
+            missing.append(one)
+    for one in sorted(missing, key=lambda one: -one.score):
+        parts = [
+            (np.count_nonzero(part), index, part)
+            for index, whole in enumerate(found)
+            for part in sorted(_parts(whole.binary), key=np.count_nonzero)[:-1]
+        ]
+        if not parts:
+            break
+        _, index, part = max(parts, key=lambda each: each[0])
+        whole = found[index]
+        found[index] = replace(whole, mask=np.where(part, np.float32(0), whole.mask))
+        found.append(
+            replace(whole, expression=one.expression, mask=np.where(part, whole.mask, np.float32(0)))
+        )
+    places = {one.expression: place for place, one in enumerate(named)}
+    return sorted(found, key=lambda one: places[one.expression])
+
+
+def visible_instances(named: Sequence[Instance], salient: Callable[[], np.ndarray]) -> list[Instance]:
+    """What an answer's expressions found, each thing once and no pixel twice.
+
+    `share_out`, then `disjoint_instances`, then `part_off`; arguments as of `share_out`.
+    """
+    return part_off(disjoint_instances(share_out(named, salient)), named)
 
 
 def _iou(first: np.ndarray, second: np.ndarray) -> float:

@@ -149,6 +149,9 @@ def prompts(
     cosod: Annotated[Path | None, typer.Option(help="A folder of groups of photos and masks.")] = None,
     each: Annotated[int | None, typer.Option(min=1, help="Questions of each task; all if not given.")] = None,
     group: Annotated[int, typer.Option(min=2, help="Photos of a CoSOD question.")] = 3,
+    fast: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the questions that ask for the answer alone.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the groups and the order.")] = 0,
 ) -> None:
     """Write the questions, with true masks, that `train cgpo` and `train grpo` learn from.
@@ -172,6 +175,7 @@ def prompts(
         sod_prompts,
         spread,
         spread_groups,
+        without_reasoning,
         write_prompts,
     )
     from saliency_r1.data.samples import Sample
@@ -200,6 +204,7 @@ def prompts(
     if not found:
         raise SaliencyError("no question: give data by --duts, --photos, --sod, --sis or --cosod")
     rng.shuffle(found)
+    found = [without_reasoning(example) if rng.random() < fast else example for example in found]
     write_prompts(out, found)
     counts = Counter(str(example.task) for example in found)
     print(f"{out}: " + ", ".join(f"{count} of {task}" for task, count in sorted(counts.items())))
@@ -214,25 +219,39 @@ def scenes(
     split: Annotated[
         str, typer.Option(help="Photos of which split of DUTS-TR: train or validation.")
     ] = "validation",
-    count: Annotated[int, typer.Option(min=1, help="Scenes.")] = 500,
+    count: Annotated[int, typer.Option(min=0, help="Scenes.")] = 500,
+    groups: Annotated[
+        int, typer.Option(min=0, help="Groups, each with a distractor in every picture, into OUT/groups.")
+    ] = 0,
+    group_size: Annotated[int, typer.Option(min=2, help="Pictures of a group.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of all choices.")] = 0,
     cache: Annotated[Path, typer.Option(help="Where packed photos are kept.")] = Path("cache/duts-tr-256"),
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes; default one a core, 8 at most. They change nothing.")
     ] = None,
 ) -> None:
-    """Compose scenes: foregrounds on other photos, with exact instance masks and referring expressions."""
+    """Compose scenes: foregrounds on other photos, with exact instance masks and referring expressions.
+
+    With --groups also groups that share an object, which something outdoes in every picture.
+    """
     from rich.console import Console
     from rich.progress import track
 
-    from saliency_r1.data.scene_set import SceneSet, write_scenes
+    from saliency_r1.data.scene_set import SceneSet, write_groups, write_scenes
     from saliency_r1.workers import default_workers
 
     which = SceneSet(str(data), split, seed, str(cache))
-    made = write_scenes(which, count, out, default_workers() if workers is None else workers)
-    for _ in track(made, "composing", total=count, console=Console(stderr=True)):
-        pass
-    print(f"{out}: {count} scenes of the {split} split, seed {seed}; look at {out / 'sheet.jpg'}")
+    workers = default_workers() if workers is None else workers
+    if count:
+        made = write_scenes(which, count, out, workers)
+        for _ in track(made, "composing", total=count, console=Console(stderr=True)):
+            pass
+        print(f"{out}: {count} scenes of the {split} split, seed {seed}; look at {out / 'sheet.jpg'}")
+    if groups:
+        made = write_groups(which, groups, group_size, out / "groups", workers)
+        for _ in track(made, "composing groups", total=groups, console=Console(stderr=True)):
+            pass
+        print(f"{out / 'groups'}: {groups} groups of {group_size} of the {split} split, seed {seed}")
 
 
 app.command()(rationales)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -145,6 +145,11 @@ def sis_prompts(images: Iterable[InstanceImage], root: Path) -> Iterator[PromptE
     for image in images:
         masks = [instance.mask for instance in image.instances if not instance.crowd]
         yield _asked(Task.SIS, image.name, [image.image], [masks], root)
+
+
+def without_reasoning(example: PromptExample) -> PromptExample:
+    """The same question, asked for the answer alone."""
+    return replace(example, prompt=example.task.spec.prompt(reasoning=False))
 
 
 def spread(examples: Sequence[Any], count: int | None) -> list[Any]:

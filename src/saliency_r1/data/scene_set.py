@@ -1,4 +1,4 @@
-"""A set of scenes on disk: pictures, instance masks as COCO json, and referring expressions.
+"""Sets of scenes on disk: pictures, instance masks as COCO json, and referring expressions; or groups.
 
 A line of `expressions.jsonl`: `{"image": "000007.png", "text": "the second dog from the left", "kind":
 "order", "instances": [2], "instance": 2}`. The numbers, from 0, are places among the picture's annotations in
@@ -24,8 +24,9 @@ from saliency_r1.data.instances import encode
 from saliency_r1.data.loading import load_splits
 from saliency_r1.data.naming import OBJECT, NameBook
 from saliency_r1.data.packed import PackedPhotos
+from saliency_r1.data.samples import Sample
 from saliency_r1.data.scene_expressions import referring
-from saliency_r1.data.scenes import Foregrounds, Scene, scene_number
+from saliency_r1.data.scenes import Foregrounds, Scene, compose_group, scene_number
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.workers import map_unordered
@@ -66,13 +67,11 @@ def write_scenes(which: SceneSet, count: int, out: Path, workers: int) -> Iterat
         The number of each scene that is written, for a progress bar; the json files follow the last.
 
     Raises:
-        SaliencyError: if there is no such split or the data are not DUTS.
+        SaliencyError: if there is no such split, or as of `load_splits`.
     """
-    if which.split not in ("train", "validation"):
-        raise SaliencyError(f"split {which.split!r}: expected train or validation")
-    samples = load_splits(which.data)[which.split == "validation"]
+    _check_split(which)
     # Packed once here, not by each worker.
-    PackedPhotos.open(samples, _cache(which), which.size).colours()
+    PackedPhotos.open(_samples(which), _cache(which), which.size).colours()
     rows: dict[int, _Row] = {}
     work = map_unordered(partial(_make, which), range(count), workers, preload=(__name__,))
     for number, (picture, row) in work:
@@ -90,18 +89,55 @@ def write_scenes(which: SceneSet, count: int, out: Path, workers: int) -> Iterat
     write_bytes_atomic(out / "sheet.jpg", file.getvalue())
 
 
+def write_groups(which: SceneSet, count: int, size: int, out: Path, workers: int) -> Iterator[int]:
+    """Write composed groups as `images/<group>/<n>.png` and `masks/<group>/<n>.png`, as `data.groups` reads.
+
+    In each picture something outdoes what the group shares; the mask is of what is shared. A group's name is
+    its number and the name of the shared object.
+
+    Args:
+        which: the scenes.
+        count: how many groups.
+        size: pictures of a group, at least 2.
+        out: the folder, made if need be.
+        workers: processes; 0 for this one.
+
+    Yields:
+        The number of each group that is written, for a progress bar.
+
+    Raises:
+        SaliencyError: if there is no such split, or as of `load_splits`.
+    """
+    _check_split(which)
+    PackedPhotos.open(_samples(which), _cache(which), which.size).colours()
+    work = map_unordered(partial(_make_group, which, size), range(count), workers, preload=(__name__,))
+    for number, (name, pictures) in work:
+        for index, (image, mask) in enumerate(pictures):
+            write_bytes_atomic(out / "images" / name / f"{index}.png", image)
+            write_bytes_atomic(out / "masks" / name / f"{index}.png", mask)
+        yield number
+
+
 _Row = dict[str, Any]
+
+
+def _check_split(which: SceneSet) -> None:
+    if which.split not in ("train", "validation"):
+        raise SaliencyError(f"split {which.split!r}: expected train or validation")
 
 
 def _cache(which: SceneSet) -> Path:
     return Path(which.cache) / which.split
 
 
+def _samples(which: SceneSet) -> list[Sample]:
+    return load_splits(which.data)[which.split == "validation"]
+
+
 @cache
 def _open(which: SceneSet) -> tuple[Foregrounds, NameBook]:
-    train, validation = load_splits(which.data)
-    samples = train if which.split == "train" else validation
-    return Foregrounds.open(samples, _cache(which), which.size), NameBook.from_samples(train)
+    foregrounds = Foregrounds.open(_samples(which), _cache(which), which.size)
+    return foregrounds, NameBook.from_samples(load_splits(which.data)[0])
 
 
 def _make(which: SceneSet, number: int) -> tuple[bytes, _Row]:
@@ -109,8 +145,6 @@ def _make(which: SceneSet, number: int) -> tuple[bytes, _Row]:
     source, names = _open(which)
     scene = scene_number(source, which.seed, number)
     found = referring(scene, np.random.default_rng((which.seed, number, 1)), names)
-    file = io.BytesIO()
-    Image.fromarray(scene.image).save(file, format="PNG")
     name = f"{number:06d}.png"
     instances = []
     for each in scene.objects:
@@ -137,7 +171,25 @@ def _make(which: SceneSet, number: int) -> tuple[bytes, _Row]:
         for each in found
         if UNKNOWN_NOUN not in each.text.split()  # that teaches a segmenter to live with unknown words
     ]
-    return file.getvalue(), {"image": name, "instances": instances, "expressions": expressions}
+    return _png(scene.image), {"image": name, "instances": instances, "expressions": expressions}
+
+
+def _make_group(which: SceneSet, size: int, number: int) -> tuple[str, list[tuple[bytes, bytes]]]:
+    """A group's name, and the PNGs of each picture and of its mask."""
+    source, names = _open(which)
+    # The third number keeps the stream apart from those of scenes and of the groups of fine-tuning.
+    scenes, shared = compose_group(source, np.random.default_rng((which.seed, number, 2)), size)
+    pictures = []
+    for scene in scenes:
+        mask = np.logical_or.reduce([each.mask for each in scene.objects if each.synset == shared])
+        pictures.append((_png(scene.image), _png(255 * mask.astype(np.uint8))))
+    return f"{number:05d} {names.name(shared)}", pictures
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return file.getvalue()
 
 
 def _coco(rows: list[_Row], size: int) -> dict[str, list[_Row]]:
