@@ -8,17 +8,21 @@ proportion. Give a start that leaves room to learn, and a machine that does noth
 
 A run is a method and a seed. Each is a process of its own that leaves a JSON file in --out; the same call
 again goes on with the runs that are missing. `--new 2` stops after two of them, `--new 0` only prints and
-draws what is there.
+draws what is there. `--jobs 2` has two runs at a time, each on its own half of the cores; a second call
+beside the first takes other runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -57,9 +61,15 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--methods", nargs="*", choices=list(METHODS), default=list(METHODS))
     arguments.add_argument("--new", type=int, help="runs to add at most; all that are missing if not given")
+    arguments.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time, each on its share of the cores"
+    )
+    arguments.add_argument("--cores", nargs="*", type=int, help=argparse.SUPPRESS)
     arguments.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.one:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, options.cores)
         run_one(options, options.one[0], int(options.one[1]))
         return
     missing = [
@@ -68,16 +78,61 @@ def main() -> None:
         for method in options.methods
         if not run_file(options.out, method, seed).is_file()
     ]
-    for method, seed in missing[: options.new]:
+    if missing[: options.new]:
         load(options.out, settings_of(options))  # refuses other settings before the time is spent
-        print(f"{method}, seed {seed}", file=sys.stderr)
-        if subprocess.run([*sys.orig_argv, "--one", method, str(seed)], check=False).returncode:
-            sys.exit(f"{method}, seed {seed} failed, as said above; the same call again goes on with it")
+        failed = run_missing(options, missing[: options.new])
+        if failed:
+            sys.exit(f"{', '.join(failed)} failed, as said above; the same call again goes on with it")
     runs = load(options.out)
     if not runs:
         sys.exit(f"{options.out} holds no finished run: call again without --new 0")
     print(tables(runs))
     draw(runs, options.out / "curves.png")
+
+
+def run_missing(options: argparse.Namespace, missing: Sequence[tuple[str, int]]) -> list[str]:
+    """Run each in a process of its own, `--jobs` at a time; those that failed."""
+    shares = shares_of_cores(options.jobs)
+    waiting, failed = iter(missing), []
+    lock = threading.Lock()
+
+    def work(cores: list[int]) -> None:
+        while True:
+            with lock:
+                method, seed = next(waiting, ("", 0))
+            if not method:
+                return
+            path = run_file(options.out, method, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path.with_suffix(".lock"), "w") as held:
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue  # another call is at it
+                if path.is_file():
+                    continue  # another call has done it
+                print(f"{method}, seed {seed}", file=sys.stderr)
+                command = [*sys.orig_argv, "--one", method, str(seed), "--cores", *map(str, cores)]
+                environment = os.environ | {"OMP_NUM_THREADS": str(len(cores))}
+                if subprocess.run(command, env=environment, check=False).returncode:
+                    failed.append(f"{method}, seed {seed}")
+
+    threads = [threading.Thread(target=work, args=(cores,)) for cores in shares]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failed
+
+
+def shares_of_cores(jobs: int) -> list[list[int]]:
+    """The cores that this process may use, in as many equal shares."""
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    cores = sorted(own)
+    each = len(cores) // jobs
+    if not each:
+        sys.exit(f"--jobs {jobs} on {len(cores)} cores: give at most as many")
+    return [cores[job * each : (job + 1) * each] for job in range(jobs)]
 
 
 def run_file(out: Path, method: str, seed: int) -> Path:
@@ -105,7 +160,9 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     names = ("seconds", "prompts", "completions", "validations", "questions")
     recipe = asdict(recipe_of(options))
     kept = {name: value for name, value in recipe.items() if name not in ("output", "seed")}
-    return json.loads(json.dumps({name: getattr(options, name) for name in names} | kept, default=str))
+    cores = len(options.cores or shares_of_cores(options.jobs)[0])
+    values = {name: getattr(options, name) for name in names} | {"cores": cores} | kept
+    return json.loads(json.dumps(values, default=str))
 
 
 def recipe_of(options: argparse.Namespace) -> Any:
@@ -249,7 +306,8 @@ def tables(runs: Runs) -> str:
     settings = every[0]["settings"]
     lines.append(
         f"From {settings['start'] or 'the embedded policy'}: {settings['seconds']:g} s of training a run, "
-        f"{settings['prompts']} prompts an update, {settings['questions']} questions a validation."
+        f"{settings['prompts']} prompts an update, {settings['questions']} questions a validation, "
+        f"{settings['cores']} of the cores for each."
     )
     clock, budget = (min(run["points"][-1][name] for run in every) for name in ("seconds", "prompts"))
     table(

@@ -21,11 +21,12 @@ from datasets import Dataset
 from peft import LoraConfig
 from PIL import Image
 from transformers import PrinterCallback, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from transformers.processing_utils import ProcessorMixin
 from trl import GRPOConfig
 
-from saliency_r1.nano.tokenizer import train_tokenizer
+from saliency_r1.nano.tokenizer import IMAGE, train_tokenizer
+from saliency_r1.policy.processors import image_only
 from saliency_r1.tasks import Task
 from saliency_r1.training.adapters import LORA_TARGETS
 from saliency_r1.training.cgpo import CGPOTrainer
@@ -70,22 +71,6 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
 }
-
-
-class ImageOnlyProcessor(ProcessorMixin):
-    """Qwen2.5-VL's processor without its video part, which needs torchvision."""
-
-    return_mm_token_type_ids = True
-
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:
-        self.image_token = "<image>"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        super().__init__(image_processor, tokenizer, chat_template=chat_template)
-
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
-        """What one image becomes: a token for each 2x2 patches."""
-        patches = int(image_inputs["image_grid_thw"][image_idx].prod())
-        return self.image_token * (patches // self.image_processor.merge_size**2)
 
 
 def main() -> None:
@@ -192,8 +177,9 @@ def build(size: str, device: str) -> tuple[Any, Any]:
     with torch.device(device):
         model: Any = Qwen2_5_VLForConditionalGeneration(config)
     torch.set_default_dtype(default)
-    images = Qwen2VLImageProcessorPil()
-    return model, ImageOnlyProcessor(images, tokenizer, chat_template=TEMPLATE)
+    tokenizer.image_token = IMAGE
+    kind = image_only(Qwen2_5_VLProcessor)
+    return model, kind(Qwen2VLImageProcessorPil(), tokenizer, chat_template=TEMPLATE)
 
 
 def sections(text: dict[str, Any]) -> list[int]:

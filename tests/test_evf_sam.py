@@ -1,10 +1,8 @@
-"""EVF-SAM against what the original computes, and as a segmenter with weights made here."""
+"""EVF-SAM as a segmenter, with weights made here."""
 
 import json
-import os
 import time
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,164 +10,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from skimage import data
-from transformers import XLMRobertaTokenizer
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.segmenters.base import Segmenter
-from saliency_r1.segmenters.beit3 import BASE, LARGE, Beit3Sizes
-from saliency_r1.segmenters.evf_sam import (
-    PIXEL_MEAN,
-    PIXEL_STD,
-    SEMANTIC,
-    EvfSamSegmenter,
-    beit3_pixels,
-    sam_pixels,
-)
-from saliency_r1.segmenters.evf_sam_model import (
-    HUGE,
-    EvfSam,
-    SamSizes,
-    evf_sam_from_state_dict,
-    original_name,
-)
-
-STEPS = ("image_embedding", "cls", "prompt", "low_res", "iou", "low_res_multi", "iou_multi", "logits")
-BEIT3 = Beit3Sizes(64, 8, 70, 48, 3, 80, 2, 30)
-SAM = SamSizes(128, 8, 40, 3, 5, (1,), 6, 16, 24, 2, 1, 4, 20, 2, 100, 8)
-TEXTS = ("the cat", "the small brown dog on the left of the cup", "cup")
-
-
-# Against the original.
-
-
-@pytest.fixture(scope="module")
-def folder():
-    beside = Path(__file__).parents[2] / "shared" / "reference"
-    root = Path(os.environ.get("SALIENCY_R1_REFERENCE", beside)) / "evf_sam_tiny"
-    if not root.is_dir():
-        pytest.skip(f"needs {root}: set SALIENCY_R1_REFERENCE to the folder that holds evf_sam_tiny")
-    return root
-
-
-@pytest.fixture(scope="module")
-def config(folder):
-    return json.loads((folder / "config.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def state(folder):
-    return load_file(folder / "state_dict.safetensors")
-
-
-@pytest.fixture(scope="module")
-def io(folder):
-    return load_file(folder / "io.safetensors")
-
-
-@pytest.fixture(scope="module")
-def model(state, config):
-    return evf_sam_from_state_dict(state, config)
-
-
-def run(model, io, config, input_ids, attention_mask=None):
-    with torch.inference_mode():
-        return model(
-            io["images"],
-            io["images_evf"],
-            input_ids,
-            attention_mask,
-            resized=tuple(config["resize"]),
-            original=tuple(config["original"]),
-        )
-
-
-def padded(io, pad):
-    """The three expressions as one batch."""
-    rows = [io[f"{index}.input_ids"][0] for index in range(3)]
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
-    lengths = torch.tensor([len(row) for row in rows])
-    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-
-
-@pytest.mark.parametrize("index", range(3))
-def test_every_step_is_the_original_s(model, io, config, index):
-    steps = run(model, io, config, io[f"{index}.input_ids"])
-    for name in STEPS:
-        expected = io[name if name == "image_embedding" else f"{index}.{name}"]
-        found = getattr(steps, name)
-        assert found.shape == expected.shape, name
-        assert (found - expected).abs().max() < 1e-4, name
-
-
-@pytest.mark.parametrize("pad", [1, 150])
-def test_expressions_padded_into_one_batch_give_what_each_gives_alone(model, io, config, pad):
-    steps = run(model, io, config, *padded(io, pad))
-    for index in range(3):
-        for name in STEPS[1:]:
-            assert (getattr(steps, name)[index] - io[f"{index}.{name}"][0]).abs().max() < 1e-4, name
-
-
-def test_padding_that_is_not_masked_changes_the_result(model, io, config):
-    ids, _ = padded(io, 1)
-    steps = run(model, io, config, ids)
-    assert (steps.cls[2] - io["2.cls"][0]).abs().max() > 1e-2
-
-
-def test_every_tensor_of_the_original_is_loaded(model, state):
-    ours = model.state_dict()
-    assert {original_name(name) for name in ours} == set(state)
-    assert len(state) == 337
-    for name, tensor in ours.items():
-        assert torch.equal(tensor, state[original_name(name)]), name
-
-
-def test_the_tensors_that_only_pretraining_or_other_prompts_read_change_nothing(state, config, io):
-    idle = ("vision_embed.mask_token", "point_embeddings", "not_a_point_embed", "mask_downscaling")
-    other = {
-        name: torch.full_like(tensor, 7.0) if any(part in name for part in idle) else tensor
-        for name, tensor in state.items()
-    }
-    assert sum(not torch.equal(other[name], state[name]) for name in state) == 16
-    steps = run(evf_sam_from_state_dict(other, config), io, config, io["0.input_ids"])
-    assert (steps.logits - io["0.logits"]).abs().max() < 1e-4
-
-
-# With weights made here.
-
-
-def random_model(beit3=BEIT3, sam=SAM, seed=0):
-    torch.manual_seed(seed)
-    model = EvfSam(beit3, sam).eval().requires_grad_(False)
-    for name, tensor in model.named_parameters():
-        tensor.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.2)
-    return model
-
-
-def original_state(model):
-    depth = model.sam_sizes.iou_head_depth
-    return {
-        original_name(name, iou_head_depth=depth): tensor.clone()
-        for name, tensor in model.state_dict().items()
-    }
-
-
-def sizes_of(beit3=BEIT3, sam=SAM):
-    return {"beit3": asdict(beit3), "sam": asdict(sam)}
-
-
-def tokenizer_of(words):
-    """A unigram vocabulary in the original's order: start, padding, end, unknown, pieces, mask."""
-    specials = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    pieces = [(f"▁{word}", -1.0) for word in words] + [("▁", -5.0)]
-    return XLMRobertaTokenizer(vocab=[*specials, *pieces, ("<mask>", 0.0)])
-
-
-def save_weights(folder, model, sizes):
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": "evf"} | sizes))
-    save_file(original_state(model), folder / "model.safetensors")
-    tokenizer_of(dict.fromkeys(f"{SEMANTIC}{' '.join(TEXTS)}".split())).save_pretrained(folder)
-    return folder
+from saliency_r1.segmenters.evf_sam import PIXEL_MEAN, PIXEL_STD, EvfSamSegmenter, beit3_pixels, sam_pixels
+from tiny_evf_sam import BEIT3, SAM, TEXTS, random_model, save_weights, sizes_of, tokenizer_of
 
 
 @pytest.fixture(scope="module")
@@ -185,39 +30,6 @@ def segmenter(weights):
 @pytest.fixture(scope="module")
 def photo():
     return Image.fromarray(data.coffee()).resize((150, 100))
-
-
-def test_other_sizes_round_trip_through_the_original_s_names():
-    model = random_model()
-    state = original_state(model)
-    assert "visual_model.mask_decoder.iou_prediction_head.layers.3.bias" in state
-    sizes = sizes_of()
-    for part, name in (
-        ("beit3", "max_source_positions"),
-        ("sam", "encoder_mlp_dim"),
-        ("sam", "mask_in_chans"),
-    ):
-        del sizes[part][name]
-    again = evf_sam_from_state_dict(state, sizes)
-    images, small = torch.randn(1, 3, 128, 128), torch.randn(1, 3, 64, 64)
-    ids = torch.tensor([[0, 5, 9, 2]])
-    with torch.inference_mode():
-        steps = [
-            network(images, small, ids, resized=(100, 128), original=(50, 64)) for network in (model, again)
-        ]
-    assert steps[0].logits.shape == (1, 50, 64)
-    assert steps[0].low_res_multi.shape == (1, 2, 64, 64)
-    for name in STEPS:
-        assert torch.equal(getattr(steps[0], name), getattr(steps[1], name)), name
-
-
-def test_the_published_sizes_have_the_published_number_of_weights():
-    with torch.device("meta"):
-        large = EvfSam(LARGE, HUGE)
-    count = sum(tensor.numel() for tensor in large.parameters())
-    assert 1.31e9 < count < 1.33e9
-    assert BASE.encoder_embed_dim == 768
-    assert large.beit3.text_embed.weight.shape == (64010, 1024)
 
 
 def test_it_is_a_segmenter_named_after_its_weights(segmenter):
@@ -388,47 +200,6 @@ def one_line(call, match):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("part", "name", "value", "match"),
-    [
-        ("beit3", "encoder_layers", None, "Beit3Sizes lack encoder_layers"),
-        ("beit3", "encoder_layers", 1, "tensors too many"),
-        ("beit3", "encoder_layers", 3, "are missing"),
-        ("beit3", "encoder_embed_dim", 24, r"shape \(.*\), and the sizes ask for \(.*24.*\)"),
-        ("beit3", "encoder_attention_heads", 5, "encoder_embed_dim is 48 .* multiple of 5"),
-        ("beit3", "vocab_size", 71, r"text_embed.weight has shape \(70, 48\)"),
-        ("beit3", "img_size", 72, r"embed_positions.A.weight has shape \(67, 48\)"),
-        ("sam", "window_size", 7, "rel_pos_h"),
-        ("sam", "encoder_global_attn_indexes", [0], "rel_pos_h"),
-        ("sam", "encoder_global_attn_indexes", [3], "give layers from 0 to 2"),
-        ("sam", "encoder_num_heads", 4, "rel_pos_h"),
-        ("sam", "out_chans", 20, "out_chans is 20 .* multiple of 8"),
-        ("sam", "num_multimask_outputs", 3, "are missing"),
-        ("sam", "iou_head_depth", "three", "iou_head_depth is 'three'"),
-    ],
-)
-def test_wrong_sizes_are_one_clear_line(part, name, value, match):
-    sizes = sizes_of()
-    sizes[part][name] = value
-    if value is None:
-        del sizes[part][name]
-    state = original_state(random_model())
-    one_line(lambda: evf_sam_from_state_dict(state, sizes), match)
-
-
-def test_weights_of_another_model_are_one_clear_line():
-    state = original_state(random_model())
-    one_line(lambda: evf_sam_from_state_dict(state, {"beit3": asdict(BEIT3)}), "sam is missing")
-    one_line(
-        lambda: evf_sam_from_state_dict(state | {"lm_head.weight": torch.zeros(1)}, sizes_of()), "lm_head"
-    )
-    state.pop("text_hidden_fcs.0.2.bias")
-    one_line(
-        lambda: evf_sam_from_state_dict(state, sizes_of()),
-        r"1 tensors are missing, .*text_hidden_fcs.0.2.bias",
-    )
-
-
 def test_pickled_weights_are_refused_with_the_way_out(weights, tmp_path):
     (tmp_path / "config.json").write_bytes((weights / "config.json").read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
@@ -460,6 +231,7 @@ def test_split_weights_are_read_through_their_index(weights, segmenter, tmp_path
         (None, "has no config.json"),
         ("nonsense", "is not JSON"),
         ("[]", "holds no mapping"),
+        ('{"auto_map": {"AutoModel": "own.Model"}}', r"asks for code of its own \(own.Model\)"),
         ('{"mm_extractor_scale": "large", "sam_scale": "tiny"}', "sam_scale 'tiny'.*not SAM 2"),
         ('{"sam_scale": "huge"}', "mm_extractor_scale None"),
         ('{"mm_extractor_scale": "large", "sam_scale": "huge"}', "are missing"),

@@ -30,6 +30,7 @@ from saliency_r1.sharing.export import PROCESSOR_FILES, Export, export
 from saliency_r1.sharing.hub import check_push, push
 from saliency_r1.tasks import Task
 
+BASE = "Qwen/Qwen2.5-VL-3B-Instruct"
 SUMMARY: dict[str, Any] = {
     "task": "sod",
     "data": {"name": "DUTS validation", "path": "/data/DUTS", "split": "validation"},
@@ -51,7 +52,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "cgpo"
     first = run.with_name("sft")
     first.mkdir()
-    (first / "recipe.json").write_text(json.dumps({"train": "sft-data/train.jsonl", "start": None}))
+    (first / "recipe.json").write_text(json.dumps({"train": "sft-data/train.jsonl", "policy": BASE}))
     folder = tiny_policies.qwen2_5_vl(run / "policy")
     recipe = {"train": "data/train.jsonl", "learning_rate": 1e-6, "start": str(first / "policy")}
     (run / "recipe.json").write_text(json.dumps(recipe))
@@ -69,7 +70,6 @@ def exported(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Export(
             str(qwen),
             work / "shared-model",
-            base_model="Qwen/Qwen2.5-VL-3B-Instruct",
             metrics=(work,),
             licence="apache-2.0",
             datasets=("me/duts-rationales",),
@@ -110,7 +110,7 @@ def test_a_policy_of_a_run_is_marked_and_then_asked_plainly(qwen: Path, exported
 def test_the_card_says_what_the_hub_reads(exported: Path) -> None:
     card = ModelCard.load(exported / "README.md")
     data = card.data
-    assert (data.license, data.base_model) == ("apache-2.0", "Qwen/Qwen2.5-VL-3B-Instruct")
+    assert (data.license, data.base_model) == ("apache-2.0", BASE)  # as the first recipe says
     assert (data.datasets, data.library_name) == (["me/duts-rationales"], "transformers")
     assert data.pipeline_tag == "image-text-to-text"
     results = {(one.dataset_name, one.metric_type): one.metric_value for one in data.eval_results}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Qwen2Config, Qwen2ForCausalLM
@@ -22,8 +23,10 @@ from saliency_r1.cli import main
 from saliency_r1.errors import SaliencyError
 from saliency_r1.images import load_image
 from saliency_r1.pipeline import SaliencyPipeline
+from saliency_r1.policy import checkpoint
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import Policy, PolicyOutput
+from saliency_r1.policy.loading import PolicyOptions
 from saliency_r1.policy.pixels import MAX_PIXELS, shrink, workable
 from saliency_r1.policy.processors import image_only
 from saliency_r1.policy.prompts import EXAMPLES, Prompting, mark_fine_tuned, zero_shot_prompt
@@ -290,6 +293,38 @@ def test_folders_that_are_no_policy_are_refused_in_one_line(
     assert "\n" not in str(error.value)
     assert str(folder) in str(error.value)
     assert len(str(error.value)) < 700
+
+
+@pytest.fixture
+def hub_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a cache, and no network."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    checkpoint._on_the_hub.cache_clear()
+    return tmp_path / "cache"
+
+
+def test_the_copy_in_the_cache_serves_where_the_hub_is_away(
+    folders: dict[str, Path], hub_is_away: Path
+) -> None:
+    repo = hub_is_away / "models--me--tiny"
+    shutil.copytree(folders["llava"], repo / "snapshots" / "0123abcd")
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("0123abcd")
+    pipe = SaliencyPipeline.from_pretrained(
+        "me/tiny", device="cpu", policy_options=PolicyOptions(max_pixels=PIXELS)
+    )
+    assert pipe.name == "me/tiny + nano"
+    checkpoint._on_the_hub.cache_clear()
+    with pytest.raises(SaliencyError, match="cannot be reached, and the cache"):
+        TransformersPolicy.from_pretrained("me/tiny", device="cpu", revision="v2")
+
+
+def test_a_hub_that_is_away_is_one_clear_line(hub_is_away: Path) -> None:
+    reason = "'me/none': the hub cannot be reached, and the cache on this machine does not hold it"
+    with pytest.raises(SaliencyError, match=reason) as error:
+        TransformersPolicy.from_pretrained("me/none", device="cpu")
+    assert "\n" not in str(error.value)
 
 
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")

@@ -1,7 +1,6 @@
-"""The segmenters by name: one contract for all, on the real architectures with tiny random weights."""
+"""The large segmenters: one contract for all, on the real architectures with tiny random weights."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,13 @@ from skimage import data
 from transformers import GroundingDinoImageProcessorPil, SamImageProcessorPil, ViTImageProcessorPil
 
 import tiny_segmenters as tiny
-from saliency_r1 import checkpoint
-from saliency_r1.catalogue import POLICIES, SEGMENTERS
-from saliency_r1.cli import main
-from saliency_r1.cli.models import cached_weights
+from saliency_r1.catalogue import SEGMENTERS
 from saliency_r1.errors import SaliencyError
 from saliency_r1.pipeline import SaliencyPipeline
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.segmenters import evf_sam
 from saliency_r1.segmenters.base import Segmenter
 from saliency_r1.segmenters.instances import kept, one_mask
-from saliency_r1.segmenters.loading import load_segmenter, parse_segmenter
+from saliency_r1.segmenters.loading import load_segmenter
 from saliency_r1.segmenters.pixels import Reading, read_reading
 
 NAMES = [model.name for model in SEGMENTERS]
@@ -43,39 +38,12 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("weights")
-    return {
-        "clipseg": tiny.save_clipseg(root / "clipseg"),
-        "dino": tiny.save_grounding_dino(root / "dino"),
-        "sam": tiny.save_sam(root / "sam"),
-        "sam2": tiny.save_sam2(root / "sam2"),
-        "sam3": tiny.save_sam3(root / "sam3"),
-        "evf-sam": tiny.save_evf_sam(root / "evf"),
-    }
-
-
-def named(name: str, folders: dict[str, Path]) -> str | None:
-    """What `--segmenter` takes for the tiny weights of that name."""
-    if name == "nano":
-        return "nano"
-    if name.startswith("grounded"):
-        return f"{name}:{folders['dino']},{folders[name.removeprefix('grounded-')]}"
-    return f"{name}:{folders[name]}"
-
-
-def load(name: str, folders: dict[str, Path], dtype: str = "auto") -> Segmenter:
-    segmenter = load_segmenter(named(name, folders), "cpu", dtype)
-    # Random weights are sure of nothing: let them find some of their candidates.
-    if name == "sam3":
-        segmenter.threshold = 0.1
-    if name in ("grounded-sam", "grounded-sam2"):
-        segmenter.detector.threshold = 0.6
-    return segmenter
+    return tiny.save_all(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
 def segmenters(folders: dict[str, Path]) -> dict[str, Segmenter]:
-    return {name: load(name, folders) for name in NAMES}
+    return {name: tiny.load(name, folders) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +109,7 @@ def test_texts_beyond_the_longest_are_cut(name, segmenters, photo):
 
 @pytest.mark.parametrize("name", LARGE)
 def test_half_precision_stays_near(name, folders, segmenters, photo):
-    half = load(name, folders, "bfloat16")
+    half = tiny.load(name, folders, "bfloat16")
     model = half.detector.model if name.startswith("grounded") else half.model
     assert next(model.parameters()).dtype == torch.bfloat16
     found = half.segment(half.encode(photo), TEXTS[:2])
@@ -192,7 +160,7 @@ def test_a_region_is_a_union_and_an_instance_one_of_it(name, segmenters, photo):
 
 @pytest.mark.parametrize("name", BY_INSTANCE)
 def test_what_is_not_found_has_an_empty_mask(name, folders, photo):
-    segmenter = load(name, folders)
+    segmenter = tiny.load(name, folders)
     (segmenter if name == "sam3" else segmenter.detector).threshold = 1.1
     for instances in (False, True):
         found = segmenter.segment(segmenter.encode(photo), TEXTS[:2], instances=instances)
@@ -201,7 +169,7 @@ def test_what_is_not_found_has_an_empty_mask(name, folders, photo):
 
 
 def test_some_found_and_some_not(segmenters, folders, photo):
-    segmenter = load("grounded-sam", folders)
+    segmenter = tiny.load("grounded-sam", folders)
     best = [
         boxes.best for boxes in segmenter.detector.detect(segmenter.encode(photo).detector, TEXTS, most=1)
     ]
@@ -365,163 +333,3 @@ def test_photos_are_read_as_the_stock_processors_read_them(size, folders):
 def test_an_impossible_size_is_one_clear_line(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 3}}')
     one_line(lambda: read_reading(tmp_path, Reading({"longest_edge": 9})), "has size {'shortest_edge': 3}")
-
-
-# Names.
-
-
-def test_names_and_weights():
-    assert parse_segmenter(None) == parse_segmenter("nano") == ("nano", ())
-    assert parse_segmenter("sam3") == ("sam3", ("facebook/sam3",))
-    assert parse_segmenter("clipseg:someone/other") == ("clipseg", ("someone/other",))
-    assert parse_segmenter("grounded-sam2:a/b,c/d") == ("grounded-sam2", ("a/b", "c/d"))
-    for model in SEGMENTERS:
-        assert parse_segmenter(model.name)[1] == model.weights
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("sam4", "sam4: no such folder, .*nano, clipseg, grounded-sam, grounded-sam2, sam3, evf-sam"),
-        ("grounded-sam:a/b", "expected grounded-sam:DETECTOR,SAM"),
-        ("grounded-sam:a/b,", "expected grounded-sam:DETECTOR,SAM"),
-        ("clipseg:", "expected clipseg:WEIGHTS"),
-        ("nano:no/such", "no/such: no such folder, expected one with a nano segmenter"),
-    ],
-)
-def test_unknown_names_list_the_known_ones(text, match):
-    one_line(lambda: load_segmenter(text, "cpu"), match)
-
-
-def test_the_nano_segmenter_has_one_dtype():
-    one_line(lambda: load_segmenter("nano", "cpu", "bfloat16"), "runs in float32")
-
-
-# Weights that are refused.
-
-
-def copied(folder: Path, to: Path) -> Path:
-    to.mkdir()
-    for file in folder.iterdir():
-        (to / file.name).write_bytes(file.read_bytes())
-    return to
-
-
-def edit(file: Path, **changes: object) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
-CASES = {
-    "no config": (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
-    "not JSON": (lambda folder: (folder / "config.json").write_text("?"), "config.json is not JSON"),
-    "another model": (
-        lambda folder: edit(folder / "config.json", model_type="bert"),
-        "model_type 'bert': .* have '",
-    ),
-    "code": (
-        lambda folder: edit(folder / "config.json", auto_map={"AutoModel": "own.Model"}),
-        r"asks for code of its own \(own.Model\)",
-    ),
-    "no processor": (
-        lambda folder: [file.unlink() for file in folder.glob("*processor_config.json")],
-        "has no processor",
-    ),
-    "pickled": (
-        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
-        "pickled weights .* are never read",
-    ),
-    "broken": (
-        lambda folder: (folder / "model.safetensors").write_bytes(b"broken"),
-        "no .* model that can be read",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ["clipseg", "grounded-sam", "sam3"])
-def test_weights_that_cannot_or_must_not_be_loaded(name, case, folders, tmp_path):
-    change, match = CASES[case]
-    own = "dino" if name == "grounded-sam" else name
-    broken = folders | {own: copied(folders[own], tmp_path / "broken")}
-    change(broken[own])
-    one_line(lambda: load(name, broken), match)
-
-
-def test_weights_that_lack_tensors_are_refused(folders, tmp_path):
-    folder = copied(folders["clipseg"], tmp_path / "clipseg")
-    state = load_file(folder / "model.safetensors")
-    del state["decoder.film_mul.weight"]
-    save_file(state, folder / "model.safetensors", {"format": "pt"})
-    one_line(lambda: load_segmenter(f"clipseg:{folder}", "cpu"), "lacks 1 tensors .*film_mul.weight")
-
-
-@pytest.mark.parametrize("name", ["clipseg", "dino", "sam3"])
-def test_a_folder_without_tokenizer_is_refused(name, folders, tmp_path):
-    broken = folders | {name: copied(folders[name], tmp_path / name)}
-    (broken[name] / "tokenizer.json").unlink()
-    one_line(lambda: load("grounded-sam" if name == "dino" else name, broken), "has no tokenizer")
-
-
-def test_a_hub_that_gives_nothing_is_one_clear_line(monkeypatch):
-    def nothing(*_, **__):
-        raise OSError("the network is away\nand far")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", nothing)
-    one_line(lambda: load_segmenter("sam3", "cpu"), "no SAM 3 weights in 'facebook/sam3': .*away and far")
-
-
-def test_unknown_dtypes_and_devices_are_refused(folders):
-    one_line(partial(load_segmenter, f"clipseg:{folders['clipseg']}", "cpu", "int8"), "unknown dtype 'int8'")
-    one_line(partial(load_segmenter, f"clipseg:{folders['clipseg']}", "abacus"), "unknown device 'abacus'")
-
-
-def test_a_missing_package_names_the_extra(folders, tmp_path, monkeypatch):
-    folder = copied(folders["evf-sam"], tmp_path / "evf")
-    (folder / "tokenizer.json").unlink()
-    (folder / "sentencepiece.bpe.model").write_bytes(b"")
-    monkeypatch.setattr(evf_sam, "_importable", lambda name: name != "sentencepiece")
-    one_line(
-        lambda: load_segmenter(f"evf-sam:{folder}", "cpu"), r"needs sentencepiece: .*saliency-r1\[evf-sam\]"
-    )
-
-
-def test_an_index_cannot_lead_out_of_its_folder(tmp_path):
-    index = {"weight_map": {"a": "../../secret.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert checkpoint.weight_files(tmp_path) == [tmp_path / "secret.safetensors"]
-
-
-# The commands.
-
-
-def test_predict_takes_a_segmenter_by_name(folders, photo, tmp_path, capsys):
-    photo.save(tmp_path / "cup.png")
-    arguments = ["predict", str(tmp_path / "cup.png"), "--json", "--fast", "--device", "cpu"]
-    assert main([*arguments, "--segmenter", f"clipseg:{folders['clipseg']}"]) == 0
-    assert json.loads(capsys.readouterr().out)["model"] == "nano + clipseg"
-    assert main([*arguments, "--segmenter", "sam4"]) == 2
-    assert "nano, clipseg, grounded-sam" in capsys.readouterr().err
-    assert main([*arguments, "--segmenter", "clipseg:/no/such/folder"]) == 2
-    assert "no such folder, and no hub name" in capsys.readouterr().err
-
-
-def test_models_lists_what_is_known(capsys):
-    assert main(["models"]) == 0
-    printed = capsys.readouterr().out
-    for model in (*POLICIES, *SEGMENTERS):
-        for shown in (model.name, model.licence, *model.weights):
-            assert shown in printed
-    assert "7.5 / 15.0 GB" in printed  # 3.755 billion of 2 and of 4 bytes
-
-
-def test_models_tells_what_is_cached(tmp_path):
-    assert cached_weights(tmp_path / "none") == {}
-    repo = tmp_path / "models--facebook--sam3"
-    snapshot = repo / "snapshots" / ("a" * 40)
-    snapshot.mkdir(parents=True)
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("a" * 40)
-    (snapshot / "config.json").write_text("{}")
-    assert cached_weights(tmp_path) == {}
-    (snapshot / "model.safetensors").write_bytes(bytes(1000))
-    assert cached_weights(tmp_path) == {"facebook/sam3": 1000}

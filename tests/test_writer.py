@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 
 pytest.importorskip("openai", reason="an endpoint needs saliency-r1[endpoint]")
 
+import tiny_segmenters
 from chat_server import Handler, Server, completion, serving
 from saliency_r1.cli import main
 from saliency_r1.data.cues import measure
@@ -406,3 +407,15 @@ def test_the_command_after_a_kill_asks_only_what_was_not_answered(
 def test_the_command_refuses_what_is_no_endpoint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "rationales", "--data", str(tmp_path), "--writer", "gpt"]) == 2
     assert "gpt: is no endpoint; expected openai:http://HOST:PORT/v1#MODEL" in capfd.readouterr().err
+
+
+def test_the_command_takes_any_segmenter(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    draw_duts(tmp_path, 1)
+    folder = tiny_segmenters.save_clipseg(tmp_path / "tiny-clipseg")
+    with serving(lambda handler, _: handler.answer(usage(GOOD))) as server:
+        run = command(tmp_path, tmp_path / "out", server.url)
+        assert main([*run, "--segmenter", f"clipseg:{folder}"]) == 0
+        assert "The segmenter is tiny-clipseg, on cpu" in re.sub(r"\s+", " ", capfd.readouterr().err)
+        assert main([*run, "--segmenter", "sam4"]) == 2
+    assert "one of nano, clipseg" in capfd.readouterr().err
+    assert read_examples(tmp_path / "out" / "validation.jsonl")

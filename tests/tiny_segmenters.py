@@ -6,6 +6,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -27,6 +28,7 @@ from transformers import (
 
 from saliency_r1.segmenters.beit3 import Beit3Sizes
 from saliency_r1.segmenters.evf_sam_model import EvfSam, SamSizes, original_name
+from saliency_r1.segmenters.loading import load_segmenter
 
 WORDS = "the a cat dog cup ball small brown red on left right of it two and behind in front".split()  # noqa: SIM905
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -318,6 +320,38 @@ def save_evf_sam(folder: Path, *, deep: bool = False) -> Path:
     pieces = [(f"▁{word}", -1.0) for word in WORDS] + [("▁", -5.0)]
     XLMRobertaTokenizer(vocab=[*specials, *pieces, ("<mask>", 0.0)]).save_pretrained(folder)
     return folder
+
+
+def save_all(root: Path) -> dict[str, Path]:
+    """All of them, by names of their own."""
+    return {
+        "clipseg": save_clipseg(root / "clipseg"),
+        "dino": save_grounding_dino(root / "dino"),
+        "sam": save_sam(root / "sam"),
+        "sam2": save_sam2(root / "sam2"),
+        "sam3": save_sam3(root / "sam3"),
+        "evf-sam": save_evf_sam(root / "evf"),
+    }
+
+
+def named(name: str, folders: dict[str, Path]) -> str:
+    """What `--segmenter` takes for the segmenter of that name with weights of `save_all`."""
+    if name == "nano":
+        return "nano"
+    if name.startswith("grounded"):
+        return f"{name}:{folders['dino']},{folders[name.removeprefix('grounded-')]}"
+    return f"{name}:{folders[name]}"
+
+
+def load(name: str, folders: dict[str, Path], dtype: str = "auto") -> Any:
+    """The segmenter of that name, on the CPU."""
+    segmenter: Any = load_segmenter(named(name, folders), "cpu", dtype)
+    # Random weights are sure of nothing: let them find some of their candidates.
+    if name == "sam3":
+        segmenter.threshold = 0.1
+    if name in ("grounded-sam", "grounded-sam2"):
+        segmenter.detector.threshold = 0.6
+    return segmenter
 
 
 def _enliven(model: torch.nn.Module) -> None:

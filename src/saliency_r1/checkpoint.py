@@ -125,7 +125,7 @@ def load_model(
             f"{folder / 'config.json'} has model_type {config.get('model_type')!r}: {kind} weights have "
             f"{' or '.join(map(repr, model_types))}"
         )
-    _refuse_code(folder)
+    refuse_code(folder)
     if not any((folder / name).is_file() for name in PROCESSOR_FILES):
         raise SaliencyError(
             f"{folder} has no processor ({' or '.join(PROCESSOR_FILES)}): copy that of the model it was made "
@@ -169,7 +169,12 @@ def load_tokenizer(tokenizer_class: Any, folder: Path, files: Collection[str]) -
         raise SaliencyError(f"the tokenizer in {folder} cannot be read: {error}".splitlines()[0]) from None
 
 
-def _refuse_code(folder: Path) -> None:
+def refuse_code(folder: Path) -> None:
+    """Refuse weights that bring code of their own.
+
+    Raises:
+        SaliencyError: if one of the folder's JSON files asks for some.
+    """
     for name in ("config.json", *PROCESSOR_FILES, "tokenizer_config.json"):
         if (folder / name).is_file() and (code := custom_code(read_json(folder / name, ""))):
             raise SaliencyError(

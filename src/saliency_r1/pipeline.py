@@ -22,7 +22,7 @@ from saliency_r1.policy.loading import PolicyOptions, is_endpoint, load_policy
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter
-from saliency_r1.segmenters.loading import load_segmenter
+from saliency_r1.segmenters.loading import NANO, load_segmenter
 from saliency_r1.sis import scored_instances, visible_instances
 from saliency_r1.tasks import Task
 
@@ -119,8 +119,8 @@ class SaliencyPipeline:
 
         Args:
             policy: a folder or a hub name of an image-text-to-text model, `openai:URL#MODEL` for one behind
-                an OpenAI-compatible endpoint, a policy that is already there, or None for the embedded nano
-                policy.
+                an OpenAI-compatible endpoint, a policy that is already there, or None or `nano` for the
+                embedded nano policy.
             segmenter: the name of one, `NAME:WEIGHTS` for other weights than the published, a folder of a
                 nano segmenter, a segmenter that is already there, or None for that in the policy's folder,
                 else the embedded one; see `saliency_r1.segmenters.loading`.
@@ -134,6 +134,8 @@ class SaliencyPipeline:
         """
         place = str(choose_device(device))
         options = policy_options or PolicyOptions()
+        if policy == NANO and not Path(NANO).exists():
+            policy = None
         source = policy
         if policy is None or isinstance(policy, str | Path):
             policy = load_policy(policy, device=place, options=options)
@@ -389,9 +391,12 @@ def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
     """The nano segmenter's folder within a policy's, on disk or on the hub; None if it has none."""
     from transformers.utils import cached_file
 
+    from saliency_r1.policy.checkpoint import reachable
+
+    place = reachable(policy, revision)
     config, weights = (
         cached_file(
-            policy,
+            place,
             name,
             subfolder=SEGMENTER_FOLDER,
             revision=revision,

@@ -70,7 +70,10 @@ def rationales(
         typer.Option(help="Stop asking when this call has cost that much.", rich_help_panel=_COST),
     ] = None,
     segmenter: Annotated[
-        Path | None, typer.Option(help="Folder of the frozen segmenter; the embedded one if not given.")
+        str | None,
+        typer.Option(
+            metavar="NAME[:WEIGHTS]|FOLDER", help="The frozen segmenter; the embedded one if not given."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all choices.")] = 0,
     device: Annotated[str, typer.Option(help="Of the segmenter: auto, cpu, cuda, mps.")] = "auto",
@@ -90,11 +93,12 @@ def rationales(
     from saliency_r1.data.loading import load_splits
     from saliency_r1.data.naming import NameBook
     from saliency_r1.data.sft import write_set
+    from saliency_r1.device import choose_device
     from saliency_r1.errors import SaliencyError
     from saliency_r1.files import write_bytes_atomic
     from saliency_r1.policy.endpoint import Endpoint
     from saliency_r1.policy.loading import is_endpoint
-    from saliency_r1.segmenters.nano import NanoSegmenter
+    from saliency_r1.segmenters.loading import load_segmenter
     from saliency_r1.tasks import Task
     from saliency_r1.writing.model import Prices, WriterModel
     from saliency_r1.writing.rationales import WriterSetting, writer_header, writer_jobs
@@ -115,9 +119,11 @@ def rationales(
     if not samples:
         raise SaliencyError(f"{data}: the {split.value} split holds no photo; see --split")
     samples = samples[:: max(1, len(samples) // (limit or len(samples)))][:limit]
-    frozen = NanoSegmenter.from_pretrained(segmenter, device=device)
+    frozen = load_segmenter(segmenter, device)
     remarks = Console(stderr=True, highlight=False, markup=False)
-    remarks.print(f"The segmenter runs on {frozen.device}, the writer is {model.endpoint.name}.")
+    remarks.print(
+        f"The segmenter is {frozen.name}, on {choose_device(device)}; the writer is {model.endpoint.name}."
+    )
     names = NameBook.from_samples(train)
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // concurrent))

@@ -32,8 +32,8 @@ def load_pipeline(
 ) -> SaliencyPipeline:
     """The pipeline of those models, each None for the nano model.
 
-    A policy is a folder, a hub name or an endpoint; a segmenter a name, with `:WEIGHTS` for other ones, or a
-    folder.
+    A policy is a folder, a hub name, an endpoint or `nano`; a segmenter a name, with `:WEIGHTS` for other
+    ones, or a folder.
 
     Raises:
         SaliencyError: if a model is neither there nor may be on the hub, or cannot be loaded.
@@ -41,11 +41,12 @@ def load_pipeline(
     from saliency_r1.policy.loading import is_endpoint
     from saliency_r1.segmenters.loading import NANO, parse_segmenter
 
-    on_the_hub = policy is not None and not is_endpoint(policy) and not Path(policy).exists()
-    if on_the_hub and not _HUB_NAME.fullmatch(str(policy)):
+    local = policy is None or policy == NANO or is_endpoint(policy) or Path(policy).exists()
+    if not (local or _HUB_NAME.fullmatch(str(policy))):
+        known = ", ".join([NANO, *(name for model in POLICIES for name in model.weights)])
         raise SaliencyError(
             f"{policy}: no such folder, and no hub name (owner/model) or endpoint "
-            "(openai:http://HOST:PORT/v1#MODEL)"
+            f"(openai:http://HOST:PORT/v1#MODEL); known policies: {known}"
         )
     name, weights = parse_segmenter(segmenter)
     remote = [each for each in weights if not Path(each).is_dir()]
@@ -53,7 +54,7 @@ def load_pipeline(
         if name == NANO or not _HUB_NAME.fullmatch(each):
             expected = "" if name == NANO else ", and no hub name (owner/model)"
             raise SaliencyError(f"{each}: no such folder{expected}, expected weights of {name}")
-    set_up_hub(online=on_the_hub or bool(remote))
+    set_up_hub(online=not local or bool(remote))
 
     from saliency_r1.pipeline import SaliencyPipeline
 

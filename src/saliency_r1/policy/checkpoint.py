@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,45 @@ from saliency_r1.checkpoint import PROCESSOR_FILES, custom_code
 from saliency_r1.errors import SaliencyError
 
 _JSON_FILES = ("config.json", *PROCESSOR_FILES, "video_preprocessor_config.json", "tokenizer_config.json")
+_LONGEST_REASON = 300
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def reachable(source: str, revision: str | None = None) -> str:
+    """From where a checkpoint is loaded: the source itself, or its copy in the cache if the hub is away.
+
+    Args:
+        source: a folder or a hub name.
+        revision: branch, tag or commit on the hub.
+
+    Returns:
+        `source`, or the folder of the copy.
+
+    Raises:
+        SaliencyError: if it is a file, the hub has no such model or revision or does not give it, or the hub
+            cannot be reached and there is no copy.
+    """
+    if Path(source).is_file():
+        raise SaliencyError(f"{source}: a file, expected the folder of a model (config.json, *.safetensors)")
+    return source if Path(source).is_dir() else _on_the_hub(source, revision)
+
+
+@cache
+def _on_the_hub(source: str, revision: str | None) -> str:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(source, revision=revision)
+    except (HfHubHTTPError, ValueError) as error:  # it answered, or the name is none
+        raise SaliencyError(_refused(source, f"the hub does not give it ({_line(error)})")) from None
+    except Exception:  # whatever the HTTP library in use raises
+        try:
+            return snapshot_download(source, revision=revision, local_files_only=True)
+        except OSError:
+            why = "the hub cannot be reached, and the cache on this machine does not hold it"
+            raise SaliencyError(_refused(source, why)) from None
+    return source
 
 
 def check_checkpoint(source: str, revision: str | None = None) -> None:
@@ -21,39 +60,41 @@ def check_checkpoint(source: str, revision: str | None = None) -> None:
     On the hub the small JSON files alone are fetched.
 
     Args:
-        source: a folder or a hub name.
+        source: a folder, or a hub name that `reachable` gave.
         revision: branch, tag or commit on the hub.
 
     Raises:
-        SaliencyError: if it has no configuration or no processor, brings code of its own, or is a folder
-            whose weights are pickled or absent.
-        OSError: if the hub cannot be reached, or has no such model.
+        SaliencyError: if it has no configuration or no processor, brings code of its own, or its weights are
+            pickled or absent.
     """
-    if Path(source).is_file():
-        raise SaliencyError(f"{source}: a file, expected the folder of a model (config.json, *.safetensors)")
     found = {name: _read(source, name, revision) for name in _JSON_FILES}
     if found["config.json"] is None:
         adapter = _read(source, "adapter_config.json", revision) is not None
         what = "is an adapter without its model: merge it first" if adapter else "has no config.json"
-        raise SaliencyError(f"no policy could be loaded from {source!r}: it {what}")
+        raise SaliencyError(_refused(source, f"it {what}"))
     for name, content in found.items():
         if code := custom_code(content):
-            raise SaliencyError(
-                f"no policy could be loaded from {source!r}: its {name} asks for code of its own ({code}), "
-                "and code that comes with a model is never run; choose one that transformers itself knows"
+            why = (
+                f"its {name} asks for code of its own ({code}), and code that comes with a model is never "
+                "run; choose one that transformers itself knows"
             )
+            raise SaliencyError(_refused(source, why))
     if not any(found[name] for name in PROCESSOR_FILES):
-        raise SaliencyError(
-            f"no policy could be loaded from {source!r}: it has no processor "
-            f"({' or '.join(PROCESSOR_FILES)}); copy that of the model it was made from, or choose "
-            "an image-text-to-text model"
+        why = (
+            f"it has no processor ({' or '.join(PROCESSOR_FILES)}); copy that of the model it was made from, "
+            "or choose an image-text-to-text model"
         )
+        raise SaliencyError(_refused(source, why))
+    _check_weights(source, revision)
+
+
+def _check_weights(source: str, revision: str | None) -> None:
     if Path(source).is_dir():
-        _check_weights(Path(source))
+        names = sorted(path.name for path in Path(source).iterdir())
+    else:
+        from huggingface_hub import HfApi
 
-
-def _check_weights(folder: Path) -> None:
-    names = sorted(path.name for path in folder.iterdir())
+        names = sorted(HfApi().list_repo_files(source, revision=revision))
     if any(name.endswith(".safetensors") for name in names):
         return
     pickled = next((name for name in names if name.endswith(_PICKLES)), None)
@@ -62,7 +103,7 @@ def _check_weights(folder: Path) -> None:
         if pickled
         else "it has no weights (model.safetensors)"
     )
-    raise SaliencyError(f"no policy could be loaded from {str(folder)!r}: {reason}")
+    raise SaliencyError(_refused(source, reason))
 
 
 def _read(source: str, name: str, revision: str | None) -> Any:
@@ -73,4 +114,13 @@ def _read(source: str, name: str, revision: str | None) -> Any:
     try:
         return json.loads(Path(path).read_bytes())
     except ValueError:
-        raise SaliencyError(f"no policy could be loaded from {source!r}: {name} is no JSON") from None
+        raise SaliencyError(_refused(source, f"{name} is no JSON")) from None
+
+
+def _refused(source: str, reason: str) -> str:
+    return f"no policy could be loaded from {source!r}: {reason}"
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"

@@ -26,7 +26,7 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.policy.checkpoint import check_checkpoint
+from saliency_r1.policy.checkpoint import check_checkpoint, reachable
 from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces
 from saliency_r1.policy.distinct import first_repeat, rewrite_repeats
 from saliency_r1.policy.pixels import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
@@ -117,6 +117,7 @@ class TransformersPolicy:
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
         placed = {} if device_map is None else {"device_map": device_map}
         try:
+            where = reachable(where, revision)
             check_checkpoint(where, revision)
             config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
             _check_kind(where, config)
@@ -144,7 +145,7 @@ class TransformersPolicy:
         return cls(
             model if device_map is not None else model.to(place),
             processor,
-            "nano" if source is None else Path(where).name if Path(where).exists() else where,
+            "nano" if source is None else Path(source).name if Path(source).exists() else str(source),
             zero_shot=prompting is Prompting.ZERO_SHOT or (prompting is Prompting.AUTO and not ours),
             max_pixels=max_pixels,
         )

@@ -17,6 +17,7 @@ from saliency_r1.checkpoint import (
     DTYPES,
     check_dtype,
     read_json,
+    refuse_code,
     shown_name,
     weight_files,
     weights_folder,
@@ -113,12 +114,13 @@ class EvfSamSegmenter:
             semantic: see the class.
 
         Raises:
-            SaliencyError: if there are no such weights, they are pickled or of another model, or the machine
-                has no such device.
+            SaliencyError: if there are no such weights, they are pickled, of another model or bring code of
+                their own, or the machine has no such device.
         """
         place = choose_device(device)
         check_dtype(dtype)
         folder = weights_folder(source, "EVF-SAM")
+        refuse_code(folder)
         sizes = _sizes(folder)
         state = _tensors(folder)
         stored = next((tensor.dtype for tensor in state.values()), None)

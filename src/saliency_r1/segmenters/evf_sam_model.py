@@ -36,7 +36,7 @@ class SamSizes(Sizes):
         decoder_mlp_dim: inner width of the mask decoder's feed-forward networks.
         decoder_num_heads: heads of its attention.
         decoder_depth: its layers.
-        iou_head_depth: linear layers of the head that predicts the masks' IoU.
+        iou_head_depth: linear layers of the head that predicts the masks' IoU, at least 2.
         iou_head_hidden_dim: its inner width.
         num_multimask_outputs: masks of the multi-mask output, besides the single one.
         encoder_mlp_dim: inner width of the image encoder's feed-forward networks.
@@ -66,6 +66,8 @@ class SamSizes(Sizes):
         self.check_multiple("encoder_embed_dim", self.encoder_num_heads)
         self.check_multiple("out_chans", 8)
         self.check_multiple("out_chans", 2 * self.decoder_num_heads)
+        if self.iou_head_depth < 2:
+            raise SaliencyError(f"iou_head_depth is {self.iou_head_depth} in SamSizes: give 2 or more")
         if not set(self.encoder_global_attn_indexes) <= set(range(self.encoder_depth)):
             raise SaliencyError(
                 f"encoder_global_attn_indexes are {list(self.encoder_global_attn_indexes)} in SamSizes: give "

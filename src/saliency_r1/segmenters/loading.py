@@ -74,6 +74,8 @@ def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str =
             raise SaliencyError(f"the nano segmenter runs in float32, not {dtype!r}: leave the dtype on auto")
         if weights and not Path(weights[0]).is_dir():
             raise SaliencyError(f"{weights[0]}: no such folder, expected one with a nano segmenter")
+        if weights:
+            _check_nano(Path(weights[0]))
         return NanoSegmenter.from_pretrained(*weights, device=device)
     if name in TWO_WEIGHTS:
         from saliency_r1.segmenters.grounded_sam import GroundedSamSegmenter
@@ -85,3 +87,17 @@ def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str =
         *weights, device, dtype
     )
     return loaded
+
+
+def _check_nano(folder: Path) -> None:
+    """Say how to name weights of another kind, which are given like a nano segmenter's."""
+    from saliency_r1.checkpoint import read_json
+
+    config = read_json(folder / "config.json", "nano segmenter")
+    kind = config.get("model_type")
+    if kind is not None and "words" not in config:
+        others = ", ".join(model.name for model in SEGMENTERS if model.weights)
+        raise SaliencyError(
+            f"{folder} holds no nano segmenter but a model of type {kind!r}: put its kind before it, "
+            f"NAME:{folder}, one of {others}"
+        )

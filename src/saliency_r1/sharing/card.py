@@ -198,7 +198,7 @@ def read_recipes(policy: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The run folders and recipes that led to a policy, the last one first.
 
     A recipe lies in the policy's folder or in that around it (`runs/sft/policy`, `runs/cgpo/checkpoint-100`);
-    its `start` leads to the run before.
+    what it started from leads to the run before.
     """
     recipes: list[tuple[Path, dict[str, Any]]] = []
     while len(recipes) < _LONGEST_CHAIN:
@@ -211,10 +211,23 @@ def read_recipes(policy: Path) -> list[tuple[Path, dict[str, Any]]]:
         except ValueError:
             raise SaliencyError(f"{folder / RECIPE}: is no JSON") from None
         recipes.append((folder, recipe))
-        if not isinstance(recipe.get("start"), str):
+        start = _start(recipe)
+        if start is None:
             break
-        policy = Path(recipe["start"])
+        policy = Path(start)
     return recipes
+
+
+def first_model(recipes: Sequence[tuple[Path, dict[str, Any]]]) -> str | None:
+    """The hub name that the first of these runs started from; None if it was something else."""
+    start = _start(recipes[-1][1]) if recipes else None
+    return start if start is not None and _on_the_hub(start) else None
+
+
+def _start(recipe: dict[str, Any]) -> str | None:
+    """What a run started from, under the names of `train cgpo` and of `train sft`."""
+    found = [recipe[key] for key in ("start", "policy") if isinstance(recipe.get(key), str)]
+    return found[0] if found else None
 
 
 def _known(summary: dict[str, Any]) -> dict[str, float]:

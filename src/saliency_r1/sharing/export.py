@@ -24,7 +24,7 @@ from saliency_r1.pipeline import SEGMENTER_FOLDER
 from saliency_r1.policy.prompts import is_fine_tuned, mark_fine_tuned
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.segmenters.nano import EMBEDDED
-from saliency_r1.sharing.card import Card, Kind, read_recipes, read_summaries
+from saliency_r1.sharing.card import Card, Kind, first_model, read_recipes, read_summaries
 
 NANO = "nano"
 """What the embedded models are called here."""
@@ -99,7 +99,7 @@ def export(what: Export) -> Path:
     adapter = _adapter(source)
     if what.merge and adapter is None:
         raise SaliencyError(f"{source}: has no {_ADAPTER_CONFIG}, so there is nothing to merge")
-    base = what.base_model or (str(adapter["base_model_name_or_path"]) if adapter else None)
+    base = what.base_model or (str(adapter["base_model_name_or_path"]) if adapter else first_model(recipes))
     fresh = what.out.with_name(f".{what.out.name}.{os.getpid()}.tmp")
     fresh.mkdir(parents=True)
     kind: Kind = "adapter"

@@ -107,6 +107,10 @@ class MeasuredGRPOTrainer(WholeCheckpoints, GRPOTrainer):
             self.totals[name] += value
 
     def _generate_single_turn(self, prompt_ids: Any, *arguments: Any, **options: Any) -> Any:
+        if self.is_fsdp_enabled:
+            # transformers then has every process write until the last one is done: each step gathers weights
+            # from all. It looks for this mark, which accelerate does not leave.
+            self.accelerator.unwrap_model(self.model)._is_fsdp_managed_module = True
         with self.timed("rollout"):
             output = super()._generate_single_turn(prompt_ids, *arguments, **options)
         self._tokens += sum(map(len, output[0]))

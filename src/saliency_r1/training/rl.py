@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig
+from trl.import_utils import is_vllm_available
 
 from saliency_r1.data.prompts import PromptExample, read_prompts, spread
 from saliency_r1.device import choose_device
@@ -29,7 +30,7 @@ from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
 from saliency_r1.rewards.own import load_reward
 from saliency_r1.rewards.segmenting import CachedSegmenter
 from saliency_r1.segmenters.loading import load_segmenter
-from saliency_r1.training.adapters import export, lora
+from saliency_r1.training.adapters import check_sharding, export, lora
 from saliency_r1.training.cgpo import CGPOTrainer
 from saliency_r1.training.cgpo_config import CGPOConfig, check_saving
 from saliency_r1.training.checkpoints import checkpoint_to_resume
@@ -40,7 +41,6 @@ from saliency_r1.training.rl_data import Photos, prompt_dataset
 from saliency_r1.training.validation import answer, summarise
 
 MEGABYTE = 1024**2
-# The language model's alone: the vision towers of Qwen2.5-VL have layers of the same names.
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class RLRecipe:
         image_root: where the photo paths of the lines begin.
         validation: JSON lines held out; None for no validation.
         start: folder or hub name of the policy to start from; None for the embedded one.
+        revision: of the start on the hub.
         segmenter: name, name with weights or folder, as `--segmenter` takes it; None for the embedded one.
         segmenter_device: where it runs, `cuda:1` say; None for where the policy runs.
         segmenter_dtype: of its weights: auto, float32, bfloat16, float16.
@@ -96,6 +97,7 @@ class RLRecipe:
     image_root: Path
     validation: Path | None = None
     start: str | None = None
+    revision: str | None = None
     segmenter: str | None = None
     segmenter_device: str | None = None
     segmenter_dtype: str = "auto"
@@ -241,6 +243,12 @@ def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False) -> Path:
         SaliencyError: for data or settings that cannot be used, or an output that holds a run while `resume`
             is False.
     """
+    check_sharding(recipe.output, recipe.lora_rank, one_process_answers=recipe.validation is not None)
+    if recipe.vllm is not None and not is_vllm_available():
+        raise SaliencyError(
+            f"recipe of {recipe.output}: vllm is {recipe.vllm!r}, and the package is not installed: pip "
+            "install 'trl[vllm]' in an environment of its own (it brings its own torch), or leave vllm out"
+        )
     examples = read_prompts(recipe.train)
     held_out = read_prompts(recipe.validation) if recipe.validation else []
     settings = rl_settings(recipe)
@@ -271,7 +279,11 @@ def build_trainer(
     frozen = recipe.lora_rank > 0
     dtype = torch.bfloat16 if frozen and recipe.precision == "bfloat16" else torch.float32
     policy = TransformersPolicy.from_pretrained(
-        recipe.start, device=str(settings.device), dtype=dtype, max_pixels=recipe.max_pixels
+        recipe.start,
+        device=str(settings.device),
+        dtype=dtype,
+        revision=recipe.revision,
+        max_pixels=recipe.max_pixels,
     )
     if isinstance(policy.model, NanoForImageTextToText) and policy.model.config.freeze_vision:
         FeatureMemory(policy.model, recipe.feature_memory * MEGABYTE)

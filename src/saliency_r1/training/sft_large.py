@@ -25,7 +25,7 @@ from saliency_r1.data.sft import SFTExample, read_examples
 from saliency_r1.device import choose_device
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.policy.transformers import TransformersPolicy
-from saliency_r1.training.adapters import export, lora
+from saliency_r1.training.adapters import check_sharding, export, lora
 from saliency_r1.training.checkpoints import WholeCheckpoints, checkpoint_to_resume
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.rl_data import Photos
@@ -132,9 +132,10 @@ def train_large_sft(recipe: LargeSFTRecipe, *, resume: bool = False) -> Path:
         The folder of the finished policy.
 
     Raises:
-        SaliencyError: for data or a policy that cannot be read, or an output that holds a run while `resume`
-            is False.
+        SaliencyError: for data or a policy that cannot be read, an output that holds a run while `resume` is
+            False, or adapters where the weights are sharded.
     """
+    check_sharding(recipe.output, recipe.lora_rank)
     train = read_examples(recipe.train)
     validation = read_examples(recipe.validation) if recipe.validation else []
     set_seed(recipe.seed)
