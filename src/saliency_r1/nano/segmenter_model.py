@@ -136,7 +136,7 @@ class Refine(nn.Module):
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm = nn.GroupNorm(8, channels)
         self.pointwise = nn.Sequential(
-            nn.Conv2d(channels, 2 * channels, 1), nn.ReLU(), nn.Conv2d(2 * channels, channels, 1)
+            nn.Conv2d(channels, 2 * channels, 1), nn.ReLU(inplace=True), nn.Conv2d(2 * channels, channels, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:

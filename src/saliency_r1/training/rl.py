@@ -160,11 +160,12 @@ class CGPORecipe(RLRecipe):
     """What `train cgpo` reads.
 
     Attributes:
-        confidence, confidence_weight: see `CGPOConfig`; `confidence: none` is REINFORCE.
+        confidence, confidence_weight, centred: see `CGPOConfig`; `confidence: none` is REINFORCE.
     """
 
     confidence: Literal["all", "answer", "none"] = "all"
     confidence_weight: float = 1.0
+    centred: bool = False
 
 
 @dataclass(frozen=True)
@@ -351,7 +352,10 @@ def rl_settings(recipe: CGPORecipe | GRPORecipe) -> GRPOConfig:
     try:
         if isinstance(recipe, CGPORecipe):
             return CGPOConfig(
-                confidence=recipe.confidence, confidence_weight=recipe.confidence_weight, **values
+                confidence=recipe.confidence,
+                confidence_weight=recipe.confidence_weight,
+                centred=recipe.centred,
+                **values,
             )
         settings = GRPOConfig(num_generations=recipe.group, **values)
         check_saving(settings)
