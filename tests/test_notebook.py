@@ -16,7 +16,9 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What each cell of code gave: its text, and the types of its pictures."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     folder = tmp_path_factory.mktemp("notebook")
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, startup_timeout=300, resources={"metadata": {"path": str(folder)}}
+    ).execute()
     assert list(folder.iterdir()) == []
     return [
         " ".join(
