@@ -10,14 +10,16 @@ import pytest
 from PIL import Image
 
 from drawn import SIZE, draw_groups, draw_pairs, save, scene
+from saliency_r1.cli import main
 from saliency_r1.data.benchmarks import BENCHMARKS, find_benchmark
 from saliency_r1.data.coco_json import read_coco
 from saliency_r1.data.groups import read_groups
 from saliency_r1.data.instance_png import read_instance_pngs
 from saliency_r1.data.instances import decode, encode
-from saliency_r1.data.loading import load_instances, load_maps, task_of
+from saliency_r1.data.loading import load_instances, load_maps, load_splits, task_of
 from saliency_r1.data.masks import load_grey, load_mask
 from saliency_r1.data.pairs import read_pairs
+from saliency_r1.data.prompts import read_prompts
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.tasks import Task
 
@@ -291,8 +293,49 @@ def test_what_benchmarks_are_expected_to_hold(name: str, photos: int, groups: in
     assert benchmark.groups == groups
 
 
-def test_splits_are_of_duts_alone(tmp_path: Path) -> None:
-    with pytest.raises(SaliencyError, match="of DUTS-TR, for sod"):
+def test_splits_are_of_sod_alone(tmp_path: Path) -> None:
+    with pytest.raises(SaliencyError, match="there are train and validation, for sod"):
         load_maps(tmp_path, Task.COSOD, "validation")
-    with pytest.raises(SaliencyError, match="is not DUTS"):
+    with pytest.raises(SaliencyError, match="expected a folder of pictures"):
         load_maps(tmp_path, Task.SOD, "validation")
+
+
+def test_a_tenth_of_a_folder_of_pairs_is_held_out_whatever_the_order(tmp_path: Path) -> None:
+    names = draw_pairs(tmp_path, 21)
+    train, validation = load_splits(tmp_path)
+    assert (len(train), len(validation)) == (18, 3)
+    assert sorted(sample.name for sample in train + validation) == names
+    assert load_maps(tmp_path, Task.SOD, "validation") == validation
+    # Photos that come later move none of the others from one side to the other but at the edge.
+    draw_pairs(tmp_path, 23)
+    assert {sample.name for sample in load_splits(tmp_path)[1]} & {sample.name for sample in validation}
+
+
+def test_questions_are_of_the_split_that_is_asked_for(tmp_path: Path) -> None:
+    draw_pairs(tmp_path, 12)
+    train, validation = load_splits(tmp_path)
+    for arguments, samples in (
+        (["--split", "train"], train),
+        (["--split", "validation"], validation),
+        ([], train + validation),
+    ):
+        out = tmp_path / "questions.jsonl"
+        assert main(["data", "prompts", str(out), "--sod", str(tmp_path), *arguments]) == 0
+        assert {prompt.name for prompt in read_prompts(out)} == {sample.name for sample in samples}
+
+
+def test_names_of_a_folder_of_pairs(tmp_path: Path) -> None:
+    for name in ("mug_1", "mug_2", "kiwi_1"):
+        save(scene(1)[0], tmp_path / "images" / f"{name}.jpg")
+        save(scene(1)[1], tmp_path / "masks" / f"{name}.png")
+    content = {"mug": {"name": "mug", "synonyms": ["cup"], "hypernyms": []}}
+    (tmp_path / "synsets.json").write_text(json.dumps(content))
+    train, validation = load_splits(tmp_path)
+    found = {sample.name: sample.synset and sample.synset.name for sample in train + validation}
+    assert found == {"mug_1": "mug", "mug_2": "mug", "kiwi_1": None}
+
+
+def test_one_pair_cannot_be_split(tmp_path: Path) -> None:
+    draw_pairs(tmp_path, 1)
+    with pytest.raises(SaliencyError, match="one photo with a mask: expected at least two"):
+        load_splits(tmp_path)

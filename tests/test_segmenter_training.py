@@ -222,5 +222,5 @@ def test_rate_warms_up_and_decays_to_zero(settings):
 
 
 def test_a_folder_that_is_not_duts_is_one_clear_line(settings, tmp_path):
-    with pytest.raises(SaliencyError, match="is not DUTS: expected the folders"):
+    with pytest.raises(SaliencyError, match="expected a folder of pictures"):
         train_segmenter(dataclasses.replace(settings, data=str(tmp_path)))

@@ -34,7 +34,9 @@ def tokenizer(
 
 @app.command()
 def sft(
-    data: Annotated[Path, typer.Option(help="The DUTS folder: DUTS-TR, synsets.json, groups.json.")],
+    data: Annotated[
+        Path, typer.Option(help="The DUTS folder (DUTS-TR, synsets.json, groups.json), or photos and masks.")
+    ],
     out: Annotated[
         Path, typer.Option(help="Folder of train.jsonl, validation.jsonl, counts.json and composed pictures.")
     ] = Path("runs/sft-data"),
@@ -87,7 +89,7 @@ def sft(
     from rich.console import Console
     from rich.progress import track
 
-    from saliency_r1.data.duts import load_duts, split
+    from saliency_r1.data.loading import load_splits
     from saliency_r1.data.naming import NameBook
     from saliency_r1.data.sft import Job, SFTSetting, set_header, write_set
     from saliency_r1.data.sft_sources import Sources, split_jobs
@@ -100,7 +102,7 @@ def sft(
     setting = SFTSetting(variants, fast_share, mirror, minimum_iou, minimum_found, minimum_group_iou, seed)
     frozen = load_segmenter(segmenter, device)
     print(f"The segmenter is {frozen.name}, on {choose_device(device)}.")
-    splits = dict(zip(("train", "validation"), split(load_duts(data)), strict=True))
+    splits = dict(zip(("train", "validation"), load_splits(data), strict=True))
     names = NameBook.from_samples(splits["train"])
     sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, limit, parts)
     console = Console(stderr=True)
@@ -135,7 +137,10 @@ def prompts(
     duts: Annotated[
         Path | None, typer.Option(help="The DUTS folder: SOD of its photos, CoSOD of those of one synset.")
     ] = None,
-    split: Annotated[str, typer.Option(help="train or validation, of --duts and --photos.")] = "train",
+    split: Annotated[
+        str | None,
+        typer.Option(help="train or validation; default train of --duts and --photos, and all of --sod."),
+    ] = None,
     photos: Annotated[
         list[Path] | None, typer.Option(help="SIS: a COCO json data set of photos; again for another.")
     ] = None,
@@ -182,12 +187,12 @@ def prompts(
     pictures: list[InstanceImage] = []
     groups: dict[str, list[Sample]] = {}
     if duts:
-        maps += load_maps(duts, Task.SOD, split)
+        maps += load_maps(duts, Task.SOD, split or "train")
         groups |= load_groups(duts, maps)
     for folder in photos or ():
-        pictures += [image for image, _ in select(folder, split)]
+        pictures += [image for image, _ in select(folder, split or "train")]
     if sod:
-        maps += load_maps(sod, Task.SOD)
+        maps += load_maps(sod, Task.SOD, split)
     if sis:
         pictures += load_instances(sis)
     if cosod:
@@ -207,7 +212,7 @@ def prompts(
 
 @app.command()
 def scenes(
-    data: Annotated[Path, typer.Option(help="The DUTS folder: DUTS-TR and synsets.json.")],
+    data: Annotated[Path, typer.Option(help="The DUTS folder, or one of photos and masks.")],
     out: Annotated[
         Path, typer.Option(help="Folder of images, instances.json, expressions.jsonl, sheet.jpg.")
     ] = Path("runs/scenes"),

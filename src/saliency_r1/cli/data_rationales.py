@@ -21,7 +21,7 @@ class Split(StrEnum):
 
 
 def rationales(
-    data: Annotated[Path, typer.Option(help="The DUTS folder: DUTS-TR and synsets.json.")],
+    data: Annotated[Path, typer.Option(help="The DUTS folder, or one of photos and masks.")],
     writer: Annotated[
         str,
         typer.Option(metavar="openai:URL#MODEL", help="The model that writes; it must take images."),
@@ -90,8 +90,7 @@ def rationales(
     from rich.console import Console
     from rich.progress import track
 
-    from saliency_r1.data.duts import load_duts
-    from saliency_r1.data.duts import split as split_duts
+    from saliency_r1.data.loading import load_splits
     from saliency_r1.data.naming import NameBook
     from saliency_r1.data.sft import write_set
     from saliency_r1.device import choose_device
@@ -115,7 +114,7 @@ def rationales(
         prices=Prices(price_in, price_out),
         budget=budget,
     )
-    train, validation = split_duts(load_duts(data))
+    train, validation = load_splits(data)
     samples = validation if split is Split.VALIDATION else train
     if not samples:
         raise SaliencyError(f"{data}: the {split.value} split holds no photo; see --split")

@@ -60,7 +60,7 @@ DeviceOption = Annotated[str, typer.Option(help="The model's: auto, cpu, cuda, c
 
 
 class Split(StrEnum):
-    """Parts of DUTS-TR."""
+    """Photos to train on, and those held out."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -74,7 +74,7 @@ def sod(
     out: OutOption = None,
     split: Annotated[
         Split | None,
-        typer.Option(help="Of DUTS-TR, where --data is the DUTS folder: 500 photos are held out."),
+        typer.Option(help="Of DUTS-TR (--data is the DUTS folder) 500 photos are held out, else a tenth."),
     ] = None,
     missing: MissingOption = Missing.ERROR,
     workers: WorkersOption = None,

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from saliency_r1.data.composing import box_of
-from saliency_r1.data.duts import load_duts, split
 from saliency_r1.data.expressions import UNKNOWN_NOUN
 from saliency_r1.data.instances import encode
+from saliency_r1.data.loading import load_splits
 from saliency_r1.data.naming import OBJECT, NameBook
 from saliency_r1.data.packed import PackedPhotos
 from saliency_r1.data.samples import Sample
@@ -67,7 +67,7 @@ def write_scenes(which: SceneSet, count: int, out: Path, workers: int) -> Iterat
         The number of each scene that is written, for a progress bar; the json files follow the last.
 
     Raises:
-        SaliencyError: if there is no such split or the data are not DUTS.
+        SaliencyError: if there is no such split, or as of `load_splits`.
     """
     _check_split(which)
     # Packed once here, not by each worker.
@@ -106,7 +106,7 @@ def write_groups(which: SceneSet, count: int, size: int, out: Path, workers: int
         The number of each group that is written, for a progress bar.
 
     Raises:
-        SaliencyError: if there is no such split or the data are not DUTS.
+        SaliencyError: if there is no such split, or as of `load_splits`.
     """
     _check_split(which)
     PackedPhotos.open(_samples(which), _cache(which), which.size).colours()
@@ -131,13 +131,13 @@ def _cache(which: SceneSet) -> Path:
 
 
 def _samples(which: SceneSet) -> list[Sample]:
-    return split(load_duts(which.data))[which.split == "validation"]
+    return load_splits(which.data)[which.split == "validation"]
 
 
 @cache
 def _open(which: SceneSet) -> tuple[Foregrounds, NameBook]:
     foregrounds = Foregrounds.open(_samples(which), _cache(which), which.size)
-    return foregrounds, NameBook.from_samples(split(load_duts(which.data))[0])
+    return foregrounds, NameBook.from_samples(load_splits(which.data)[0])
 
 
 def _make(which: SceneSet, number: int) -> tuple[bytes, _Row]:

@@ -44,7 +44,7 @@ class Request:
         model: what to call the model, if there is one.
         reasoning: whether the model reasons.
         group_images: photos of a CoSOD group that the policy sees at a time.
-        split: `train` or `validation` of DUTS-TR.
+        split: `train` or `validation`, see `load_splits`; None for all photos.
         missing: `error`, or `empty` to score an empty mask where a prediction cannot be scored.
         workers: processes that score; 0 for none but this.
         overwrite: whether a finished run in `out` may be replaced.

@@ -38,8 +38,10 @@ def cosod_reward(
     """Mean over the group of `sod_reward`.
 
     Args:
-        masks, truths: as of `cosod_parts`.
-        iou_weight, s_measure_weight: as of `weighted_mean`.
+        masks: as of `cosod_parts`.
+        truths: as of `cosod_parts`.
+        iou_weight: as of `weighted_mean`.
+        s_measure_weight: as of `weighted_mean`.
 
     Returns:
         In [0, 1]. The order of the images does not matter.

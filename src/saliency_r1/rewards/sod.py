@@ -59,8 +59,10 @@ def sod_reward(
     """Weighted mean of IoU and S-measure; see `sod_parts` for these and for empty masks.
 
     Args:
-        mask, truth: as of `sod_parts`.
-        iou_weight, s_measure_weight: as of `weighted_mean`.
+        mask: as of `sod_parts`.
+        truth: as of `sod_parts`.
+        iou_weight: as of `weighted_mean`.
+        s_measure_weight: as of `weighted_mean`.
 
     Returns:
         In [0, 1]: 1 for the truth itself, and for two empty masks.

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from saliency_r1.data.duts import load_duts, split
 from saliency_r1.data.expressions import GENERIC, Nouns, vocabulary
 from saliency_r1.data.instance_photos import category_names, open_photos, vocabulary_of
+from saliency_r1.data.loading import load_splits
 from saliency_r1.data.naming import NameBook
 from saliency_r1.data.packed import PackedPhotos
 from saliency_r1.data.referring import Mix, ReferringPhotos
@@ -43,7 +43,7 @@ class SegmenterTraining:
     """The settings of `saliency-r1 train segmenter`, one line each in its YAML.
 
     Attributes:
-        data: the DUTS folder.
+        data: the DUTS folder, or one of photos and masks.
         out: where checkpoints, logs and the final weights go.
         cache: where the packed photos go.
         steps: optimiser steps.
@@ -183,7 +183,7 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
     torch.manual_seed(config.seed)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    train, held_out = split(load_duts(config.data))
+    train, held_out = load_splits(config.data)
     cached = Path(config.cache) / "train"
     photos = PackedPhotos.open(train, cached, config.image_size)
     held_out_cached = Path(config.cache) / "validation"

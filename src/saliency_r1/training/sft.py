@@ -24,7 +24,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from trl import SFTConfig, SFTTrainer
 
 from saliency_r1 import nano
-from saliency_r1.data.duts import load_duts, split
+from saliency_r1.data.loading import load_splits
 from saliency_r1.data.sft import SFTExample, read_examples
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ResponseError, SaliencyError
@@ -56,8 +56,9 @@ class SFTRecipe:
         start: folder of a policy to go on from; None for a new one.
         vision: folder of the nano segmenter whose backbone the policy sees with; None for ImageNet's alone,
             or to keep that of `start`.
-        foreground: the DUTS folder on whose training masks the policy's reading of the salient region is
-            fitted first; needs `features`. None for a policy without one, or to keep that of `start`.
+        foreground: the DUTS folder, or one of photos and masks, on whose training masks the policy's reading
+            of the salient region is fitted first; needs `features`. None for a policy without one, or to keep
+            that of `start`.
         instances: whether the policy's reading of single objects is fitted first, on the pictures of `train`
             with an instance map beside them, as composed scenes have; needs `features`. False for a policy
             without one, or to keep that of `start`.
@@ -418,7 +419,7 @@ def _fit_readings(
     """Fit what the policy sees of the salient region and of single objects, where the recipe asks for it."""
     adapter = model.model.adapter
     if recipe.foreground is not None:
-        samples, _ = split(load_duts(recipe.foreground))
+        samples, _ = load_splits(recipe.foreground)
         known = {str(sample.image.relative_to(recipe.image_root)): sample.mask for sample in samples}
         masks = {key: mask for key in cache.photos if (mask := known.get(key[0]))}
         overlap = fit_foreground(adapter, cache, masks, seed=recipe.seed)
