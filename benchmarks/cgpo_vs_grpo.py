@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -195,8 +195,8 @@ def run_one(options: argparse.Namespace, method: str, seed: int) -> None:
     if total % passes:
         sys.exit(f"{total} completions an update do not divide into {passes} gradient passes")
     if "group" in change:
-        shared = {name: value for name, value in asdict(recipe).items() if not name.startswith("confidence")}
-        recipe = GRPORecipe(**shared)
+        known = {field.name for field in fields(GRPORecipe)}
+        recipe = GRPORecipe(**{name: value for name, value in asdict(recipe).items() if name in known})
     points: list[dict[str, float]] = []
     ends: list[dict[str, float]] = []
     phases: list[dict[str, float]] = []
