@@ -21,6 +21,7 @@ from saliency_r1.errors import SaliencyError
 COMMANDS = (
     "predict",
     "demo",
+    "serve",
     "data",
     "train",
     "evaluate",
