@@ -57,8 +57,8 @@ def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -
     return Gate(api, engine, settings), api
 
 
-class _Server(uvicorn.Server):
-    """Answers what was accepted before it goes."""
+class Server(uvicorn.Server):
+    """A server of uvicorn that answers what was accepted before it goes."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
         super().__init__(config)
@@ -114,7 +114,7 @@ def serve(
             timeout_graceful_shutdown=_CLOSING_SECONDS,
         )
         announce(f"http://{shown}:{port}")
-        _Server(config, engine).run(sockets=[listener])
+        Server(config, engine).run(sockets=[listener])
     if engine.error is not None:
         if isinstance(engine.error, SaliencyError):
             raise engine.error
