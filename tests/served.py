@@ -50,13 +50,14 @@ def serving(
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not server.started and time.monotonic() < end:
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=150, trust_env=False) as client:
             while wait and client.get("/readyz").status_code != 200 and time.monotonic() < end:
                 time.sleep(0.02)
+            assert time.monotonic() < end, "the model did not come"
             yield client, server
     finally:
         server.should_exit = True

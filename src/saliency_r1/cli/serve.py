@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from saliency_r1.cli.predict import DeviceOption, PolicyOption, SegmenterOption
 from saliency_r1.errors import SaliencyError
 from saliency_r1.serving.settings import Limits, ServerSettings, token_from_environment
+
+if TYPE_CHECKING:
+    from saliency_r1.pipeline import SaliencyPipeline
 
 app = typer.Typer()
 
@@ -52,12 +55,14 @@ def serve(
     from rich.console import Console
 
     from saliency_r1.cli.models import load_pipeline, prepare_hub
+    from saliency_r1.policy.loading import is_endpoint
 
     limits = Limits(max_bytes, max_pixels, max_images, max_seconds, max_waiting)
     settings = ServerSettings(host, port, token_from_environment(), limits)
     prepare_hub(policy, segmenter)
     try:
         from saliency_r1.serving.server import serve as run
+        from saliency_r1.serving.server import warm_up
     except ModuleNotFoundError as error:
         raise SaliencyError(f"serve needs {error.name}: pip install -c constraints.txt '.[serve]'") from error
 
@@ -67,4 +72,10 @@ def serve(
     def announce(url: str) -> None:
         console.print(f"{what} on {url}", soft_wrap=True)
 
-    run(lambda: load_pipeline(policy, segmenter, device), settings, page=page, announce=announce)
+    def load() -> SaliencyPipeline:
+        pipe = load_pipeline(policy, segmenter, device)
+        if not is_endpoint(policy):  # one would be asked, and perhaps paid, for nothing
+            warm_up(pipe)
+        return pipe
+
+    run(load, settings, page=page, announce=announce)

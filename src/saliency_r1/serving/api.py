@@ -15,6 +15,7 @@ from saliency_r1.images import check_header
 from saliency_r1.serving import problems
 from saliency_r1.serving.answers import JSON, View, body, choose_media, picture_names, renderer
 from saliency_r1.serving.engine import Engine, Picture, State, Work, broken
+from saliency_r1.serving.gate import SALIENCY
 from saliency_r1.serving.problems import Problem
 from saliency_r1.serving.schemas import Models, ProblemShape, SaliencyAnswer, Status
 from saliency_r1.serving.settings import Limits, ServerSettings
@@ -86,7 +87,7 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
     asked = (401, *every) if settings.token else every
 
     @app.post(
-        "/v1/saliency",
+        SALIENCY,
         summary="Find what stands out in pictures",
         tags=["saliency"],
         dependencies=[Depends(_require_form)],
@@ -234,6 +235,13 @@ def _described(app: FastAPI, token: bool) -> Callable[[], dict[str, Any]]:
             schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[shape.__name__] = schema
+        form = schemas["SaliencyRequest"] = schemas.pop("Body_saliency_v1_saliency_post")
+        form["title"] = "SaliencyRequest"
+        form["properties"]["images"]["items"] = {"type": "string", "format": "binary"}
+        document["paths"][SALIENCY]["post"]["requestBody"]["content"]["multipart/form-data"] = {
+            "schema": {"$ref": "#/components/schemas/SaliencyRequest"},
+            "encoding": {"images": {"contentType": "image/*"}},
+        }
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         if token:

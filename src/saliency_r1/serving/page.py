@@ -56,7 +56,7 @@ _TABS = {
     Task.COSOD: ("What photos share", "What two or more photos have in common: add them together."),
 }
 _CSS = """
-.gradio-container { max-width: 1100px !important; margin: 0 auto; }
+.gradio-container { width: 100%; max-width: 1100px !important; margin: 0 auto; }
 .lead p { font-size: 1.05rem; margin: 0; }
 .status p { margin: 0; min-height: 1.5em; font-weight: 600; }
 """
@@ -68,7 +68,7 @@ class _Shown:
 
     name: str
     reasoning: str
-    confidence: float | None
+    confidences: tuple[float | None, ...]
     expressions: tuple[str, ...]
     views: tuple[str, ...]
     masks: tuple[str, ...]
@@ -221,7 +221,10 @@ def _build_tab(task: Task, engine: Engine, settings: ServerSettings, answers: Pa
         return [event.index, *(_details(shown[event.index], 0) if shown else _nothing())]
 
     def choose_expression(shown: list[_Shown], index: int, event: gr.SelectData) -> list[Any]:
-        return [shown[index].views[event.index], shown[index].masks[event.index]] if shown else [None, None]
+        if not shown:
+            return [None, None, ""]
+        one, part = shown[index], event.index
+        return [one.views[part], one.masks[part], sureness(one.confidences[part])]
 
     def choose_example(index: int) -> list[str]:
         return [str(_photo(name)) for name in _EXAMPLES[task][index]]
@@ -232,7 +235,7 @@ def _build_tab(task: Task, engine: Engine, settings: ServerSettings, answers: Pa
     go.click(find, inputs, outputs, **together)
     examples.click(choose_example, examples, photos, **together).then(find, inputs, outputs, **together)
     gallery.select(choose_photo, found, [at, *details], **together)
-    choice.select(choose_expression, [found, at], [view, mask], **together)
+    choice.select(choose_expression, [found, at], [view, mask, confidence], **together)
 
 
 async def _find(
@@ -278,7 +281,7 @@ def _written(picture: Picture, result: SaliencyResult, answers: Path) -> _Shown:
     return _Shown(
         picture.name,
         result.reasoning,
-        result.confidence,
+        (result.confidence, *(one.score for one in result.instances)),
         tuple(one.expression for one in result.instances) or result.expressions,
         tuple(str(save_jpeg(one, folder / f"view-{number}.jpg")) for number, one in enumerate(views)),
         tuple(map(str, masks)),
@@ -310,7 +313,7 @@ def _details(shown: _Shown, index: int) -> list[Any]:
     return [
         shown.views[index],
         gr.Radio(choices, value=choices[0], visible=True),
-        sureness(shown.confidence),
+        sureness(shown.confidences[0]),
         shown.reasoning,
         gr.DownloadButton(value=shown.masks[index], interactive=True),
         gr.DownloadButton(value=shown.cutout, interactive=True),

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
+from PIL import Image
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.serving.api import create_api
 from saliency_r1.serving.engine import Engine
 from saliency_r1.serving.gate import PAGE, Gate
 from saliency_r1.serving.settings import ServerSettings
+from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline
@@ -119,6 +121,12 @@ def serve(
         if isinstance(engine.error, SaliencyError):
             raise engine.error
         raise SaliencyError(f"the model cannot be loaded: {engine.error}") from engine.error
+
+
+def warm_up(pipe: SaliencyPipeline) -> None:
+    """Answer once for nobody: what is done at a first call alone is done before the first request."""
+    for task in (Task.SOD, Task.SIS):
+        pipe(Image.new("RGB", (64, 48), "grey"), task)
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
