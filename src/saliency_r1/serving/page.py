@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,12 @@ _EXAMPLES = {
 _TABS = {
     Task.SOD: ("One thing", "What stands out in a photo, as one mask."),
     Task.SIS: ("Each thing", "Each instance that stands out in a photo, with a mask of its own."),
-    Task.COSOD: ("What photos share", "What two or more photos have in common: add them together."),
+    Task.COSOD: ("Shared", "What two or more photos have in common: add them together."),
 }
 _CSS = """
 .gradio-container { width: 100%; max-width: 1100px !important; margin: 0 auto; }
 .lead p { font-size: 1.05rem; margin: 0; }
+.example img { width: 44px !important; height: 44px !important; object-fit: cover; }
 .status p { margin: 0; min-height: 1.5em; font-weight: 600; }
 """
 
@@ -169,13 +171,19 @@ def _build_tab(task: Task, engine: Engine, settings: ServerSettings, answers: Pa
             )
             reasoning = gr.Checkbox(True, label="Reason first", info="Slower, and says why.")
             go = gr.Button("Find what they share" if grouped else "Find what stands out", variant="primary")
-            examples = gr.Dataset(
-                label="Examples",
-                components=[gr.Image(render=False, type="filepath")],
-                samples=[[str(_photo(each[0]))] for each in _EXAMPLES[task]],
-                type="index",
-                elem_id=f"{task}-examples",
-            )
+            gr.Markdown("Examples")
+            with gr.Row():
+                examples = [
+                    gr.Button(
+                        ", ".join(_spoken(name) for name in names),
+                        icon=str(_photo(names[0])),
+                        size="sm",
+                        min_width=130,
+                        elem_classes="example",
+                        elem_id=f"{task}-example-{number}",
+                    )
+                    for number, names in enumerate(_EXAMPLES[task])
+                ]
         with gr.Column(scale=3, min_width=300):
             status = gr.Markdown(
                 "Add photos, or choose an example.", elem_classes="status", elem_id=f"{task}-status"
@@ -196,7 +204,7 @@ def _build_tab(task: Task, engine: Engine, settings: ServerSettings, answers: Pa
                 buttons=["fullscreen"],
                 elem_id=f"{task}-view",
             )
-            choice = gr.Radio([], label="Show", visible=False, elem_id=f"{task}-choice")
+            choice = gr.Radio([], label="Show", visible=False, interactive=True, elem_id=f"{task}-choice")
             confidence = gr.Textbox(label="Confidence", interactive=False, elem_id=f"{task}-confidence")
             why = gr.Textbox(label="Reasoning", interactive=False, lines=3, elem_id=f"{task}-reasoning")
             with gr.Row():
@@ -226,14 +234,13 @@ def _build_tab(task: Task, engine: Engine, settings: ServerSettings, answers: Pa
         one, part = shown[index], event.index
         return [one.views[part], one.masks[part], sureness(one.confidences[part])]
 
-    def choose_example(index: int) -> list[str]:
-        return [str(_photo(name)) for name in _EXAMPLES[task][index]]
-
     inputs, outputs = [photos, reasoning], [found, at, status, gallery, *details]
     together: dict[str, Any] = {"concurrency_limit": settings.limits.waiting, "api_visibility": "private"}
     photos.upload(find, inputs, outputs, **together)
     go.click(find, inputs, outputs, **together)
-    examples.click(choose_example, examples, photos, **together).then(find, inputs, outputs, **together)
+    for button, names in zip(examples, _EXAMPLES[task], strict=True):
+        chosen = [str(_photo(name)) for name in names]
+        button.click(partial(list, chosen), None, photos, **together).then(find, inputs, outputs, **together)
     gallery.select(choose_photo, found, [at, *details], **together)
     choice.select(choose_expression, [found, at], [view, mask, confidence], **together)
 
@@ -312,7 +319,7 @@ def _details(shown: _Shown, index: int) -> list[Any]:
     choices = [_ALL, *numbered] if several else list(shown.expressions) or ["nothing stands out"]
     return [
         shown.views[index],
-        gr.Radio(choices, value=choices[0], visible=True),
+        gr.Radio(choices, value=choices[0], visible=True, interactive=True),
         sureness(shown.confidences[0]),
         shown.reasoning,
         gr.DownloadButton(value=shown.masks[index], interactive=True),
@@ -324,6 +331,10 @@ def _details(shown: _Shown, index: int) -> list[Any]:
 def _nothing() -> list[Any]:
     idle: Callable[[], gr.DownloadButton] = lambda: gr.DownloadButton(value=None, interactive=False)  # noqa: E731
     return [None, gr.Radio([], value=None, visible=False), "", "", idle(), idle(), idle()]
+
+
+def _spoken(name: str) -> str:
+    return Path(name).stem.replace("_", " ")
 
 
 def _photo(name: str) -> Path:

@@ -55,6 +55,10 @@ def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -
         async def to_page() -> RedirectResponse:
             return RedirectResponse(f"{PAGE}/")
 
+        @api.get("/favicon.ico", include_in_schema=False, status_code=204)
+        async def no_icon() -> None:
+            """Browsers ask for one; a missing one is an error on their consoles."""
+
         api = mount_page(api, engine, settings)
     return Gate(api, engine, settings), api
 
