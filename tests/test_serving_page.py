@@ -23,7 +23,7 @@ from served import FOLDER
 
 CHROMIUM = Path("/usr/bin/chromium")
 FIRST_PAGE_SECONDS = 8
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 
 needs_chromium = pytest.mark.skipif(
     not CHROMIUM.exists(), reason=f"needs {CHROMIUM}: apt-get install --no-install-recommends chromium"
@@ -63,6 +63,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     shots = Path(os.environ.get("SALIENCY_R1_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     shots.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "saliency_r1", "serve", "--port", "0", "--max-bytes", "3000000"]
+    command += ["--max-seconds", "120"]
     environment = {**os.environ, "SALIENCY_R1_TOKEN": ""}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RENDERERS = 2
 _RENDERED_AT_ONCE = 4
 _LOADING_SECONDS = 5
+_STOPPING_SECONDS = 20
 
 
 class State(StrEnum):
@@ -190,11 +191,13 @@ class Engine:
             await asyncio.sleep(0.02)
 
     def stop(self) -> None:
-        """End the engine's threads; what still waits is told so."""
+        """End the engine's threads, with at most a few seconds' patience for a batch that nobody waits for."""
         with self._changed:
             if self.state != State.FAILED:
                 self.state = State.STOPPING
             self._changed.notify()
+        # A thread within torch at the interpreter's end aborts the process.
+        self._thread.join(_STOPPING_SECONDS)
         self._renderers.shutdown(wait=False)
 
     def _live(self) -> None:

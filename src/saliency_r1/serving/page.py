@@ -62,6 +62,12 @@ _CSS = """
 .example img { width: 44px !important; height: 44px !important; object-fit: cover; }
 .status p { margin: 0; min-height: 1.5em; font-weight: 600; }
 """
+# The picture is a button, to which gradio gives no name for screen readers.
+_NAMES = """() => {
+  const name = () => document.querySelectorAll('[id$=-view] button:has(img):not([aria-label])').forEach(
+    one => one.setAttribute('aria-label', 'The photo with what is found'));
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+}"""
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,7 @@ def mount_page(app: FastAPI, engine: Engine, settings: ServerSettings) -> FastAP
         mcp_server=False,
         theme=gr.themes.Default(font=_SYSTEM_FONTS, font_mono=_MONOSPACE_FONTS),
         css=_CSS,
+        js=_NAMES,
     )
 
 

@@ -45,7 +45,7 @@ def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         engine.start()
         yield
-        engine.stop()
+        await asyncio.to_thread(engine.stop)
 
     api.router.lifespan_context = lifespan
     if page:
