@@ -298,6 +298,7 @@ def test_openapi_holds_under_fuzzing(client: httpx.Client) -> None:
         "--no-color",
         "--continue-on-failure",
     ]
+    command += ["--request-timeout", "120"]
     tests = str(Path(__file__).parent)
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "fuzzing_hooks", "PYTHONPATH": tests}
     environment["NO_PROXY"] = "127.0.0.1"

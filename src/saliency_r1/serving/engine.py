@@ -191,7 +191,7 @@ class Engine:
             await asyncio.sleep(0.02)
 
     def stop(self) -> None:
-        """End the engine's threads, with at most a few seconds' patience for a batch that nobody waits for."""
+        """End the engine's threads; a batch that nobody waits for has some seconds to end."""
         with self._changed:
             if self.state != State.FAILED:
                 self.state = State.STOPPING
