@@ -18,6 +18,10 @@ class ImageError(SaliencyError):
     exit_code = 1
 
 
+class ImageSizeError(ImageError):
+    """A picture of more pixels than the limit."""
+
+
 class ResponseError(SaliencyError):
     """A response text that is not of the form the task asks for."""
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from saliency_r1.errors import ImageError
+from saliency_r1.errors import ImageError, ImageSizeError
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
@@ -88,6 +88,24 @@ def load_image(
     raise ImageError(
         f"{type(source).__name__}: not a picture; give a path, bytes, a PIL image or a numpy array"
     )
+
+
+def check_header(file: BinaryIO, name: str, *, max_pixels: int) -> None:
+    """See from its header alone that a file is a picture, and within the limit. Nothing is decoded.
+
+    Args:
+        file: open for reading, at its beginning, where it is left again.
+        name: what errors call it.
+        max_pixels: the most pixels allowed.
+
+    Raises:
+        ImageError: if its content is of no format that `load_image` reads.
+        ImageSizeError: if it has more pixels than the limit.
+    """
+    name = _printable(name)
+    width, height = _identify(file, name).size
+    file.seek(0)
+    _check_size(width, height, name, max_pixels)
 
 
 @dataclass(frozen=True)
@@ -357,7 +375,7 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
         raise ImageError(f"{name}: {width}x{height} pixels, there is nothing to see")
     if width * height > max_pixels:
         size, limit = f"{width * height / 1e6:.1f}", f"{max_pixels / 1e6:g}"
-        raise ImageError(f"{name}: {width}x{height} pixels are {size} megapixels, the limit is {limit}")
+        raise ImageSizeError(f"{name}: {width}x{height} pixels are {size} megapixels, the limit is {limit}")
 
 
 def _printable(name: str) -> str:

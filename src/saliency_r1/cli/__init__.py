@@ -22,6 +22,7 @@ COMMANDS = (
     "predict",
     "batch",
     "demo",
+    "serve",
     "data",
     "train",
     "evaluate",

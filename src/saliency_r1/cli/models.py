@@ -38,6 +38,19 @@ def load_pipeline(
     Raises:
         SaliencyError: if a model is neither there nor may be on the hub, or cannot be loaded.
     """
+    prepare_hub(policy, segmenter)
+
+    from saliency_r1.pipeline import SaliencyPipeline
+
+    return SaliencyPipeline.from_pretrained(policy, segmenter, device=device, policy_options=policy_options)
+
+
+def prepare_hub(policy: str | None, segmenter: str | None) -> None:
+    """Set up the hub for the models of these names, before anything imports its client.
+
+    Raises:
+        SaliencyError: if a model is neither there nor may be on the hub.
+    """
     from saliency_r1.policy.loading import is_endpoint
     from saliency_r1.segmenters.loading import NANO, parse_segmenter
 
@@ -55,10 +68,6 @@ def load_pipeline(
             expected = "" if name == NANO else ", and no hub name (owner/model)"
             raise SaliencyError(f"{each}: no such folder{expected}, expected weights of {name}")
     set_up_hub(online=not local or bool(remote))
-
-    from saliency_r1.pipeline import SaliencyPipeline
-
-    return SaliencyPipeline.from_pretrained(policy, segmenter, device=device, policy_options=policy_options)
 
 
 def set_up_hub(*, online: bool) -> None:

@@ -1,0 +1,81 @@
+"""`saliency-r1 serve`: the web page and the HTTP API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saliency_r1.cli.predict import DeviceOption, PolicyOption, SegmenterOption
+from saliency_r1.errors import SaliencyError
+from saliency_r1.serving.settings import Limits, ServerSettings, token_from_environment
+
+if TYPE_CHECKING:
+    from saliency_r1.pipeline import SaliencyPipeline
+
+app = typer.Typer()
+
+_LIMITS = "Limits"
+_DEFAULT = Limits()
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond this machine only with a token in SALIENCY_R1_TOKEN.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8765,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="The web page, or the API alone.")] = True,
+    policy: PolicyOption = None,
+    segmenter: SegmenterOption = None,
+    device: DeviceOption = "auto",
+    max_bytes: Annotated[
+        int, typer.Option(min=1000, help="Of a request.", rich_help_panel=_LIMITS)
+    ] = _DEFAULT.bytes,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Of a picture.", rich_help_panel=_LIMITS)
+    ] = _DEFAULT.pixels,
+    max_images: Annotated[
+        int, typer.Option(min=2, help="Pictures of a request.", rich_help_panel=_LIMITS)
+    ] = _DEFAULT.images,
+    max_seconds: Annotated[
+        float, typer.Option(min=0.1, help="From a request to its answer.", rich_help_panel=_LIMITS)
+    ] = _DEFAULT.seconds,
+    max_waiting: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Requests taken at a time; further ones are answered 429.", rich_help_panel=_LIMITS
+        ),
+    ] = _DEFAULT.waiting,
+) -> None:
+    """Serve a web page and an HTTP API, until Ctrl-C.
+
+    What was accepted is answered before the server stops.
+    """
+    from rich.console import Console
+
+    from saliency_r1.cli.models import load_pipeline, prepare_hub
+    from saliency_r1.policy.loading import is_endpoint
+
+    limits = Limits(max_bytes, max_pixels, max_images, max_seconds, max_waiting)
+    settings = ServerSettings(host, port, token_from_environment(), limits)
+    prepare_hub(policy, segmenter)
+    try:
+        from saliency_r1.serving.server import serve as run
+        from saliency_r1.serving.server import warm_up
+    except ModuleNotFoundError as error:
+        raise SaliencyError(f"serve needs {error.name}: pip install -c constraints.txt '.[serve]'") from error
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    what = "page and API" if page else "API"
+
+    def announce(url: str) -> None:
+        console.print(f"{what} on {url}", soft_wrap=True)
+
+    def load() -> SaliencyPipeline:
+        pipe = load_pipeline(policy, segmenter, device)
+        if not is_endpoint(policy):  # one would be asked, and perhaps paid, for nothing
+            warm_up(pipe)
+        return pipe
+
+    run(load, settings, page=page, announce=announce)

@@ -1,0 +1,255 @@
+"""The HTTP API: masks and words for pictures, and what watches a server asks for."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, File, Form, Request, Response, UploadFile
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from saliency_r1.cosod import GROUP_IMAGES
+from saliency_r1.errors import ImageError, ImageSizeError
+from saliency_r1.images import check_header
+from saliency_r1.serving import problems
+from saliency_r1.serving.answers import JSON, View, body, choose_media, picture_names, renderer
+from saliency_r1.serving.engine import Engine, Picture, State, Work, broken
+from saliency_r1.serving.gate import SALIENCY
+from saliency_r1.serving.problems import Problem
+from saliency_r1.serving.schemas import Models, ProblemShape, SaliencyAnswer, Status
+from saliency_r1.serving.settings import Limits, ServerSettings
+from saliency_r1.tasks import Task
+
+_DESCRIPTION = """What stands out in pictures, as masks and in words.
+
+Every error is a problem detail (RFC 9457), `application/problem+json`. Its `detail` is one line for
+people, and its `type`, where it is not `about:blank`, names the kind of error for programs."""
+
+_IMAGES = (
+    "The pictures: JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF or JPEG 2000. In CoSOD they are one group."
+)
+_PROBLEM_CODES = {
+    400: "The form cannot be read.",
+    401: "The token is missing or wrong.",
+    403: "A page of another site asked.",
+    405: "Another method is expected.",
+    406: "None of what is accepted can be made.",
+    408: "The request took too long to arrive.",
+    413: "The request or one of its pictures is larger than the limit.",
+    415: "The request is no multipart form.",
+    421: "The Host header is none of this machine's.",
+    422: "A field is wrong, or a picture cannot be read.",
+    429: "Too many requests wait already.",
+    500: "A fault of the server.",
+    503: "The model is not loaded yet, or the server is stopping.",
+    504: "The answer took longer than the limit.",
+}
+_RETRY = {"Retry-After": {"description": "Seconds until then.", "schema": {"type": "integer", "minimum": 1}}}
+_RETRIED = (429, 503)
+
+
+def _problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
+    return {
+        code: {
+            "description": _PROBLEM_CODES[code],
+            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemShape"}}},
+            **({"headers": _RETRY} if code in _RETRIED else {}),
+        }
+        for code in codes
+    }
+
+
+def _require_form(request: Request) -> None:
+    given = request.headers.get("content-type", "")
+    if given.partition(";")[0].strip().lower() != "multipart/form-data":
+        raise Problem(415, f"the body is {given or 'of no type'!r}, expected multipart/form-data", "no-form")
+
+
+def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
+    """The API alone, without page, gate and life of its engine.
+
+    Args:
+        engine: answers.
+        settings: limits, and whether a token is asked.
+    """
+    limits = settings.limits
+    app = FastAPI(
+        title="Saliency-R1",
+        version=version("saliency-r1"),
+        description=_DESCRIPTION,
+        docs_url=None,  # both would load their scripts from elsewhere
+        redoc_url=None,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    problems.install(app)
+    every = (405, 421, 500) if settings.is_local else (405, 500)
+    asked = (401, *every) if settings.token else every
+
+    @app.post(
+        SALIENCY,
+        summary="Find what stands out in pictures",
+        tags=["saliency"],
+        dependencies=[Depends(_require_form)],
+        response_class=Response,
+        responses={
+            200: {
+                "description": "By `Accept`: JSON; a PNG, for one picture alone; or a zip of all files.",
+                "content": {
+                    JSON: {"schema": {"$ref": "#/components/schemas/SaliencyAnswer"}},
+                    "image/png": {"schema": {"type": "string", "format": "binary"}},
+                    "application/zip": {"schema": {"type": "string", "format": "binary"}},
+                },
+            },
+            **_problem_responses(400, 403, 406, 408, 413, 415, 422, 429, 503, 504, *asked),
+        },
+    )
+    async def saliency(
+        request: Request,
+        task: Annotated[
+            Task, Form(description="One mask, one an instance, or what a group shares.", examples=["sis"])
+        ],
+        images: Annotated[
+            list[UploadFile], File(description=_IMAGES, min_length=1, max_length=limits.images)
+        ],
+        reasoning: Annotated[bool, Form(description="Whether the policy reasons first.")] = True,
+        group_images: Annotated[
+            int,
+            Form(ge=2, le=limits.images, description="CoSOD: how many pictures the policy sees at a time."),
+        ] = min(GROUP_IMAGES, limits.images),
+        view: Annotated[View, Form(description="Which picture a PNG is.")] = View.MASK,
+    ) -> Response:
+        start = time.perf_counter()
+        media = choose_media(request.headers.get("accept"), len(images))
+        names = picture_names([image.filename for image in images])
+        for name, image in zip(names, images, strict=True):
+            _check_picture(name, image, limits)
+        # Their content stays where the form put it, on disk if it is large, until its turn comes.
+        pictures = [Picture(name, _reader(image)) for name, image in zip(names, images, strict=True)]
+        work = Work(pictures, task, renderer(media, view), reasoning, group_images)
+        parts = await engine.answer(work, request.state.deadline)
+        assert engine.pipe is not None
+        facts = {
+            "task": task.value,
+            "model": engine.pipe.name,
+            "version": version("saliency-r1"),
+            "seconds": time.perf_counter() - start,
+        }
+        return _answer(media, parts, facts, names)
+
+    @app.get(
+        "/v1/models",
+        summary="What answers here, and within which limits",
+        tags=["saliency"],
+        response_model=Models,
+        responses=_problem_responses(*asked),
+    )
+    async def models() -> dict[str, Any]:
+        known = [
+            {
+                "name": pipe.name,
+                "policy": pipe.policy.name,
+                "segmenter": pipe.segmenter.name,
+                "device": pipe.device,
+                "tasks": [one.value for one in Task],
+            }
+            for pipe in [engine.pipe]
+            if pipe is not None
+        ]
+        return {"version": version("saliency-r1"), "models": known, "limits": asdict(limits)}
+
+    @app.get(
+        "/healthz",
+        summary="Whether the server lives",
+        tags=["operation"],
+        response_model=Status,
+        responses=_problem_responses(*every),
+    )
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get(
+        "/readyz",
+        summary="Whether it takes requests",
+        tags=["operation"],
+        response_model=Status,
+        responses=_problem_responses(503, *every),
+    )
+    async def readyz() -> dict[str, str]:
+        if engine.state != State.READY:
+            raise Problem(503, f"the model is {engine.state}", str(engine.state), retry_after=1)
+        return {"status": "ready"}
+
+    @app.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        tags=["operation"],
+        response_class=Response,
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+            **_problem_responses(*asked),
+        },
+    )
+    async def metrics() -> Response:
+        return Response(engine.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    app.openapi = _described(app, bool(settings.token))  # type: ignore[method-assign]
+    return app
+
+
+def _check_picture(name: str, image: UploadFile, limits: Limits) -> None:
+    """Refuse at once what is no picture, or too large a one; a broken one shows when it is decoded."""
+    try:
+        check_header(image.file, name, max_pixels=limits.pixels)
+    except ImageSizeError as error:
+        raise Problem(413, str(error), "too-many-pixels", picture=name, limit=limits.pixels) from None
+    except ImageError as error:
+        raise broken(name, error) from None
+
+
+def _reader(image: UploadFile) -> Callable[[], bytes]:
+    def read() -> bytes:
+        image.file.seek(0)
+        return image.file.read()
+
+    return read
+
+
+def _answer(media: str, parts: Sequence[Any], facts: dict[str, Any], names: Sequence[str]) -> Response:
+    headers = {"Vary": "Accept", "Cache-Control": "no-store"}
+    if media not in (JSON, "image/png"):
+        headers["Content-Disposition"] = 'attachment; filename="saliency.zip"'
+    return Response(body(media, parts, facts), media_type=media, headers=headers)
+
+
+def _described(app: FastAPI, token: bool) -> Callable[[], dict[str, Any]]:
+    """What makes the app's OpenAPI: that of FastAPI, the shapes that are sent as bytes, and the token."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        document = made()
+        schemas = document["components"]["schemas"]
+        for shape in (SaliencyAnswer, ProblemShape):
+            schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas[shape.__name__] = schema
+        form = schemas["SaliencyRequest"] = schemas.pop("Body_saliency_v1_saliency_post")
+        form["title"] = "SaliencyRequest"
+        form["properties"]["images"]["items"] = {"type": "string", "format": "binary"}
+        document["paths"][SALIENCY]["post"]["requestBody"]["content"]["multipart/form-data"] = {
+            "schema": {"$ref": "#/components/schemas/SaliencyRequest"},
+            "encoding": {"images": {"contentType": "image/*"}},
+        }
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        if token:
+            document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            for path, operations in document["paths"].items():
+                if path not in ("/healthz", "/readyz"):
+                    for operation in operations.values():
+                        operation["security"] = [{"token": []}]
+        return document
+
+    return openapi

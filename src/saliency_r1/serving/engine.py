@@ -1,0 +1,336 @@
+"""One thread that owns the model, and the requests that wait for it, which it answers in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from saliency_r1.cosod import GROUP_IMAGES
+from saliency_r1.errors import ImageError
+from saliency_r1.serving.metrics import Metrics
+from saliency_r1.serving.problems import Problem
+from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from saliency_r1.pipeline import SaliencyPipeline
+    from saliency_r1.result import SaliencyResult
+
+RENDERERS = 2
+_RENDERED_AT_ONCE = 4
+_LOADING_SECONDS = 5
+_STOPPING_SECONDS = 20
+
+
+class State(StrEnum):
+    """Where an engine is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a request.
+
+    Attributes:
+        name: what errors and files call it.
+        read: gives its content when its turn comes.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+@dataclass(eq=False)
+class Work:
+    """What one request asks.
+
+    Attributes:
+        pictures: one group in CoSOD, else each for itself.
+        task: see `saliency_r1.tasks`.
+        render: makes of each result what is answered. Results themselves are large and not kept.
+        reasoning: whether the policy reasons first.
+        group_images: for CoSOD, how many the policy sees at a time.
+    """
+
+    pictures: Sequence[Picture]
+    task: Task
+    render: Callable[[Picture, SaliencyResult], Any]
+    reasoning: bool = True
+    group_images: int = GROUP_IMAGES
+    future: Future[list[Any]] = field(default_factory=Future)
+    rendered: dict[int, Any] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def key(self) -> tuple[Task, bool]:
+        """Works of the same key can be done in one batch."""
+        return self.task, self.reasoning
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error, unless it is answered or given up already."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+    def add(self, index: int, rendered: Any) -> None:
+        """Take what was made of picture `index`; with the last of them the work is done."""
+        with self.lock:
+            self.rendered[index] = rendered
+            if len(self.rendered) == len(self.pictures):
+                with suppress(InvalidStateError):
+                    self.future.set_result([self.rendered[place] for place in range(len(self.pictures))])
+
+
+class Engine:
+    """Takes requests, at most so many at a time, and answers those that wait together as one batch.
+
+    Of the waiting ones the oldest is served first, and with it those that ask for the same task with or
+    without reasoning, up to `batch_images` pictures. A CoSOD group is served alone. Pictures are decoded when
+    their turn comes, and what is answered is made by a few threads beside the model, so that memory is
+    bounded by one batch and a few results, whatever waits.
+
+    Args:
+        load: makes the pipeline, in the engine's own thread.
+        waiting: how many requests are taken at a time.
+        batch_images: pictures in a batch.
+
+    Attributes:
+        state: see `State`.
+        error: why the model could not be loaded.
+        metrics: what is counted.
+    """
+
+    def __init__(self, load: Callable[[], SaliencyPipeline], *, waiting: int, batch_images: int = 8) -> None:
+        self.state = State.LOADING
+        self.error: Exception | None = None
+        self.pipe: SaliencyPipeline | None = None
+        self.metrics = Metrics(lambda: self.taken, lambda: self.state == State.READY)
+        self.taken = 0
+        self.on_failure: Callable[[], None] = lambda: None
+        self._load = load
+        self._most = waiting
+        self._batch_images = batch_images
+        self._waiting: deque[Work] = deque()
+        self._changed = threading.Condition()
+        self._seconds_a_picture = 0.1
+        self._renderers = ThreadPoolExecutor(RENDERERS, "render")
+        self._rendering = threading.Semaphore(_RENDERED_AT_ONCE)
+        self._thread = threading.Thread(target=self._live, name="model", daemon=True)
+
+    def start(self) -> None:
+        """Load the model and begin, in the background."""
+        self._thread.start()
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the requests that are taken, held until the answer is out.
+
+        Raises:
+            Problem: 503 if the model is not there, 429 if no place is free.
+        """
+        if self.state == State.LOADING:
+            raise Problem(503, "the model is being loaded", "loading", retry_after=_LOADING_SECONDS)
+        if self.state == State.STOPPING:
+            raise Problem(503, "the server is stopping", "stopping", retry_after=_LOADING_SECONDS)
+        if self.state == State.FAILED:
+            raise Problem(503, "the model could not be loaded", "no-model", retry_after=60)
+        with self._changed:
+            if self.taken >= self._most:
+                wait = ceil(self._pictures_waiting() * self._seconds_a_picture)
+                raise Problem(
+                    429,
+                    f"{self.taken} requests wait already, which is the limit: come again",
+                    "busy",
+                    retry_after=min(60, max(1, wait)),
+                )
+            self.taken += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.taken -= 1
+
+    async def answer(self, work: Work, deadline: float) -> list[Any]:
+        """What `work.render` made of each picture, in order.
+
+        Args:
+            work: what is asked; its asker holds a place.
+            deadline: the event loop's time by which the answer must be there.
+
+        Raises:
+            Problem: 504 at the deadline; 422 if a picture cannot be decoded.
+        """
+        with self._changed:
+            self._waiting.append(work)
+            self._changed.notify()
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.wrap_future(work.future)
+        except TimeoutError:
+            raise Problem(
+                504, "the answer took longer than the limit; ask for less, or later", "late"
+            ) from None
+
+    async def drained(self) -> None:
+        """Take no more requests, and wait until those that were taken are answered."""
+        if self.state != State.FAILED:
+            self.state = State.STOPPING
+        while self.taken:
+            await asyncio.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the engine's threads; a batch that nobody waits for has some seconds to end."""
+        with self._changed:
+            if self.state != State.FAILED:
+                self.state = State.STOPPING
+            self._changed.notify()
+        # A thread within torch at the interpreter's end aborts the process.
+        self._thread.join(_STOPPING_SECONDS)
+        self._renderers.shutdown(wait=False)
+
+    def _live(self) -> None:
+        try:
+            pipe = self._load()
+        except Exception as error:
+            self.error, self.state = error, State.FAILED
+            self.on_failure()
+            return
+        self.pipe = pipe
+        if self.state == State.LOADING:
+            self.state = State.READY
+        while batch := self._next_batch():
+            start = time.perf_counter()
+            count = sum(len(work.pictures) for work in batch)
+            self._do(pipe, batch)
+            seconds = time.perf_counter() - start
+            self._seconds_a_picture += 0.2 * (seconds / count - self._seconds_a_picture)
+            self.metrics.batch_images.observe(count)
+            self.metrics.model_seconds.inc(seconds)
+            del batch
+
+    def _next_batch(self) -> list[Work]:
+        """The oldest work and those that go with it; none once the engine is stopped and nothing waits."""
+        with self._changed:
+            while True:
+                self._waiting = deque(work for work in self._waiting if not work.future.done())
+                if self._waiting:
+                    break
+                if self.state == State.STOPPING and not self.taken:
+                    return []
+                self._changed.wait(1.0)
+            first = self._waiting[0]
+            batch: list[Work] = []
+            left, count = deque[Work](), 0
+            for work in self._waiting:
+                alone = work.task.spec.several_images and work is not first
+                fits = not batch or count + len(work.pictures) <= self._batch_images
+                if work.key == first.key and fits and not alone:
+                    batch.append(work)
+                    count += len(work.pictures)
+                else:
+                    left.append(work)
+            self._waiting = left
+            return batch
+
+    def _do(self, pipe: SaliencyPipeline, batch: Sequence[Work]) -> None:
+        """Answer a batch; if it fails as a whole, each work of it alone, so that one spoils no other's."""
+        grouped = batch[0].task.spec.several_images
+        try:
+            if grouped:
+                self._do_group(pipe, batch[0])
+            else:
+                self._do_singles(pipe, batch)
+        except Exception as error:
+            if len(batch) > 1:
+                for work in batch:
+                    self._do(pipe, [work])
+                return
+            if not isinstance(error, Problem) and not batch[0].future.done():
+                traceback.print_exc()
+            batch[0].fail(error)
+
+    def _do_group(self, pipe: SaliencyPipeline, work: Work) -> None:
+        contents = [picture.read() for picture in work.pictures]
+
+        def refuse(source: object, error: ImageError) -> None:
+            index = next(index for index, content in enumerate(contents) if content is source)
+            raise broken(work.pictures[index].name, error)
+
+        results = pipe.stream(
+            contents,
+            work.task,
+            reasoning=work.reasoning,
+            group_images=work.group_images,
+            on_error=refuse,
+        )
+        for index, result in enumerate(results):
+            self._hand_over(work, index, result)
+            del result
+            if work.future.done():
+                return
+
+    def _do_singles(self, pipe: SaliencyPipeline, batch: Sequence[Work]) -> None:
+        read: deque[tuple[Work, int]] = deque()
+
+        def contents() -> Iterator[bytes]:
+            for work in batch:
+                for index, picture in enumerate(work.pictures):
+                    if work.future.done():  # given up, or one of its pictures is broken
+                        break
+                    try:
+                        content = picture.read()
+                    except (OSError, ValueError) as error:  # its asker is gone, and the file closed
+                        work.fail(error)
+                        break
+                    read.append((work, index))
+                    yield content
+
+        def refuse(source: object, error: ImageError) -> None:
+            work, index = read.pop()  # the one that was read last
+            work.fail(broken(work.pictures[index].name, error))
+
+        task, reasoning = batch[0].key
+        results = pipe.stream(
+            contents(), task, reasoning=reasoning, batch_images=self._batch_images, on_error=refuse
+        )
+        for result in results:
+            work, index = read.popleft()
+            self._hand_over(work, index, result)
+            del result
+
+    def _hand_over(self, work: Work, index: int, result: SaliencyResult) -> None:
+        """Have a result rendered beside the model, once one of the few places for that is free."""
+        self.metrics.images.labels(work.task.value).inc()
+        if not work.future.done():
+            self._rendering.acquire()
+            self._renderers.submit(self._render, work, index, result)
+
+    def _render(self, work: Work, index: int, result: SaliencyResult) -> None:
+        try:
+            work.add(index, work.render(work.pictures[index], result))
+        except Exception as error:
+            traceback.print_exc()
+            work.fail(error)
+        finally:
+            self._rendering.release()
+
+    def _pictures_waiting(self) -> int:
+        return self._batch_images + sum(len(work.pictures) for work in self._waiting)
+
+
+def broken(name: str, error: ImageError) -> Problem:
+    """The answer to a picture that cannot be read."""
+    reason = str(error).removeprefix("bytes: ").removeprefix(f"{name}: ")
+    return Problem(422, f"{name}: {reason}", "broken-picture", picture=name)

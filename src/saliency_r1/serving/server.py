@@ -1,0 +1,164 @@
+"""The server: API, page and engine together, until a stop that leaves nobody without an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from PIL import Image
+
+from saliency_r1.errors import SaliencyError
+from saliency_r1.serving.api import create_api
+from saliency_r1.serving.engine import Engine
+from saliency_r1.serving.gate import PAGE, Gate
+from saliency_r1.serving.settings import ServerSettings
+from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from saliency_r1.pipeline import SaliencyPipeline
+
+_CLOSING_SECONDS = 2
+_BACKLOG = 512
+
+
+def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -> tuple[Gate, FastAPI]:
+    """The ASGI app of API and page, whose lifespan starts and stops the engine.
+
+    Args:
+        engine: not started yet.
+        settings: token and limits.
+        page: whether there is a page beside the API.
+
+    Returns:
+        The app to serve, and the FastAPI app within it.
+    """
+    api = create_api(engine, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        await asyncio.to_thread(engine.stop)
+
+    api.router.lifespan_context = lifespan
+    if page:
+        from saliency_r1.serving.page import mount_page
+
+        @api.get("/", include_in_schema=False)
+        async def to_page() -> RedirectResponse:
+            return RedirectResponse(f"{PAGE}/")
+
+        @api.get("/favicon.ico", include_in_schema=False, status_code=204)
+        async def no_icon() -> None:
+            """Browsers ask for one; a missing one is an error on their consoles."""
+
+        api = mount_page(api, engine, settings)
+    return Gate(api, engine, settings), api
+
+
+class Server(uvicorn.Server):
+    """A server of uvicorn that answers what was accepted before it goes."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self.engine = engine
+        engine.on_failure = self.leave
+
+    def leave(self) -> None:
+        """Stop, as a signal would have it."""
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()  # nobody new
+        drained = asyncio.create_task(self.engine.drained())
+        while not (drained.done() or self.force_exit):
+            await asyncio.wait([drained], timeout=0.1)
+        drained.cancel()
+        # What is open now are the page's event streams: they have no end of their own.
+        await super().shutdown(sockets)
+
+
+def serve(
+    load: Callable[[], SaliencyPipeline],
+    settings: ServerSettings,
+    *,
+    page: bool = True,
+    announce: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Run a server until it is told to stop by SIGINT or SIGTERM, or its model cannot be loaded.
+
+    Args:
+        load: makes the pipeline, in the background: the page is there before it.
+        settings: where to listen, token and limits.
+        page: whether there is a page beside the API.
+        announce: told the address once it can be reached.
+
+    Raises:
+        SaliencyError: if the address cannot be had, or the model not be loaded.
+    """
+    keep_memory_flat()
+    listener = _listen(settings)
+    with listener:
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        engine = Engine(load, waiting=settings.limits.waiting)
+        app, _ = create_app(engine, settings, page=page)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=_CLOSING_SECONDS,
+        )
+        announce(f"http://{shown}:{port}")
+        Server(config, engine).run(sockets=[listener])
+    if engine.error is not None:
+        if isinstance(engine.error, SaliencyError):
+            raise engine.error
+        raise SaliencyError(f"the model cannot be loaded: {engine.error}") from engine.error
+
+
+def warm_up(pipe: SaliencyPipeline) -> None:
+    """Answer once for nobody: what is done at a first call alone is done before the first request."""
+    for task in (Task.SOD, Task.SIS):
+        pipe(Image.new("RGB", (64, 48), "grey"), task)
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise SaliencyError(
+            f"{settings.host}:{settings.port}: cannot listen there ({error.strerror or error}); "
+            "choose another --port or --host"
+        ) from error
+    return listener
+
+
+def keep_memory_flat() -> None:
+    """Have glibc keep few arenas: with one a thread, freed pictures of each stay with the process."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    arena_max, arenas = -8, 2
+    mallopt(arena_max, arenas)
