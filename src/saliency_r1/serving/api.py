@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, File, Form, Request, Response, UploadFile
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -112,7 +112,10 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
         images: Annotated[
             list[UploadFile], File(description=_IMAGES, min_length=1, max_length=limits.images)
         ],
-        reasoning: Annotated[bool, Form(description="Whether the policy reasons first.")] = True,
+        # No bool: a form would also take yes, on and 1, which the document does not say.
+        reasoning: Annotated[
+            Literal["true", "false"], Form(description="Whether the policy reasons first.")
+        ] = "true",
         group_images: Annotated[
             int,
             Form(ge=2, le=limits.images, description="CoSOD: how many pictures the policy sees at a time."),
@@ -126,7 +129,7 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
             _check_picture(name, image, limits)
         # Their content stays where the form put it, on disk if it is large, until its turn comes.
         pictures = [Picture(name, _reader(image)) for name, image in zip(names, images, strict=True)]
-        work = Work(pictures, task, renderer(media, view), reasoning, group_images)
+        work = Work(pictures, task, renderer(media, view), reasoning == "true", group_images)
         parts = await engine.answer(work, request.state.deadline)
         assert engine.pipe is not None
         facts = {
