@@ -33,9 +33,7 @@ import numpy as np
 METHODS: dict[str, dict[str, Any]] = {
     "CGPO, all tokens": {"confidence": "all"},
     "CGPO, answer": {"confidence": "answer"},
-    "Centred CGPO": {"confidence": "all", "centred": True},
     "REINFORCE": {"confidence": "none"},
-    "Centred REINFORCE": {"confidence": "none", "centred": True},
     "GRPO, G = 4": {"group": 4},
     "GRPO, G = 8": {"group": 8},
 }

@@ -89,27 +89,6 @@ def test_advantages_equal_an_independent_recomputation(tmp_path: Path, changes: 
     assert abs(at_one - confidences[-1]) > 1e-2
 
 
-def test_centred_advantages_have_the_mean_of_the_others_of_their_task_subtracted(tmp_path: Path) -> None:
-    data = prompts(5).add_column("task", ["sod", "sis", "sod", "cosod", "sod"])
-    found = []
-    for centred in (False, True):
-        trainer = CGPOTrainer(
-            policy(sharpness=60),
-            share_of_a,
-            config(tmp_path, temperature=0.6, centred=centred, per_device_train_batch_size=5),
-            train_dataset=data,
-            processing_class=tokenizer(),
-        )
-        trainer.model.train()
-        torch.manual_seed(0)
-        found.append(trainer._generate_and_score_completions(list(data))["advantages"].tolist())
-    gaps, advantages = found
-    others = [(2, 4), (0, 2, 3, 4), (0, 4), (0, 1, 2, 4), (0, 2)]  # alone of its task: all others
-    for row, alike in enumerate(others):
-        expected = gaps[row] - sum(gaps[other] for other in alike) / len(alike)
-        assert advantages[row] == pytest.approx(expected, abs=1e-5)
-
-
 def test_advantages_with_one_and_two_images(tmp_path: Path) -> None:
     words = train_tokenizer(["What stands out?", "Which do these share?", "the red dog"], 300)
     torch.manual_seed(0)

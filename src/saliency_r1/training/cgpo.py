@@ -6,7 +6,6 @@ TRL's GRPOTrainer: sampling, the clipped token objective, KL, accumulation, seve
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,8 +123,6 @@ class CGPOTrainer(MeasuredGRPOTrainer):
         reinforce = self.args.confidence == "none"
         confidence = torch.zeros_like(local) if reinforce else self._confidence(output)
         gap = local - self.args.confidence_weight * confidence
-        if self.args.centred:
-            gap = gap - self._mean_of_others(gap, inputs)
         output["advantages"] = gap.nan_to_num(nan=0.0)
         self._log_advantages(rewards, confidence, output["advantages"])
         return output
@@ -134,23 +131,6 @@ class CGPOTrainer(MeasuredGRPOTrainer):
         """R of each completion from those of the functions (N, functions), over the ones that had a say."""
         weights = self.reward_weights.to(rewards.device) * rewards.isfinite()
         return (weights * rewards.nan_to_num(nan=0.0)).sum(1) / weights.sum(1)  # 0 / 0 is NaN
-
-    def _mean_of_others(self, gap: Tensor, inputs: list[dict[str, Any]]) -> Tensor:
-        """The mean gap of the other completions of each one's task, over all processes, float32 (B,).
-
-        Where there is no other of its task, of all others.
-        """
-        names = [zlib.crc32(str(row.get("task", "")).encode()) for row in inputs]
-        tasks = self.accelerator.gather(torch.tensor(names, device=gap.device))
-        gaps = self.accelerator.gather(gap)
-        others = gaps.isfinite().expand(len(gaps), -1) & ~torch.eye(
-            len(gaps), dtype=torch.bool, device=gap.device
-        )
-        alike = others & (tasks[:, None] == tasks)
-        chosen = torch.where(alike.any(1, keepdim=True), alike, others).float()
-        means = (chosen @ gaps.nan_to_num(nan=0.0)) / chosen.sum(1).clamp(min=1)
-        first = self.accelerator.process_index * len(gap)
-        return means[first : first + len(gap)]
 
     def _confidence(self, output: dict[str, Any]) -> Tensor:
         """C of each completion, float32 (B,)."""

@@ -27,9 +27,6 @@ class CGPOConfig(GRPOConfig):
             tokens. `answer` (ours): the same over the tokens of the expressions alone, or over all tokens of
             a response that has none. `none`: A = r, single-sample REINFORCE, the control.
         confidence_weight: lambda (ours), at least 0; the paper's is 1.
-        centred: whether A has the mean of r - lambda c of the batch's other completions of the same task
-            subtracted (ours; by the data's column `task`, if it has one). What is subtracted does not depend
-            on the completion itself, so that the expected update is the paper's; its noise is less.
         num_generations: 1, and 1 alone.
         disable_dropout: True by default: c is to be the probability that the response was sampled with.
         log_multimodal: False by default: gathering the images of all processes for a table costs time.
@@ -40,7 +37,6 @@ class CGPOConfig(GRPOConfig):
 
     confidence: str = field(default="all", metadata={"help": "Confidence in A = r - lambda c."})
     confidence_weight: float = field(default=1.0, metadata={"help": "lambda in A = r - lambda c."})
-    centred: bool = field(default=False, metadata={"help": "Whether the batch's mean gap is subtracted."})
     num_generations: int = field(default=1, metadata={"help": "Completions a prompt: 1."})
     num_generations_eval: int | None = field(default=1, metadata={"help": "Completions in evaluation: 1."})
     disable_dropout: bool = field(default=True, metadata={"help": "Whether to disable dropout."})

@@ -105,7 +105,7 @@ class RLRecipe:
     batch_size: int = 16
     accumulation: int = 1
     passes: int = 1
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-5
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     warmup: float = 0.03
     weight_decay: float = 0.0
@@ -160,12 +160,11 @@ class CGPORecipe(RLRecipe):
     """What `train cgpo` reads.
 
     Attributes:
-        confidence, confidence_weight, centred: see `CGPOConfig`; `confidence: none` is REINFORCE.
+        confidence, confidence_weight: see `CGPOConfig`; `confidence: none` is REINFORCE.
     """
 
     confidence: Literal["all", "answer", "none"] = "all"
     confidence_weight: float = 1.0
-    centred: bool = False
 
 
 @dataclass(frozen=True)
@@ -352,10 +351,7 @@ def rl_settings(recipe: CGPORecipe | GRPORecipe) -> GRPOConfig:
     try:
         if isinstance(recipe, CGPORecipe):
             return CGPOConfig(
-                confidence=recipe.confidence,
-                confidence_weight=recipe.confidence_weight,
-                centred=recipe.centred,
-                **values,
+                confidence=recipe.confidence, confidence_weight=recipe.confidence_weight, **values
             )
         settings = GRPOConfig(num_generations=recipe.group, **values)
         check_saving(settings)
