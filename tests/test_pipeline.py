@@ -210,7 +210,7 @@ def test_an_image_without_the_object_gets_an_empty_mask(pipe: SaliencyPipeline) 
 
 
 def test_where_what_is_shared_stands_out_the_mask_is_of_what_stands_out(pipe: SaliencyPipeline) -> None:
-    pipe.policy = SayingPolicy(["<think></think><answer><rg>blue</rg></answer>"])
+    pipe.policy = SayingPolicy(["<think></think><answer><rg>blue</rg></answer>"] * 2)
     alone, both, without = drawn("blue"), drawn("blue", "red"), drawn("red")
     results = pipe([alone, alone, alone, both, without], "cosod")
     assert {result.expressions for result in results} == {("blue",)}

@@ -25,10 +25,12 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-from saliency_r1.segmenters.base import Segmentation
+    from saliency_r1.segmenters.base import Segmentation
 
 GROUP_IMAGES = 5
 """How many images of a group the policy sees at a time, unless it is told otherwise."""
@@ -128,7 +130,7 @@ def overlap(found: Segmentation) -> np.ndarray:
     masks = found.probabilities >= 0.5
     both = (masks[:-1] & masks[-1]).sum((1, 2))
     either = (masks[:-1] | masks[-1]).sum((1, 2))
-    return both / np.maximum(either, 1)
+    return both / either.clip(min=1)
 
 
 def settled(named: np.ndarray, score: float, salient: np.ndarray) -> bool:
@@ -143,10 +145,10 @@ def settled(named: np.ndarray, score: float, salient: np.ndarray) -> bool:
         salient: the probabilities for what stands out, float32 (H, W).
     """
     inside = named >= 0.5
-    area = int(np.count_nonzero(inside))
+    area = int(inside.sum())
     if not area:
         return score < ABSENT
-    return bool(np.count_nonzero(inside & (salient >= 0.5)) >= area / 2)
+    return bool((inside & (salient >= 0.5)).sum() >= area / 2)
 
 
 def elect(ballots: Sequence[Ballot]) -> Verdict:
