@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, TypeAlias
 
+from saliency_r1.batch.plan import CHUNK_PHOTOS
 from saliency_r1.batch.rows import Row, error_row, result_row
 from saliency_r1.batch.sources import Photo, read_photos
 from saliency_r1.batch.storage import Folder
@@ -103,7 +104,12 @@ class ChunkWorker:
             rows[photo] = error_row(photo, job.task, str(error).removeprefix("bytes: "))
 
         done = self._pipe.stream(
-            sources(), job.task, reasoning=job.reasoning, group_images=job.group_images, on_error=on_error
+            sources(),
+            job.task,
+            reasoning=job.reasoning,
+            batch_images=CHUNK_PHOTOS,
+            group_images=job.group_images,
+            on_error=on_error,
         )
         for result in done:
             photo, _ = waiting.popleft()
