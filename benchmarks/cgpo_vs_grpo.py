@@ -129,9 +129,9 @@ def shares_of_cores(jobs: int) -> list[list[int]]:
     """The cores that this process may use, in as many equal shares."""
     own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores = sorted(own)
+    if not 1 <= jobs <= len(cores):
+        sys.exit(f"--jobs {jobs} on {len(cores)} cores: give 1 to {len(cores)}")
     each = len(cores) // jobs
-    if not each:
-        sys.exit(f"--jobs {jobs} on {len(cores)} cores: give at most as many")
     return [cores[job * each : (job + 1) * each] for job in range(jobs)]
 
 

@@ -7,10 +7,9 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
 import typer
 
-from saliency_r1.cli import COMMANDS, app
+from saliency_r1.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
@@ -35,7 +34,6 @@ def test_it_runs_as_no_root() -> None:
     assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["1000"]
 
 
-@pytest.mark.skipif("serve" not in COMMANDS, reason="there is no `saliency-r1 serve` yet")
 def test_what_it_starts_exists() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r'"\.\[(\w+)\]"', DOCKERFILE)) <= set(extras)

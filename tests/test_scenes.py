@@ -426,6 +426,11 @@ def test_the_command_writes_groups_that_prompts_read(drawn_duts, cache, tmp_path
         assert again.read_bytes() == sample.mask.read_bytes()
 
 
+def test_no_scene_and_no_group_is_one_clear_line(drawn_duts, capsys):
+    assert main(["data", "scenes", "--data", str(drawn_duts), "--count", "0"]) == 2
+    assert "--count and --groups are both 0" in capsys.readouterr().err
+
+
 def test_no_such_split_is_one_clear_line(drawn_duts, tmp_path):
     with pytest.raises(SaliencyError, match="split 'test': expected train or validation"):
         list(write_scenes(SceneSet(str(drawn_duts), "test"), 1, tmp_path, 0))

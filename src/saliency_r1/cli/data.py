@@ -238,8 +238,11 @@ def scenes(
     from rich.progress import track
 
     from saliency_r1.data.scene_set import SceneSet, write_groups, write_scenes
+    from saliency_r1.errors import SaliencyError
     from saliency_r1.workers import default_workers
 
+    if not count and not groups:
+        raise SaliencyError("--count and --groups are both 0: give at least one of them")
     which = SceneSet(str(data), split, seed, str(cache))
     workers = default_workers() if workers is None else workers
     if count:
