@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -284,3 +285,17 @@ def test_ctrl_c_ends_with_130_and_no_traceback(photos: Path, tmp_path: Path) -> 
     assert not list((tmp_path / "out").glob(".*"))
     for path in (tmp_path / "out").glob("*.json"):
         json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("stage", ["sft", "segmenter", "cgpo", "grpo"])
+def test_training_without_its_extra_says_what_to_install(
+    stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "trl" else found(name, *rest)
+    )
+    assert main(["train", stage, "--config", "none.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        "saliency-r1: training needs trl: pip install -c constraints.txt '.[train]'\n"
+    )

