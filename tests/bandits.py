@@ -129,9 +129,12 @@ def two_steps(output: Path, batch: int) -> None:
         values["numbers"] = torch.cat([numbers for numbers, _ in trainer.seen])
         values["advantages"] = torch.cat([advantages for _, advantages in trainer.seen])
         save_file(values, output / "two_steps.safetensors")
+    trainer.accelerator.wait_for_everyone()
 
 
 if __name__ == "__main__":
     import os
 
     two_steps(Path(sys.argv[1]), batch=8 // int(os.environ.get("WORLD_SIZE", "1")))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -39,7 +39,7 @@ def sft(config: ConfigOption, overrides: OverridesArgument = None, resume: Resum
         from saliency_r1.training.sft import SFTRecipe, train_sft
 
         folder = train_sft(recipe_from(values, SFTRecipe, str(config)), resume=resume)
-    print(f"The policy is in {folder}")
+    _finish("policy", folder)
 
 
 @app.command()
@@ -52,7 +52,7 @@ def segmenter(
     from saliency_r1.training.segmenter import SegmenterTraining, train_segmenter
 
     folder = train_segmenter(load_recipe(config, SegmenterTraining, overrides or ()), resume=resume)
-    print(f"The segmenter is in {folder}")
+    _finish("segmenter", folder)
 
 
 @app.command()
@@ -63,7 +63,7 @@ def cgpo(config: ConfigOption, overrides: OverridesArgument = None, resume: Resu
     from saliency_r1.training.rl import CGPORecipe, train_rl
 
     folder = train_rl(load_recipe(config, CGPORecipe, overrides or ()), resume=resume)
-    print(f"The policy is in {folder}")
+    _finish("policy", folder)
 
 
 @app.command()
@@ -74,7 +74,20 @@ def grpo(config: ConfigOption, overrides: OverridesArgument = None, resume: Resu
     from saliency_r1.training.rl import GRPORecipe, train_rl
 
     folder = train_rl(load_recipe(config, GRPORecipe, overrides or ()), resume=resume)
-    print(f"The policy is in {folder}")
+    _finish("policy", folder)
+
+
+def _finish(what: str, folder: Path) -> None:
+    """Say once where the result is, after all processes have it, and part with the others."""
+    import torch.distributed as group
+
+    first = True
+    if group.is_available() and group.is_initialized():
+        first = group.get_rank() == 0
+        group.barrier()
+        group.destroy_process_group()  # left to the interpreter's end, one process's farewell may abort another
+    if first:
+        print(f"The {what} is in {folder}")
 
 
 def _check_extra() -> None:
