@@ -4,7 +4,9 @@
 
 Every method takes the same number of prompts an update and trains for the same seconds (validation not
 counted), so that runs end at equal wall-clock; what they were at equal prompts is read between validations in
-proportion. Give a start that leaves room to learn, and a machine that does nothing else.
+proportion. The learning rate is the recipe's times the root of G: the noise of an update falls with the root
+of its completions, and with one rate for all the single samples walk at random. Give a start that leaves
+room to learn, and a machine that does nothing else.
 
 A run is a method and a seed. Each is a process of its own that leaves a JSON file in --out; the same call
 again goes on with the runs that are missing. `--new 2` stops after two of them, `--new 0` only prints and
@@ -202,6 +204,7 @@ def run_one(options: argparse.Namespace, method: str, seed: int) -> None:
         recipe = replace(
             recipe,
             **change,
+            learning_rate=recipe.learning_rate * change.get("group", 1) ** 0.5,
             output=Path(scratch),
             seed=seed,
             batch_size=total // passes,
@@ -307,7 +310,7 @@ def tables(runs: Runs) -> str:
     lines.append(
         f"From {settings['start'] or 'the embedded policy'}: {settings['seconds']:g} s of training a run, "
         f"{settings['prompts']} prompts an update, {settings['questions']} questions a validation, "
-        f"{settings['cores']} of the cores for each."
+        f"{settings['cores']} of the cores for each, learning rate {settings['learning_rate']:g} × √G."
     )
     clock, budget = (min(run["points"][-1][name] for run in every) for name in ("seconds", "prompts"))
     table(

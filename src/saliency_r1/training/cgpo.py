@@ -17,7 +17,7 @@ from saliency_r1.training.cgpo_config import CGPOConfig
 from saliency_r1.training.grpo import MeasuredGRPOTrainer
 from saliency_r1.training.sampling import SampledLogprobs
 
-_IMAGE_INPUTS = (
+IMAGE_INPUTS = (
     "pixel_values",
     "image_grid_thw",
     "num_images",
@@ -163,7 +163,7 @@ class CGPOTrainer(MeasuredGRPOTrainer):
                 torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
                 output["completion_ids"].size(1),
                 batch_size=sizes[0] if model.training else sizes[1],
-                **{name: output[name] for name in _IMAGE_INPUTS if name in output},
+                **{name: output[name] for name in IMAGE_INPUTS if name in output},
             )
         return logprobs
 

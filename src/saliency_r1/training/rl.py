@@ -105,7 +105,7 @@ class RLRecipe:
     batch_size: int = 16
     accumulation: int = 1
     passes: int = 1
-    learning_rate: float = 3e-5
+    learning_rate: float = 1e-5
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     warmup: float = 0.03
     weight_decay: float = 0.0
