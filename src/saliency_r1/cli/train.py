@@ -85,7 +85,7 @@ def _finish(what: str, folder: Path) -> None:
     if group.is_available() and group.is_initialized():
         first = group.get_rank() == 0
         group.barrier()
-        group.destroy_process_group()  # left to the interpreter's end, one process's farewell may abort another
+        group.destroy_process_group()  # at the interpreter's end one farewell may abort another process
     if first:
         print(f"The {what} is in {folder}")
 

@@ -1,0 +1,223 @@
+"""How much of one completion's gradient points where the expected reward grows, and how much is noise.
+
+    python benchmarks/gradient_signal.py --start runs/sft-early/checkpoint-250
+
+Several completions of each prompt are sampled from one policy, and each one's gradient of its log-probability
+is kept on a random part of the weights. An advantage is a weight on these: so every method is judged on the
+very same completions, without training. The direction of reference is that of the rewards less their prompt's
+mean. All products are taken between two halves of the completions, so that noise does not pass for signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What was sampled, one entry a completion.
+
+    Attributes:
+        prompt, task: int (N,), which prompt and task it answers.
+        half: bool (N,), which half it is of.
+        reward, confidence, answer: float (N,) in [0, 1]; `answer` is the confidence over the expressions.
+        products: float (N, N), the gradients' inner products.
+    """
+
+    prompt: NDArray[np.int64]
+    task: NDArray[np.int64]
+    half: NDArray[np.bool_]
+    reward: Array
+    confidence: Array
+    answer: Array
+    products: Array
+
+    def less_mean(self, values: Array, group: NDArray[np.int64]) -> Array:
+        """The values less the mean of the others of their group in the same half."""
+        result = np.zeros_like(values)
+        for half in (False, True):
+            for one in np.unique(group):
+                at = (self.half == half) & (group == one)
+                count = at.sum()
+                result[at] = (values[at] - values[at].mean()) * count / max(count - 1, 1)
+        return result
+
+    def scaled(self) -> Array:
+        """GRPO's advantage: the reward less its group's mean, over its group's deviation."""
+        result = self.less_mean(self.reward, self.prompt)
+        for half in (False, True):
+            for one in np.unique(self.prompt):
+                at = (self.half == half) & (self.prompt == one)
+                result[at] /= self.reward[at].std() + 1e-4
+        return result
+
+
+METHODS: dict[str, Callable[[Samples], Array]] = {
+    "GRPO: r less its group's mean, over its deviation": lambda s: s.scaled(),
+    "r less its group's mean": lambda s: s.less_mean(s.reward, s.prompt),
+    "REINFORCE: r": lambda s: s.reward,
+    "r less its task's mean": lambda s: s.less_mean(s.reward, s.task),
+    "CGPO: r - c": lambda s: s.reward - s.confidence,
+    "CGPO, lambda .5: r - c/2": lambda s: s.reward - s.confidence / 2,
+    "CGPO, answer: r - c of the expressions": lambda s: s.reward - s.answer,
+    "r - c less its task's mean": lambda s: s.less_mean(s.reward - s.confidence, s.task),
+    "the brake alone: -c": lambda s: -s.confidence,
+}
+
+
+def main() -> None:
+    """Sample, and print the table."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    arguments.add_argument("--recipe", type=Path, default=Path("recipes/nano/cgpo.yaml"))
+    arguments.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="over the recipe")
+    arguments.add_argument("--start", help="the policy's folder; the recipe's if not given")
+    arguments.add_argument("--prompts", type=int, default=96, help="spread over all of the recipe")
+    arguments.add_argument("--completions", type=int, default=8, help="of each prompt, an even number")
+    arguments.add_argument("--batch", type=int, default=24, help="completions sampled at a time")
+    arguments.add_argument("--weights", type=int, default=150_000, help="kept of each gradient")
+    options = arguments.parse_args()
+    if options.completions < 4 or options.completions % 2:
+        sys.exit(f"--completions {options.completions}: give an even number, 4 or more")
+    print(table(sample(options)))
+
+
+def sample(options: argparse.Namespace) -> Samples:
+    """The completions of all prompts with their gradients."""
+    import torch
+    from tqdm import tqdm
+
+    from saliency_r1.data.prompts import read_prompts, spread
+    from saliency_r1.training.cgpo import IMAGE_INPUTS
+    from saliency_r1.training.config import load_recipe
+    from saliency_r1.training.rl import CGPORecipe, build_trainer, rl_settings
+
+    recipe = load_recipe(options.recipe, CGPORecipe, options.set)
+    prompts = spread(read_prompts(recipe.train), options.prompts)
+    # Batches of one task: their prompts are of like length.
+    prompts = sorted(prompts, key=lambda prompt: str(prompt.task))
+    tasks = sorted({str(prompt.task) for prompt in prompts})
+    found: list[tuple[int, int, bool, float, float, float]] = []
+    gradients = []
+    with tempfile.TemporaryDirectory() as scratch:
+        recipe = replace(
+            recipe,
+            output=Path(scratch),
+            start=options.start or recipe.start,
+            validation=None,
+            batch_size=options.batch,
+            precision="float32",
+        )
+        trainer: Any = build_trainer(recipe, rl_settings(recipe), prompts)[0]
+        trainer.model.train()
+        weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+        total = sum(weight.numel() for weight in weights)
+        drawn = torch.Generator().manual_seed(recipe.seed)
+        kept = [
+            torch.randperm(weight.numel(), generator=drawn)[: -(-options.weights * weight.numel() // total)]
+            for weight in weights
+        ]
+        starts = range(0, len(prompts), options.batch)
+        for turn in tqdm(range(options.completions), desc="completions of each prompt", disable=None):
+            for start in starts:
+                numbers = range(start, min(start + options.batch, len(prompts)))
+                with torch.no_grad():
+                    output = trainer._generate_and_score_completions(
+                        [trainer.train_dataset[number] for number in numbers]
+                    )
+                rewards = trainer._total(trainer._rewards)
+                confidences = []
+                for kind in ("all", "answer"):
+                    trainer.args.confidence = kind
+                    confidences.append(trainer._confidence(output))
+                scored: list[Any] = []
+                watch = trainer.model.register_forward_hook(
+                    lambda model, inputs, result, scored=scored: scored.append(result.log_probs)
+                )
+                length = output["completion_ids"].size(1)
+                trainer._get_per_token_logps_and_entropies(
+                    trainer.model,
+                    torch.cat([output["prompt_ids"], output["completion_ids"]], 1),
+                    torch.cat([output["prompt_mask"], output["completion_mask"]], 1),
+                    length,
+                    batch_size=1,  # so that each row's backward pass is its own
+                    **{name: output[name] for name in IMAGE_INPUTS if name in output},
+                )
+                watch.remove()
+                for row, number in enumerate(numbers):
+                    score = (scored[row][0, -length:] * output["completion_mask"][row]).sum()
+                    parts = torch.autograd.grad(score, weights, allow_unused=True)
+                    scored[row] = None
+                    gradients.append(
+                        torch.cat(
+                            [
+                                torch.zeros(len(some)) if part is None else part.flatten()[some].cpu()
+                                for part, some in zip(parts, kept, strict=True)
+                            ]
+                        )
+                    )
+                    task = tasks.index(str(prompts[number].task))
+                    values = [float(each[row]) for each in (rewards, *confidences)]
+                    found.append((number, task, turn % 2 == 1, *values))
+    prompt, task_of, half, *values = (np.array(column) for column in zip(*found, strict=True))
+    stacked = torch.stack(gradients)
+    reward, confidence, answer = (np.nan_to_num(column.astype(float)) for column in values)
+    products = (stacked @ stacked.T).double().numpy()
+    return Samples(prompt, task_of, half, reward, confidence, answer, products)
+
+
+def signal_and_noise(samples: Samples, advantage: Array, among: NDArray[np.bool_]) -> tuple[float, float]:
+    """Of the mean gradient, along the reference; and of one completion, in all directions; in one unit."""
+    reference = samples.less_mean(samples.reward, samples.prompt)
+    one, two = (among & (samples.half == half) for half in (False, True))
+
+    def product(left: Array, right: Array) -> float:
+        crossed = left[one] @ samples.products[np.ix_(one, two)] @ right[two]
+        crossed += right[one] @ samples.products[np.ix_(one, two)] @ left[two]
+        return float(crossed) / 2 / (one.sum() * two.sum())
+
+    length = max(product(reference, reference), 1e-12) ** 0.5
+    noise = float((advantage[among] ** 2 * np.diag(samples.products)[among]).mean()) ** 0.5
+    return product(advantage, reference) / length, noise
+
+
+def table(samples: Samples) -> str:
+    """Signal, noise and what follows, with deviations from leaving out a tenth of the prompts at a time."""
+    parts = samples.prompt % 10
+    everything = np.ones(len(parts), bool)
+    lines = [
+        f"{len(np.unique(samples.prompt))} prompts, {len(parts)} completions: mean reward "
+        f"{samples.reward.mean():.3f}, confidence {samples.confidence.mean():.3f}, over the expressions "
+        f"{samples.answer.mean():.3f}",
+        "",
+        "| advantage | signal | noise of a completion | signal to noise of 128 | completions for GRPO's |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    baseline = None
+    for name, method in METHODS.items():
+        advantage = method(samples)
+        signal, noise = signal_and_noise(samples, advantage, everything)
+        ratio = signal / noise * 128**0.5
+        left_out = []
+        for part in range(10):
+            some, other = signal_and_noise(samples, advantage, parts != part)
+            left_out.append(some / other * 128**0.5)
+        deviation = (9 / 10 * np.sum((np.array(left_out) - np.mean(left_out)) ** 2)) ** 0.5
+        baseline = ratio if baseline is None else baseline
+        needed = f"{(baseline / ratio) ** 2:.1f} ×" if ratio > 0 else "–"
+        lines.append(f"| {name} | {signal:+.3f} | {noise:.2f} | {ratio:.2f} ± {deviation:.2f} | {needed} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
