@@ -214,7 +214,7 @@ def table(samples: Samples) -> str:
             left_out.append(some / other * 128**0.5)
         deviation = (9 / 10 * np.sum((np.array(left_out) - np.mean(left_out)) ** 2)) ** 0.5
         baseline = ratio if baseline is None else baseline
-        needed = f"{(baseline / ratio) ** 2:.1f} ×" if ratio > 0 else "–"
+        needed = f"{(baseline / ratio) ** 2:.1f} ×" if ratio > deviation else "–"  # not told from 0
         lines.append(f"| {name} | {signal:+.3f} | {noise:.2f} | {ratio:.2f} ± {deviation:.2f} | {needed} |")
     return "\n".join(lines)
 
