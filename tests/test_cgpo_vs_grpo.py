@@ -44,7 +44,14 @@ def run(seed: int, rewards: list[float], prompts: float, tokens: float, ece: flo
     names = ("data", "rollout", "scoring", "reward", "segmenter", "update")
     return {
         "seed": seed,
-        "settings": {"start": "s", "seconds": 100.0, "prompts": 16, "questions": 9, "cores": 2},
+        "settings": {
+            "start": "s",
+            "seconds": 100.0,
+            "prompts": 16,
+            "questions": 9,
+            "cores": 2,
+            "learning_rate": 1e-5,
+        },
         "points": points,
         "start": {"SOD S": 0.7},
         "end": {"SOD S": 0.8},
