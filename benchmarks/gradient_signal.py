@@ -95,7 +95,8 @@ def main() -> None:
 def sample(options: argparse.Namespace) -> Samples:
     """The completions of all prompts with their gradients."""
     import torch
-    from tqdm import tqdm
+    from rich.console import Console
+    from rich.progress import track
 
     from saliency_r1.data.prompts import read_prompts, spread
     from saliency_r1.training.cgpo import IMAGE_INPUTS
@@ -128,7 +129,9 @@ def sample(options: argparse.Namespace) -> Samples:
             for weight in weights
         ]
         starts = range(0, len(prompts), options.batch)
-        for turn in tqdm(range(options.completions), desc="completions of each prompt", disable=None):
+        for turn in track(
+            range(options.completions), "completions of each prompt", console=Console(stderr=True)
+        ):
             for start in starts:
                 numbers = range(start, min(start + options.batch, len(prompts)))
                 with torch.no_grad():
@@ -167,13 +170,13 @@ def sample(options: argparse.Namespace) -> Samples:
                         )
                     )
                     task = tasks.index(str(prompts[number].task))
-                    values = [float(each[row]) for each in (rewards, *confidences)]
-                    found.append((number, task, turn % 2 == 1, *values))
-    prompt, task_of, half, *values = (np.array(column) for column in zip(*found, strict=True))
+                    reward, confidence, answer = (float(each[row]) for each in (rewards, *confidences))
+                    found.append((number, task, turn % 2 == 1, reward, confidence, answer))
+    prompt, task_of, half, *scores = (np.array(column) for column in zip(*found, strict=True))
     stacked = torch.stack(gradients)
-    reward, confidence, answer = (np.nan_to_num(column.astype(float)) for column in values)
     products = (stacked @ stacked.T).double().numpy()
-    return Samples(prompt, task_of, half, reward, confidence, answer, products)
+    reward_of, confidence_of, answer_of = map(np.nan_to_num, scores)
+    return Samples(prompt, task_of, half, reward_of, confidence_of, answer_of, products)
 
 
 def signal_and_noise(samples: Samples, advantage: Array, among: NDArray[np.bool_]) -> tuple[float, float]:
@@ -186,7 +189,10 @@ def signal_and_noise(samples: Samples, advantage: Array, among: NDArray[np.bool_
         crossed += right[one] @ samples.products[np.ix_(one, two)] @ left[two]
         return float(crossed) / 2 / (one.sum() * two.sum())
 
-    length = max(product(reference, reference), 1e-12) ** 0.5
+    squared = product(reference, reference)
+    if squared <= 0:
+        sys.exit("two halves of the completions do not agree on a direction: give more --prompts")
+    length = squared**0.5
     noise = float((advantage[among] ** 2 * np.diag(samples.products)[among]).mean()) ** 0.5
     return product(advantage, reference) / length, noise
 
