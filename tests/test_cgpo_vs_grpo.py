@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -10,16 +9,12 @@ from typing import Any
 
 import pytest
 
+from by_path import module_at
+
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "cgpo_vs_grpo.py"
-    spec = importlib.util.spec_from_file_location("cgpo_vs_grpo", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at("benchmarks/cgpo_vs_grpo.py")
 
 
 def run(seed: int, rewards: list[float], prompts: float, tokens: float, ece: float = 0.1) -> dict[str, Any]:

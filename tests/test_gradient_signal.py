@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+
+from by_path import module_at
 
 PROBABILITIES = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
 REWARDS = np.array([[1.0, 0.4, 0.0], [0.2, 0.9, 0.6]])
@@ -17,14 +16,7 @@ REWARDS = np.array([[1.0, 0.4, 0.0], [0.2, 0.9, 0.6]])
 
 @pytest.fixture(scope="module")
 def signal() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "gradient_signal.py"
-    spec = importlib.util.spec_from_file_location("gradient_signal", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gradient_signal"] = module  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
+    return module_at("benchmarks/gradient_signal.py")
 
 
 def samples(signal: ModuleType, each: int = 1000) -> Any:

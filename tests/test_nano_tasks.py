@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from by_path import module_at
 from saliency_r1.data.instances import encode
 from saliency_r1.data.naming import NameBook
 from saliency_r1.data.samples import Synset
@@ -71,14 +70,7 @@ class Knowing:
 
 @pytest.fixture(scope="module")
 def benchmark_module() -> ModuleType:
-    path = Path(__file__).parents[1] / "benchmarks" / "nano_tasks.py"
-    spec = importlib.util.spec_from_file_location("nano_tasks", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["nano_tasks"] = module
-    spec.loader.exec_module(module)
-    return module
+    return module_at("benchmarks/nano_tasks.py")
 
 
 @pytest.fixture

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from by_path import module_at
 from saliency_r1.cli import COMMANDS
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site_hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["site_hooks"] = module
-    spec.loader.exec_module(module)
-    return module
+    return module_at("docs/site_hooks.py")
 
 
 def test_every_command_and_option_is_on_the_page(hooks: ModuleType) -> None:
