@@ -1,0 +1,58 @@
+"""Faithfulness reward: whether what the reasoning says of place, size, contrast and colour is true.
+
+Ours, not the paper's. It joins a recipe as a reward of one's own does:
+
+    rewards: [saliency_r1.rewards.faithful:faithful]
+    rewards_weights: [0.2]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from saliency_r1.data.cues import Cues, measure
+from saliency_r1.data.prompts import PromptExample
+from saliency_r1.evaluation.faithfulness import check
+from saliency_r1.rewards.format import parsed
+from saliency_r1.tasks import Task
+
+
+def faithful(
+    completions: Sequence[str],
+    task: Sequence[str],
+    example: Sequence[PromptExample],
+    images: Sequence[Sequence[Image.Image]],
+    **columns: Any,
+) -> list[float | None]:
+    """The rule of succession over the cue statements of each reasoning: (true + 1) / (all + 2).
+
+    Checked against the true mask, as `evaluation.faithfulness` does it. Three of three give .8, one of one
+    .67, two of three .6, silence .5: one more statement pays where it is likelier to hold than those before
+    it. The bare share would reward the one statement that is nearly always true.
+
+    Args:
+        completions: the responses.
+        task: the name of each one's task.
+        example: the question of each, with its true masks.
+        images: of each question, mode RGB, mirrored where the question says so.
+
+    Returns:
+        In (0, 1) for each; None where it has no say: another task than SOD, a question for the answer alone,
+        no object in the photo, or a response that is not of the form.
+    """
+    known: dict[int, Cues] = {}
+    rewards: list[float | None] = []
+    for text, kind, asked, shown in zip(completions, task, example, images, strict=True):
+        judged = kind == Task.SOD and asked.reasoning and asked.masks[0]
+        response = parsed(text, kind) if judged else None
+        if response is None:
+            rewards.append(None)
+            continue
+        if id(asked) not in known:  # the samples of a group share it
+            known[id(asked)] = measure(shown[0], asked.truths(0)[0])
+        checked = check(response.reasoning, known[id(asked)])
+        rewards.append((checked.holds + 1) / (checked.total + 2))
+    return rewards
