@@ -175,7 +175,9 @@ def recipe_of(options: argparse.Namespace) -> Any:
     recipe = load_recipe(options.recipe, CGPORecipe, options.set)
     # How many steps there will be is not known beforehand: hence a constant rate.
     changes: dict[str, Any] = {"schedule": "constant", "warmup": 0.0, "max_steps": 1_000_000}
-    return replace(recipe, **changes, save_every=1_000_000, start=options.start or recipe.start)
+    return replace(
+        recipe, **changes, save_every=1_000_000, keep_best=False, start=options.start or recipe.start
+    )
 
 
 def run_one(options: argparse.Namespace, method: str, seed: int) -> None:

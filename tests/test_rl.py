@@ -353,6 +353,25 @@ def test_own_rewards_reach_a_run(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "policy" / "config.json").is_file()
 
 
+def test_the_best_step_is_kept_over_a_break(data: Path, tmp_path: Path) -> None:
+    changes = {"validation": data / "train.jsonl", "validate_every": 1, "save_every": 1, "keep_best": True}
+    output = tmp_path / "out"
+    recipe = CGPORecipe(**values(data, output, **changes, max_steps=3, learning_rate=0.1))
+    train_rl(recipe)
+    folder = train_rl(dataclasses.replace(recipe, max_steps=6), resume=True)
+    rewards = {
+        step: value
+        for step, name, value in read_metrics(output / "metrics.csv")
+        if name == "validation/reward"
+    }
+    assert list(rewards) == list(range(7))
+    best = max(range(1, 7), key=lambda step: rewards[step])
+    assert best < 6  # the rate is far too high
+    expected, found = weights(output / f"checkpoint-{best}"), weights(folder)
+    assert all(torch.equal(expected[name].half(), found[name]) for name in found)
+    assert not all(torch.equal(weights(output / "checkpoint-6")[name].half(), found[name]) for name in found)
+
+
 def test_an_output_with_a_run_is_not_overwritten(data: Path, finished: Path) -> None:
     with pytest.raises(SaliencyError, match="--resume"):
         train_rl(CGPORecipe(**values(data, finished)))
@@ -362,6 +381,7 @@ def test_an_output_with_a_run_is_not_overwritten(data: Path, finished: Path) -> 
     ("changes", "message"),
     [
         ({"keep": 1}, "keep is 1"),
+        ({"keep_best": True}, "keep_best needs validation"),
         ({"rewards": ("a.py:b",)}, r"rewards_weights are \[\] for 1 rewards"),
         ({"rewards": ("a.py:b", "c.py:b"), "rewards_weights": (1.0, 1.0)}, "two are called alike"),
         ({"batch_size": 0}, "batch_size is 0: choose 1 or more"),
@@ -428,7 +448,8 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
 @pytest.mark.slow
 def test_two_processes_train_from_a_recipe(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text(json.dumps(values(data, tmp_path / "out", max_steps=1, save_every=1), default=str))
+    changes = {"max_steps": 1, "save_every": 4, "validation": data / "train.jsonl", "keep_best": True}
+    path.write_text(json.dumps(values(data, tmp_path / "out", **changes), default=str))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launch, "-m", "saliency_r1", "train", "cgpo", "--config", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)

@@ -87,6 +87,8 @@ class RLRecipe:
         log_every, save_every, validate_every: in optimiser steps.
         validation_prompts: of the validation questions, spread over all; None for all.
         keep: newest checkpoints to keep, at least 2.
+        keep_best: whether `policy/` is the checkpoint of the highest validation reward, not the last; then
+            `save_every` must be a multiple of `validate_every`.
 
     Raises:
         ValueError: for values that do not fit together.
@@ -134,6 +136,7 @@ class RLRecipe:
     validate_every: int = 25
     validation_prompts: int | None = None
     keep: int = 2
+    keep_best: bool = False
 
     def __post_init__(self) -> None:
         if self.keep < 2:
@@ -152,6 +155,8 @@ class RLRecipe:
         for name in ("log_every", "save_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: choose 1 or more optimiser steps")
+        if self.keep_best and (self.validation is None or self.save_every % self.validate_every):
+            raise ValueError("keep_best needs validation, and save_every a multiple of validate_every")
         RewardWeights(self.format_weight, self.iou_weight, self.s_measure_weight)
 
 
@@ -188,6 +193,7 @@ class Validator(TrainerCallback):
         photos, reward: as of `answer`.
         every: optimiser steps.
         max_new_tokens: where an answer is cut.
+        keep_best: whether to mark the best of the steps that are saved, so that its checkpoint is kept.
     """
 
     def __init__(
@@ -199,22 +205,30 @@ class Validator(TrainerCallback):
         reward: SaliencyReward,
         every: int,
         max_new_tokens: int,
+        keep_best: bool = False,
     ) -> None:
         self._trainer, self._policy, self._examples = trainer, policy, examples
         self._photos, self._reward = photos, reward
         self._every, self._max_new_tokens = every, max_new_tokens
+        self._keep_best = keep_best
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the start; a run that goes on has measured it."""
         if state.global_step == 0:
-            self._validate(state, control)
+            self._validate(state, control)  # the start is no step: it is not the best of them
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure if it is time, and at the end."""
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
-            self._validate(state, control)
+            reward = self._validate(state, control)
+            if not (self._keep_best and control.should_save):
+                return
+            if state.best_metric is None or reward > state.best_metric:
+                state.best_metric, state.best_global_step = reward, state.global_step
 
-    def _validate(self, state: Any, control: Any) -> None:
+    def _validate(self, state: Any, control: Any) -> float:
+        """The mean reward, the same in every process."""
+        reward = torch.zeros(1)
         if state.is_world_process_zero:
             answers = answer(
                 self._policy, self._examples, self._photos, self._reward, max_new_tokens=self._max_new_tokens
@@ -223,10 +237,12 @@ class Validator(TrainerCallback):
             training = model.training
             due = control.should_log
             model.eval()  # or the log would also flush the training metrics of an unfinished window
-            self._trainer.log(summarise(answers))
+            summary = summarise(answers)
+            self._trainer.log(summary)
             model.train(training)
             control.should_log = due  # a log clears it, but the step's own is still to come
-        self._trainer.accelerator.wait_for_everyone()
+            reward += summary["validation/reward"]
+        return float(self._trainer.accelerator.gather(reward.to(self._trainer.args.device))[0])
 
 
 def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False) -> Path:
@@ -263,9 +279,21 @@ def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False) -> Path:
         reward: Any = trainer.reward_funcs[0]
         # Last of the callbacks, so that its time is not the step's.
         trainer.add_callback(
-            Validator(trainer, policy, chosen, photos, reward, recipe.validate_every, recipe.max_tokens)
+            Validator(
+                trainer,
+                policy,
+                chosen,
+                photos,
+                reward,
+                recipe.validate_every,
+                recipe.max_tokens,
+                recipe.keep_best,
+            )
         )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    best = trainer.state.best_model_checkpoint
+    if recipe.keep_best and best is not None:
+        trainer._load_from_checkpoint(best)
     folder = recipe.output / "policy"
     export(trainer, policy.processor, folder)
     return folder
