@@ -186,6 +186,28 @@ def test_an_answer_that_takes_too_long_is_given_up() -> None:
             time.sleep(0.01)
 
 
+def test_for_an_asker_who_has_left_nothing_is_done() -> None:
+    with serving() as (client, server), ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(ask, client, *[photo(side=600)] * 8, task="cosod")
+        while not server.engine.taken:
+            time.sleep(0.001)
+        hasty = httpx.Timeout(30, read=0.05)
+        with (
+            httpx.Client(base_url=client.base_url, timeout=hasty, trust_env=False) as other,
+            pytest.raises(httpx.ReadTimeout),
+        ):
+            ask(other, photo(), task="sis")
+        assert busy.result().status_code == 200
+        while server.engine.taken:
+            time.sleep(0.01)
+        assert ask(client, photo(), task="sod").status_code == 200
+        value = server.engine.metrics.registry.get_sample_value
+        labels = {"method": "POST", "path": "/v1/saliency"}
+        assert value("saliency_r1_requests_total", {**labels, "status": "499"}) == 1
+        assert value("saliency_r1_requests_total", {**labels, "status": "200"}) == 2
+        assert not value("saliency_r1_images_total", {"task": "sis"})
+
+
 def test_until_the_model_is_there_and_if_it_never_comes() -> None:
     there = threading.Event()
 

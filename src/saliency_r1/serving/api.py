@@ -1,7 +1,8 @@
 """The HTTP API: masks and words for pictures, and what watches a server asks for."""
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Annotated, Any, Literal
@@ -47,6 +48,7 @@ _PROBLEM_CODES = {
 }
 _RETRY = {"Retry-After": {"description": "Seconds until then.", "schema": {"type": "integer", "minimum": 1}}}
 _RETRIED = (429, 503)
+_GONE = 499  # for the count of requests alone; nobody reads it
 
 
 def _problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -130,7 +132,9 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
         # Their content stays where the form put it, on disk if it is large, until its turn comes.
         pictures = [Picture(name, _reader(image)) for name, image in zip(names, images, strict=True)]
         work = Work(pictures, task, renderer(media, view), reasoning == "true", group_images)
-        parts = await engine.answer(work, request.state.deadline)
+        parts = await _while_there(request, engine.answer(work, request.state.deadline))
+        if parts is None:
+            return Response(status_code=_GONE)
         assert engine.pipe is not None
         facts = {
             "task": task.value,
@@ -198,6 +202,23 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
 
     app.openapi = _described(app, bool(settings.token))  # type: ignore[method-assign]
     return app
+
+
+async def _while_there(request: Request, answer: Coroutine[Any, Any, list[Any]]) -> list[Any] | None:
+    """The answer; None as soon as its asker has left, and then nothing more is done for it."""
+    answering, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(_leaves(request))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return await answering if answering.done() else None
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _leaves(request: Request) -> None:
+    """Wait until the connection is closed; the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _check_picture(name: str, image: UploadFile, limits: Limits) -> None:
