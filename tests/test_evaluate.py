@@ -1,4 +1,4 @@
-"""`saliency-r1 evaluate` and `compare` as a user meets them: numbers, files, bad input, interruption."""
+"""`saliency-r1 evaluate` as a user meets them: numbers, files, bad input, interruption."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +16,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from drawn import draw_groups, draw_pairs, real_data, save, scene
+from drawn import draw_groups, draw_pairs, real_data, save
+from evaluating import draw_instances, run, score_pairs, summary
 from processes import interruptible
-from saliency_r1.cli import main
 from saliency_r1.data.duts import load_duts, split
-from saliency_r1.data.instances import encode
 from saliency_r1.data.masks import load_grey, load_mask
 from saliency_r1.evaluation.runner import Request, evaluate
 from saliency_r1.evaluation.sod import SodMetrics
@@ -42,31 +40,6 @@ def pairs(tmp_path: Path) -> Path:
     """Fifty photos, and a folder of predictions beside."""
     draw_pairs(tmp_path / "mine", 50, predictions=tmp_path / "maps")
     return tmp_path
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def score_pairs(root: Path, *more: object, workers: int = 0) -> int:
-    data, maps = root / "mine", root / "maps"
-    return run(
-        "evaluate",
-        "sod",
-        "--data",
-        data,
-        "--predictions",
-        maps,
-        "--out",
-        root / "run",
-        "--workers",
-        workers,
-        *more,
-    )
-
-
-def summary(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -283,25 +256,6 @@ def test_either_a_model_or_predictions(
 ) -> None:
     assert run("evaluate", "sod", "--data", pairs / "mine", *more) == 2
     assert "either --model or --predictions" in capsys.readouterr().err
-
-
-def draw_instances(root: Path, count: int = 6) -> Path:
-    """A SIS set of colour masks and a perfect but for scores result file."""
-    results = []
-    for number in range(count):
-        photo, mask = scene(number)
-        values = (np.asarray(mask) > 127).astype(np.uint8)
-        half = values.copy()
-        half[:, values.shape[1] // 2 :] *= 2
-        save(photo, root / "ILSO" / "images" / f"{number:04d}.jpg")
-        save(Image.fromarray(half), root / "ILSO" / "instances" / f"{number:04d}.png")
-        for value in np.unique(half[half > 0]):
-            lengths = encode(half == value)
-            segmentation = lengths | {"counts": lengths["counts"].decode()}
-            results.append({"image_id": f"{number:04d}", "segmentation": segmentation, "score": 0.5})
-    path = root / "mine.json"
-    path.write_text(json.dumps(results))
-    return path
 
 
 def test_outputs_of_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -549,109 +503,6 @@ def test_parts_of_other_predictions_are_not_taken_over(pairs: Path) -> None:
     evaluation, _ = evaluate(request, progress=lambda stage, done, total: told.append(done))
     assert told[0] == 0
     assert evaluation.metrics["mae"] == pytest.approx(direct(pairs)["mae"])
-
-
-def blurred(root: Path, radius: int, folder: str) -> Path:
-    for path in (root / "maps").iterdir():
-        save(Image.open(path).filter(ImageFilter.GaussianBlur(radius)), root / folder / path.name)
-    return root / folder
-
-
-def test_compare_two_runs(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    worse = blurred(pairs, 6, "blurred")
-    assert score_pairs(pairs) == 0
-    assert (
-        run(
-            "evaluate",
-            "sod",
-            "--data",
-            pairs / "mine",
-            "--predictions",
-            worse,
-            "--out",
-            pairs / "other",
-            "--workers",
-            0,
-        )
-        == 0
-    )
-    capsys.readouterr()
-    assert run("compare", pairs / "run", pairs / "other", "--out", pairs / "compared") == 0
-    printed = capsys.readouterr().out
-    assert "blurred (second) against maps (first), 50 photos" in printed
-    found = json.loads((pairs / "compared" / "compare.json").read_text())
-    by_metric = {one["metric"]: one for one in found["against_the_first"][str(pairs / "other")]}
-    rows = [list(csv.DictReader((pairs / name / "per_image.csv").open())) for name in ("run", "other")]
-    delta = np.array([float(b["s_measure"]) - float(a["s_measure"]) for a, b in zip(*rows, strict=True)])
-    one = by_metric["s_measure"]
-    assert one["difference"] == pytest.approx(delta.mean())
-    assert (one["wins"], one["losses"]) == ((delta > 0).sum(), (delta < 0).sum())
-    # The bootstrap's interval is near the normal one at this size.
-    half = 1.96 * delta.std(ddof=1) / np.sqrt(len(delta))
-    assert one["low"] == pytest.approx(delta.mean() - half, abs=0.2 * half)
-    assert one["high"] == pytest.approx(delta.mean() + half, abs=0.2 * half)
-    mae = np.array([float(b["mae"]) - float(a["mae"]) for a, b in zip(*rows, strict=True)])
-    assert by_metric["mae"]["wins"] == (mae < 0).sum()  # lower is better
-    page = (pairs / "compared" / "compare.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 12 * 4  # photo, truth, both predictions
-    assert run("compare", pairs / "run", pairs / "other", "--out", pairs / "compared") == 2
-
-
-def test_compare_a_run_with_itself(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert score_pairs(pairs) == 0
-    shutil.copytree(pairs / "run", pairs / "same")
-    assert run("compare", pairs / "run", pairs / "same", "--out", pairs / "compared") == 0
-    found = json.loads((pairs / "compared" / "compare.json").read_text())
-    for one in found["against_the_first"][str(pairs / "same")]:
-        assert (one["difference"], one["low"], one["high"], one["ties"]) == (0, 0, 0, 50)
-
-
-def test_compare_instances(tmp_path: Path) -> None:
-    path = draw_instances(tmp_path)
-    fewer = tmp_path / "fewer.json"
-    fewer.write_text(json.dumps(json.loads(path.read_text())[2:]))
-    for name, given in (("a", path), ("b", fewer)):
-        assert (
-            run(
-                "evaluate",
-                "sis",
-                "--data",
-                tmp_path / "ILSO",
-                "--predictions",
-                given,
-                "--out",
-                tmp_path / name,
-            )
-            == 0
-        )
-    assert run("compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c") == 0
-    page = (tmp_path / "c" / "compare.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == 2 * 4  # two photos differ
-
-
-def test_runs_that_cannot_be_compared(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert score_pairs(pairs) == 0
-    assert run("compare", pairs / "run") == 2
-    assert run("compare", pairs / "run", pairs / "none") == 2
-    assert "no finished run" in capsys.readouterr().err
-    other = pairs / "x"
-    draw_pairs(other / "mine", 40, predictions=other / "maps")
-    assert score_pairs(other) == 0
-    assert run("compare", pairs / "run", other / "run") == 2
-    assert "not of the same photos: 10 are in one alone" in capsys.readouterr().err
-    third = pairs / "y"
-    shutil.copytree(pairs / "mine", third / "mine")
-    shutil.copytree(pairs / "maps", third / "maps")
-    save(
-        Image.open(third / "mine" / "masks" / "0000.png").point(lambda value: 255 - value),
-        third / "mine" / "masks" / "0000.png",
-    )
-    assert score_pairs(third) == 0
-    assert run("compare", pairs / "run", third / "run") == 2
-    assert "different ground truth" in capsys.readouterr().err
-    (third / "run" / "summary.json").write_text("{}")
-    assert run("compare", pairs / "run", third / "run") == 2
-    assert "not a run of" in capsys.readouterr().err
 
 
 def test_the_validation_split_of_duts(tmp_path: Path) -> None:
