@@ -34,6 +34,7 @@ from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
 from saliency_r1.nano.tokenizer import train_tokenizer
 from saliency_r1.policy.transformers import TransformersPolicy
+from saliency_r1.rewards.own import load_reward
 from saliency_r1.response import Response
 from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import COMPLETE
@@ -414,6 +415,8 @@ def test_the_recipes_in_the_repository_are_read() -> None:
         field.name for field in dataclasses.fields(theirs)
     }
     assert {name for name in shared if getattr(ours, name) != getattr(theirs, name)} == {"output"}
+    words = load_recipe(folder / "cgpo-words.yaml", CGPORecipe)
+    assert len([load_reward(path) for path in words.rewards]) == 2
 
 
 @pytest.mark.slow
