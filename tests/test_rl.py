@@ -34,8 +34,8 @@ from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
 from saliency_r1.nano.tokenizer import train_tokenizer
 from saliency_r1.policy.transformers import TransformersPolicy
-from saliency_r1.rewards.own import load_reward
 from saliency_r1.response import Response
+from saliency_r1.rewards.own import load_reward
 from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import COMPLETE
 from saliency_r1.training.config import load_recipe
