@@ -1,7 +1,7 @@
 """The training curves of the nano model, drawn from the logs of its runs.
 
 python benchmarks/curves.py --segmenter runs/segmenter runs/segmenter-scenes \
-    --sft runs/sft runs/sft-cues runs/sft-tasks --out docs/images
+    --sft runs/sft runs/sft-cues runs/sft-tasks --rl runs/cgpo-words --out docs/images
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from matplotlib import pyplot as plt
 from saliency_r1.training.logs import read_metrics
 
 Curve = tuple[list[float], list[float]]
+SMOOTHED = 10
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
         "--segmenter", type=Path, nargs="*", default=[], help="folders with train.csv and validation.csv"
     )
     arguments.add_argument("--sft", type=Path, nargs="*", default=[], help="folders with metrics.csv")
+    arguments.add_argument("--rl", type=Path, nargs="*", default=[], help="folders with metrics.csv")
     arguments.add_argument("--out", type=Path, default=Path("docs/images"))
     options = arguments.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -52,10 +54,7 @@ def main() -> None:
             },
         )
     for folder in options.sft:
-        logs: dict[str, Curve] = defaultdict(lambda: ([], []))
-        for step, metric, value in read_metrics(folder / "metrics.csv"):
-            logs[metric][0].append(step)
-            logs[metric][1].append(value)
+        logs = metrics(folder)
         draw(
             options.out / f"{folder.name}-curves.png",
             {
@@ -67,6 +66,47 @@ def main() -> None:
                 "learning rate": {"warm-up and cosine": logs["learning_rate"]},
             },
         )
+    for folder in options.rl:
+        logs = metrics(folder)
+        own = [name for name in logs if name.startswith("reward/own/")]
+        draw(
+            options.out / f"{folder.name}-curves.png",
+            {
+                "reward, held out: change": {
+                    name.removeprefix("validation/"): change(curve)
+                    for name, curve in logs.items()
+                    if name.startswith("validation/reward")
+                },
+                "confidence, held out": {
+                    f"{kind}: {name}": logs[f"validation/confidence_{kind}/{key}"]
+                    for kind in ("all", "answer")
+                    for key, name in (("gap", "abs(mean c - mean r)"), ("ece", "ECE"))
+                },
+                f"training, means of {SMOOTHED} logs": {
+                    name: smooth(logs[name]) for name in ("reward", "confidence/mean", *own)
+                },
+            },
+        )
+
+
+def metrics(folder: Path) -> dict[str, Curve]:
+    """The metrics of a trainer's run against its steps."""
+    logs: dict[str, Curve] = defaultdict(lambda: ([], []))
+    for step, metric, value in read_metrics(folder / "metrics.csv"):
+        logs[metric][0].append(step)
+        logs[metric][1].append(value)
+    return logs
+
+
+def change(curve: Curve) -> Curve:
+    """What has been gained since the first value."""
+    return curve[0], [value - curve[1][0] for value in curve[1]]
+
+
+def smooth(curve: Curve) -> Curve:
+    """The mean of each value and those before it, `SMOOTHED` in all."""
+    whole = range(SMOOTHED, len(curve[1]) + 1)
+    return curve[0][SMOOTHED - 1 :], [sum(curve[1][end - SMOOTHED : end]) / SMOOTHED for end in whole]
 
 
 def columns(path: Path) -> dict[str, Curve]:
