@@ -41,6 +41,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 BASELINE = "GRPO, G = 8"
 CLOCKS = ("seconds", "prompts", "tokens")
+OF_A_RUN = ("output", "seed", "log_every", "save_every", "validate_every", "keep", "keep_best")
+"""Of a recipe, what is a run's own or not used here."""
 PEAK_UNITS = 1024**2 if sys.platform == "darwin" else 1024
 
 Run: TypeAlias = dict[str, Any]
@@ -161,7 +163,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What all runs of a comparison have in common."""
     names = ("seconds", "prompts", "completions", "validations", "questions")
     recipe = asdict(recipe_of(options))
-    kept = {name: value for name, value in recipe.items() if name not in ("output", "seed")}
+    kept = {name: value for name, value in recipe.items() if name not in OF_A_RUN}
     cores = len(options.cores or shares_of_cores(options.jobs)[0])
     values = {name: getattr(options, name) for name in names} | {"cores": cores} | kept
     return json.loads(json.dumps(values, default=str))

@@ -164,13 +164,11 @@ def prompts(
     from rich.console import Console
     from rich.progress import track
 
-    from saliency_r1.data.duts import load_duts, load_groups
-    from saliency_r1.data.duts import split as split_duts
+    from saliency_r1.data.duts import load_groups
     from saliency_r1.data.groups import by_group
     from saliency_r1.data.instance_photos import select
     from saliency_r1.data.instances import InstanceImage
     from saliency_r1.data.loading import load_instances, load_maps
-    from saliency_r1.data.naming import NameBook
     from saliency_r1.data.prompts import (
         cosod_prompts,
         sis_prompts,
@@ -182,18 +180,12 @@ def prompts(
     )
     from saliency_r1.data.samples import Sample
     from saliency_r1.errors import SaliencyError
-    from saliency_r1.evaluation.named import accepted_names
     from saliency_r1.tasks import Task
 
     rng, root = Random(seed), duts or Path()
     maps: list[Sample] = []
     pictures: list[InstanceImage] = []
     groups: dict[str, list[Sample]] = {}
-    book = NameBook.from_samples(split_duts(load_duts(duts))[0] if duts else [])
-
-    def names(sample: Sample) -> frozenset[str]:
-        return accepted_names(sample.synset, book) if sample.synset else frozenset()
-
     if duts:
         maps += load_maps(duts, Task.SOD, split or "train")
         groups |= load_groups(duts, maps)
@@ -206,11 +198,9 @@ def prompts(
     if cosod:
         groups |= by_group(load_maps(cosod, Task.COSOD))
     chosen = spread(maps, each)
-    found = list(
-        track(sod_prompts(chosen, root, names), "SOD", total=len(chosen), console=Console(stderr=True))
-    )
+    found = list(track(sod_prompts(chosen, root), "SOD", total=len(chosen), console=Console(stderr=True)))
     found += sis_prompts(spread(pictures, each), root)
-    found += cosod_prompts(spread_groups(groups, group, each), root, group, rng, names)
+    found += cosod_prompts(spread_groups(groups, group, each), root, group, rng)
     if not found:
         raise SaliencyError("no question: give data by --duts, --photos, --sod, --sis or --cosod")
     rng.shuffle(found)

@@ -2,16 +2,15 @@
 
 A line: `{"name": "n02084071_123", "task": "sod", "prompt": "What stands out in this image?", "images":
 ["DUTS-TR/DUTS-TR-Image/n02084071_123.webp"], "masks": [[{"size": [300, 400], "counts": "…"}]], "mirrored":
-false, "names": ["canine", "dog"]}`. `masks` holds for each image a list of COCO run lengths: one an instance
-for SIS, the object (or nothing) for SOD and CoSOD. `names` are right names of the object, if they are known.
-There are no responses: the policy writes them.
+false}`. `masks` holds for each image a list of COCO run lengths: one an instance for SIS, the object (or
+nothing) for SOD and CoSOD. There are no responses: the policy writes them.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -38,7 +37,6 @@ class PromptExample:
         images: paths, absolute or from the data's root.
         masks: for each image the run lengths of its true masks; none where nothing is salient.
         mirrored: whether images and masks are to be mirrored left to right.
-        names: right names of the object, in lower case; none where they are not known.
 
     Raises:
         SaliencyError: if there are not as many lists of masks as images, or no image.
@@ -50,7 +48,6 @@ class PromptExample:
     images: tuple[str, ...]
     masks: tuple[tuple[RunLengths, ...], ...]
     mirrored: bool = False
-    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.images or len(self.images) != len(self.masks):
@@ -113,30 +110,22 @@ def write_prompts(path: str | Path, examples: Iterable[PromptExample]) -> int:
     return count
 
 
-def sod_prompts(
-    samples: Iterable[Sample], root: Path, names: Callable[[Sample], Iterable[str]] = lambda _: ()
-) -> Iterator[PromptExample]:
+def sod_prompts(samples: Iterable[Sample], root: Path) -> Iterator[PromptExample]:
     """A question for each photo.
 
     Args:
         samples: with masks.
         root: photo paths begin there, where they can.
-        names: the right names of a sample's object.
 
     Raises:
         SaliencyError: at a sample, if it has no mask, or one of another size than the photo.
     """
     for sample in samples:
-        asked = _asked(Task.SOD, sample.name, [sample.image], [[_mask(sample)]], root)
-        yield replace(asked, names=tuple(sorted(names(sample))))
+        yield _asked(Task.SOD, sample.name, [sample.image], [[_mask(sample)]], root)
 
 
 def cosod_prompts(
-    groups: dict[str, list[Sample]],
-    root: Path,
-    size: int,
-    rng: Random,
-    names: Callable[[Sample], Iterable[str]] = lambda _: (),
+    groups: dict[str, list[Sample]], root: Path, size: int, rng: Random
 ) -> Iterator[PromptExample]:
     """Questions about `size` photos of a group each, every photo in one; those left over are not used.
 
@@ -148,8 +137,7 @@ def cosod_prompts(
             chosen = mixed[start : start + size]
             masks = [[_mask(sample)] for sample in chosen]
             images = [sample.image for sample in chosen]
-            asked = _asked(Task.COSOD, f"{name}/{start // size}", images, masks, root)
-            yield replace(asked, names=tuple(sorted(names(chosen[0]))))
+            yield _asked(Task.COSOD, f"{name}/{start // size}", images, masks, root)
 
 
 def sis_prompts(images: Iterable[InstanceImage], root: Path) -> Iterator[PromptExample]:
@@ -213,5 +201,4 @@ def _example(row: dict[str, Any]) -> PromptExample:
             for group in row["masks"]
         ),
         mirrored=bool(row.get("mirrored", False)),
-        names=tuple(row.get("names", ())),
     )

@@ -1,24 +1,20 @@
-"""The rewards for true statements and for right names: what they pay, and where they have no say."""
+"""The reward for true statements: what it pays, and where it has no say."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
 
-from drawn import real_data
 from saliency_r1 import SaliencyPipeline
-from saliency_r1.cli import main
 from saliency_r1.data.instances import encode
-from saliency_r1.data.prompts import PromptExample, read_prompts, without_reasoning
+from saliency_r1.data.prompts import PromptExample, without_reasoning
 from saliency_r1.evaluation.faithfulness import faithfulness
 from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
 from saliency_r1.rewards.faithful import faithful
-from saliency_r1.rewards.naming import named
 from saliency_r1.rewards.own import load_reward
 from saliency_r1.rewards.segmenting import CachedSegmenter
 from saliency_r1.segmenters.nano import NanoSegmenter
@@ -97,48 +93,3 @@ def test_what_the_embedded_policy_says_of_a_real_photo() -> None:
     assert checked.total > 0
     expected = (checked.holds + 1) / (checked.total + 2)
     assert faithful([result.text], ["sod"], [asked], [[photo]]) == [pytest.approx(expected)]
-
-
-def name_reward(expression: str, asked: PromptExample) -> float | None:
-    tag = asked.task.spec.tag
-    answer = f"<{tag}>{expression}</{tag}>" if expression else ""
-    [value] = named([f"<think>Large.</think><answer>{answer}</answer>"], [str(asked.task)], [asked])
-    return value
-
-
-@pytest.mark.parametrize("task", [Task.SOD, Task.COSOD])
-@pytest.mark.parametrize(
-    ("expression", "expected"),
-    [
-        ("the brown dog on the left", 1),
-        ("Dogs", 1),
-        ("the canine", 1),
-        ("the object", 0.5),
-        ("the large object on the left", 0.5),
-        ("the cat", 0),
-        ("the person with a dog", 0),
-        ("", 0),
-    ],
-)
-def test_right_names_pay_and_wrong_ones_cost(task: Task, expression: str, expected: float) -> None:
-    assert name_reward(expression, replace(question(task, BALL), names=("canine", "dog"))) == expected
-
-
-def test_names_that_are_not_known_are_not_judged() -> None:
-    assert name_reward("the dog", question(Task.SOD, BALL)) is None
-    assert name_reward("the dog", replace(question(Task.SIS, BALL), names=("dog",))) is None
-    assert named(["the dog"], ["sod"], [replace(question(Task.SOD, BALL), names=("dog",))]) == [None]
-
-
-def test_questions_of_known_synsets_have_their_names(tmp_path: Path) -> None:
-    out = tmp_path / "prompts.jsonl"
-    duts = str(real_data("DUTS"))
-    options = ["--duts", duts, "--split", "validation", "--each", "60", "--group", "2"]
-    assert main(["data", "prompts", str(out), *options]) == 0
-    examples = read_prompts(out)
-    for task in (Task.SOD, Task.COSOD):
-        of_task = [example for example in examples if example.task is task]
-        assert len(of_task) == 60
-        for example in of_task:
-            assert bool(example.names) == example.name.startswith("n")  # of ImageNet: WordNet's number
-            assert not {"object", "thing"} & set(example.names)
