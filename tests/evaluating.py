@@ -17,21 +17,14 @@ def run(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
 
 
+def score(root: Path, predictions: Path, out: Path, *more: object, workers: int = 0) -> int:
+    """Score predictions for the photos of `root/mine`."""
+    given = ("--data", root / "mine", "--predictions", predictions, "--out", out, "--workers", workers)
+    return run("evaluate", "sod", *given, *more)
+
+
 def score_pairs(root: Path, *more: object, workers: int = 0) -> int:
-    data, maps = root / "mine", root / "maps"
-    return run(
-        "evaluate",
-        "sod",
-        "--data",
-        data,
-        "--predictions",
-        maps,
-        "--out",
-        root / "run",
-        "--workers",
-        workers,
-        *more,
-    )
+    return score(root, root / "maps", root / "run", *more, workers=workers)
 
 
 def summary(folder: Path) -> dict:

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from drawn import draw_groups, draw_pairs, real_data, save
-from evaluating import draw_instances, run, score_pairs, summary
+from evaluating import draw_instances, run, score, score_pairs, summary
 from processes import interruptible
 from saliency_r1.data.duts import load_duts, split
 from saliency_r1.data.masks import load_grey, load_mask
@@ -359,21 +359,7 @@ def test_a_model_is_predicted_scored_and_its_confidence_judged(pairs: Path) -> N
     assert rows[0]["expressions"] == "the bright thing"
     # What was predicted is scored the same when it is given as files.
     again = pairs / "again"
-    assert (
-        run(
-            "evaluate",
-            "sod",
-            "--data",
-            pairs / "mine",
-            "--predictions",
-            out / "predictions",
-            "--out",
-            again,
-            "--workers",
-            0,
-        )
-        == 0
-    )
+    assert score(pairs, out / "predictions", again) == 0
     assert summary(again)["metrics"] == found["metrics"]
     assert summary(again)["calibration"] == calibration
     assert summary(again)["extra_predictions"] == []

@@ -383,6 +383,10 @@ def test_an_output_with_a_run_is_not_overwritten(data: Path, finished: Path) -> 
     [
         ({"keep": 1}, "keep is 1"),
         ({"keep_best": True}, "keep_best needs validation"),
+        (
+            {"keep_best": True, "validation": Path("v.jsonl")},
+            "save_every is 2, which is no multiple of v.*, 4",
+        ),
         ({"rewards": ("a.py:b",)}, r"rewards_weights are \[\] for 1 rewards"),
         ({"rewards": ("a.py:b", "c.py:b"), "rewards_weights": (1.0, 1.0)}, "two are called alike"),
         ({"batch_size": 0}, "batch_size is 0: choose 1 or more"),

@@ -77,12 +77,23 @@ def recipe_from(values: dict[Any, Any], kind: type[Recipe], source: str) -> Reci
         try:
             read[name] = _read(value, hints[name])
         except (TypeError, ValueError):
-            wanted = getattr(hints[name], "__name__", str(hints[name]))
-            raise SaliencyError(f"{source}: {name} is {value!r}: expected {wanted}") from None
+            raise SaliencyError(f"{source}: {name} is {value!r}: expected {_wanted(hints[name])}") from None
     try:
         return kind(**read)
     except ValueError as error:
         raise SaliencyError(f"{source}: {error}") from None
+
+
+def _wanted(hint: Any) -> str:
+    """A type in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_wanted(argument) for argument in arguments)
+    if origin is tuple:
+        return f"a list of {_wanted(arguments[0])}"
+    return "null" if hint is type(None) else hint.__name__
 
 
 def _read(value: Any, hint: Any) -> Any:

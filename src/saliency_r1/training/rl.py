@@ -33,7 +33,7 @@ from saliency_r1.segmenters.loading import load_segmenter
 from saliency_r1.training.adapters import check_sharding, export, lora
 from saliency_r1.training.cgpo import CGPOTrainer
 from saliency_r1.training.cgpo_config import CGPOConfig, check_saving
-from saliency_r1.training.checkpoints import checkpoint_to_resume
+from saliency_r1.training.checkpoints import check_keeping, checkpoint_to_resume
 from saliency_r1.training.features import FeatureMemory
 from saliency_r1.training.grpo import MeasuredGRPOTrainer
 from saliency_r1.training.logs import RunLog
@@ -139,8 +139,6 @@ class RLRecipe:
     keep_best: bool = False
 
     def __post_init__(self) -> None:
-        if self.keep < 2:
-            raise ValueError(f"keep is {self.keep}: choose 2 or more, or a kill while saving loses the run")
         if len(self.rewards) != len(self.rewards_weights) or min(self.rewards_weights, default=1) <= 0:
             raise ValueError(
                 f"rewards_weights are {list(self.rewards_weights)} for {len(self.rewards)} rewards: "
@@ -155,8 +153,7 @@ class RLRecipe:
         for name in ("log_every", "save_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: choose 1 or more optimiser steps")
-        if self.keep_best and (self.validation is None or self.save_every % self.validate_every):
-            raise ValueError("keep_best needs validation, and save_every a multiple of validate_every")
+        check_keeping(self.keep, self.keep_best, self.validation, self.save_every, self.validate_every)
         RewardWeights(self.format_weight, self.iou_weight, self.s_measure_weight)
 
 

@@ -34,7 +34,7 @@ from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
 from saliency_r1.response import parse_strict
 from saliency_r1.tasks import Task
-from saliency_r1.training.checkpoints import WholeCheckpoints, checkpoint_to_resume
+from saliency_r1.training.checkpoints import WholeCheckpoints, check_keeping, checkpoint_to_resume
 from saliency_r1.training.features import FeatureCache, Key
 from saliency_r1.training.foreground import fit_foreground
 from saliency_r1.training.instance_map import InstanceTruth, fit_instances, right_counts
@@ -128,8 +128,7 @@ class SFTRecipe:
     words_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.keep < 2:
-            raise ValueError(f"keep is {self.keep}: choose 2 or more, or a kill while saving loses the run")
+        check_keeping(self.keep, self.keep_best, self.validation, self.save_every, self.validate_every)
         if self.features is not None and not self.freeze_vision:
             raise ValueError("features are of a frozen tower: drop features, or set freeze_vision to true")
         if self.foreground is not None and self.features is None:
@@ -138,8 +137,6 @@ class SFTRecipe:
             raise ValueError("instances are fitted on kept features: give features, or drop instances")
         if self.start is None and self.tokenizer is None:
             raise ValueError("a new policy needs a tokenizer: give tokenizer, or start")
-        if self.keep_best and (self.validation is None or self.save_every % self.validate_every):
-            raise ValueError("keep_best needs validation, and save_every a multiple of validate_every")
 
 
 def words_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from saliency_r1.device import choose_device
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.training.adapters import check_sharding, export, lora
-from saliency_r1.training.checkpoints import WholeCheckpoints, checkpoint_to_resume
+from saliency_r1.training.checkpoints import WholeCheckpoints, check_keeping, checkpoint_to_resume
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.rl_data import Photos
 
@@ -90,8 +90,7 @@ class LargeSFTRecipe:
     workers: int = 4
 
     def __post_init__(self) -> None:
-        if self.keep < 2:
-            raise ValueError(f"keep is {self.keep}: choose 2 or more, or a kill while saving loses the run")
+        check_keeping(self.keep)
         for name in ("batch_size", "accumulation", "log_every", "validate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: choose 1 or more")
