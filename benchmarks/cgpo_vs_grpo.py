@@ -187,10 +187,10 @@ def run_one(options: argparse.Namespace, method: str, seed: int) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from saliency_r1.data.prompts import read_prompts, spread
     from saliency_r1.files import write_bytes_atomic
     from saliency_r1.training.rl import GRPORecipe, build_trainer, rl_settings
     from saliency_r1.training.validation import answer, summarise
+    from saliency_r1.writing.rl_prompts import read_prompts, spread
 
     recipe = recipe_of(options)
     change = METHODS[method]
@@ -262,8 +262,8 @@ def task_metrics(answers: Sequence[Any], photos: Any, reward: Any) -> dict[str, 
 
     But for this: an answer that is not of the form counts as one that names nothing.
     """
-    from saliency_r1.data.instances import encode
-    from saliency_r1.evaluation.instances import InstanceMetrics, PredictedInstance
+    from saliency_r1.data.true_instances import encode
+    from saliency_r1.evaluation.instance_metrics import InstanceMetrics, PredictedInstance
     from saliency_r1.evaluation.sod import SodMetrics
     from saliency_r1.rewards.segmenting import Question
     from saliency_r1.sis import distinct_instances, scored_instances

@@ -21,19 +21,19 @@ from PIL import Image
 from rich.progress import track
 
 from saliency_r1 import SaliencyPipeline
-from saliency_r1.data.cues import measure
 from saliency_r1.data.duts import load_duts, split
-from saliency_r1.data.expressions import GENERIC, Nouns
-from saliency_r1.data.naming import NameBook
-from saliency_r1.data.packed import PackedPhotos
-from saliency_r1.data.referring import ReferringPhotos, compose
 from saliency_r1.data.samples import Sample
 from saliency_r1.errors import ResponseError
 from saliency_r1.evaluation.calibration import calibrate
-from saliency_r1.evaluation.faithfulness import Faithfulness, aggregate, check
 from saliency_r1.evaluation.sod import SodMetrics, SodResult
 from saliency_r1.images import load_image
+from saliency_r1.language.cues import measure
+from saliency_r1.language.expressions import GENERIC, Nouns
+from saliency_r1.language.faithfulness import Faithfulness, aggregate, check
+from saliency_r1.language.naming import NameBook
 from saliency_r1.response import parse_lenient, parse_strict
+from saliency_r1.scenes.packed import PackedPhotos
+from saliency_r1.scenes.referring import ReferringPhotos, compose
 from saliency_r1.tasks import Task
 
 CONSTANT_REASONING = (

@@ -35,20 +35,20 @@ from rich.progress import track
 from saliency_r1 import SaliencyPipeline
 from saliency_r1.cosod import UNNAMED
 from saliency_r1.data.duts import load_duts, load_synsets, split
-from saliency_r1.data.instance_photos import select
-from saliency_r1.data.instances import RunLengths, encode
-from saliency_r1.data.masks import load_mask
-from saliency_r1.data.naming import NameBook
+from saliency_r1.data.mask_files import load_mask
 from saliency_r1.data.samples import Sample, Synset
-from saliency_r1.data.scenes import Foregrounds, Scene, compose_group, scene_number
+from saliency_r1.data.true_instances import RunLengths, encode
 from saliency_r1.errors import ResponseError
-from saliency_r1.evaluation.instances import InstanceMetrics, PredictedInstance, connected_components
-from saliency_r1.evaluation.named import accepted_names, is_named
+from saliency_r1.evaluation.instance_metrics import InstanceMetrics, PredictedInstance, connected_components
 from saliency_r1.evaluation.sod import SodMetrics
 from saliency_r1.images import load_image
+from saliency_r1.language.accepted_names import accepted_names, is_named
+from saliency_r1.language.naming import NameBook
 from saliency_r1.pipeline import BATCH_IMAGES
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.response import parse_lenient, parse_strict
+from saliency_r1.scenes.instance_photos import select
+from saliency_r1.scenes.scenes import Foregrounds, Scene, compose_group, scene_number
 from saliency_r1.sis import (
     Score,
     instance_score,

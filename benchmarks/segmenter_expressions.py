@@ -90,7 +90,7 @@ def main() -> None:
     from skimage import data
     from transformers.utils import logging
 
-    from saliency_r1.segmenters.loading import load_segmenter
+    from saliency_r1.segmenters.load_segmenter import load_segmenter
 
     logging.disable_progress_bar()
     photo = Image.fromarray(data.coffee()).resize((400, 300))

@@ -3,6 +3,6 @@
 import schemathesis
 from hypothesis import strategies as st
 
-from served import photo
+from running_server import photo
 
 schemathesis.openapi.format("binary", st.sampled_from([photo(side=48), photo("coffee.png", 48, "PNG")]))

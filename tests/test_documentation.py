@@ -28,9 +28,9 @@ import pytest
 import typer
 from PIL import Image
 
-from drawn import save
+from drawn_data import save
 from saliency_r1.cli import app, main
-from saliency_r1.segmenters.loading import load_segmenter
+from saliency_r1.segmenters.load_segmenter import load_segmenter
 from saliency_r1.training.config import load_recipe, read_values
 
 ROOT = Path(__file__).resolve().parent.parent

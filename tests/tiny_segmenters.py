@@ -28,7 +28,7 @@ from transformers import (
 
 from saliency_r1.segmenters.beit3 import Beit3Sizes
 from saliency_r1.segmenters.evf_sam_model import EvfSam, SamSizes, original_name
-from saliency_r1.segmenters.loading import load_segmenter
+from saliency_r1.segmenters.load_segmenter import load_segmenter
 
 WORDS = "the a cat dog cup ball small brown red on left right of it two and behind in front".split()  # noqa: SIM905
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}

@@ -18,11 +18,11 @@ from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import FoundImage, load_image
 from saliency_r1.policy.base import Policy, PolicyOutput
-from saliency_r1.policy.loading import PolicyOptions, is_endpoint, load_policy
+from saliency_r1.policy.load_policy import PolicyOptions, is_endpoint, load_policy
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter
-from saliency_r1.segmenters.loading import NANO, load_segmenter
+from saliency_r1.segmenters.load_segmenter import NANO, load_segmenter
 from saliency_r1.sis import scored_instances, visible_instances
 from saliency_r1.tasks import Task
 
@@ -123,7 +123,7 @@ class SaliencyPipeline:
                 embedded nano policy.
             segmenter: the name of one, `NAME:WEIGHTS` for other weights than the published, a folder of a
                 nano segmenter, a segmenter that is already there, or None for that in the policy's folder,
-                else the embedded one; see `saliency_r1.segmenters.loading`.
+                else the embedded one; see `saliency_r1.segmenters.load_segmenter`.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
             policy_options: how a policy that is named is loaded and asked.
             segmenter_device: that of a segmenter that is named, if it is another.
@@ -391,7 +391,7 @@ def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
     """The nano segmenter's folder within a policy's, on disk or on the hub; None if it has none."""
     from transformers.utils import cached_file
 
-    from saliency_r1.policy.checkpoint import reachable
+    from saliency_r1.policy.checkpoint_check import reachable
 
     place = reachable(policy, revision)
     config, weights = (

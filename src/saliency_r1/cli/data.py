@@ -22,8 +22,8 @@ def tokenizer(
     vocab_size: Annotated[int, typer.Option(min=300, help="Tokens at most.")] = 3072,
 ) -> None:
     """Learn the nano policy's tokenizer from the texts that it is to read and write."""
-    from saliency_r1.data.corpus import read_corpus, tokens_a_word
     from saliency_r1.nano.tokenizer import train_tokenizer
+    from saliency_r1.writing.corpus import read_corpus, tokens_a_word
 
     texts = list(read_corpus(corpus))
     learned = train_tokenizer(texts, vocab_size)
@@ -89,14 +89,14 @@ def sft(
     from rich.console import Console
     from rich.progress import track
 
-    from saliency_r1.data.loading import load_splits
-    from saliency_r1.data.naming import NameBook
-    from saliency_r1.data.sft import Job, SFTSetting, set_header, write_set
-    from saliency_r1.data.sft_sources import Sources, split_jobs
+    from saliency_r1.data.layouts import load_splits
     from saliency_r1.device import choose_device
     from saliency_r1.files import write_bytes_atomic
-    from saliency_r1.segmenters.loading import load_segmenter
+    from saliency_r1.language.naming import NameBook
+    from saliency_r1.segmenters.load_segmenter import load_segmenter
     from saliency_r1.tasks import Task
+    from saliency_r1.writing.sft_set import Job, SFTSetting, set_header, write_set
+    from saliency_r1.writing.sft_sources import Sources, split_jobs
 
     asked = tuple(Task.parse(task.strip()) for task in tasks.split(","))
     setting = SFTSetting(variants, fast_share, mirror, minimum_iou, minimum_found, minimum_group_iou, seed)
@@ -166,10 +166,13 @@ def prompts(
 
     from saliency_r1.data.duts import load_groups
     from saliency_r1.data.groups import by_group
-    from saliency_r1.data.instance_photos import select
-    from saliency_r1.data.instances import InstanceImage
-    from saliency_r1.data.loading import load_instances, load_maps
-    from saliency_r1.data.prompts import (
+    from saliency_r1.data.layouts import load_instances, load_maps
+    from saliency_r1.data.samples import Sample
+    from saliency_r1.data.true_instances import InstanceImage
+    from saliency_r1.errors import SaliencyError
+    from saliency_r1.scenes.instance_photos import select
+    from saliency_r1.tasks import Task
+    from saliency_r1.writing.rl_prompts import (
         cosod_prompts,
         sis_prompts,
         sod_prompts,
@@ -178,9 +181,6 @@ def prompts(
         without_reasoning,
         write_prompts,
     )
-    from saliency_r1.data.samples import Sample
-    from saliency_r1.errors import SaliencyError
-    from saliency_r1.tasks import Task
 
     rng, root = Random(seed), duts or Path()
     maps: list[Sample] = []
@@ -237,8 +237,8 @@ def scenes(
     from rich.console import Console
     from rich.progress import track
 
-    from saliency_r1.data.scene_set import SceneSet, write_groups, write_scenes
     from saliency_r1.errors import SaliencyError
+    from saliency_r1.scenes.scene_set import SceneSet, write_groups, write_scenes
     from saliency_r1.workers import default_workers
 
     if not count and not groups:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saliency_r1.policy.loading import TIMEOUT_SECONDS
+from saliency_r1.policy.load_policy import TIMEOUT_SECONDS
 
 _COST = "Cost"
 
@@ -90,18 +90,18 @@ def rationales(
     from rich.console import Console
     from rich.progress import track
 
-    from saliency_r1.data.loading import load_splits
-    from saliency_r1.data.naming import NameBook
-    from saliency_r1.data.sft import write_set
+    from saliency_r1.data.layouts import load_splits
     from saliency_r1.device import choose_device
     from saliency_r1.errors import SaliencyError
     from saliency_r1.files import write_bytes_atomic
+    from saliency_r1.language.naming import NameBook
     from saliency_r1.policy.endpoint import Endpoint
-    from saliency_r1.policy.loading import is_endpoint
-    from saliency_r1.segmenters.loading import load_segmenter
+    from saliency_r1.policy.load_policy import is_endpoint
+    from saliency_r1.segmenters.load_segmenter import load_segmenter
     from saliency_r1.tasks import Task
-    from saliency_r1.writing.model import Prices, WriterModel
-    from saliency_r1.writing.rationales import WriterSetting, writer_header, writer_jobs
+    from saliency_r1.writing.sft_set import write_set
+    from saliency_r1.writing.writer_jobs import WriterSetting, writer_header, writer_jobs
+    from saliency_r1.writing.writer_model import Prices, WriterModel
 
     if not is_endpoint(writer):
         raise SaliencyError(f"{writer}: is no endpoint; expected openai:http://HOST:PORT/v1#MODEL")

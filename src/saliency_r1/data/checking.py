@@ -14,10 +14,10 @@ from PIL import Image
 from saliency_r1.data.benchmarks import Benchmark, find_benchmark
 from saliency_r1.data.duplicates import Fingerprint, duplicates, fingerprint
 from saliency_r1.data.groups import group_of
-from saliency_r1.data.instances import InstanceImage
-from saliency_r1.data.loading import load_instances, load_maps, task_of
-from saliency_r1.data.masks import THRESHOLD, load_grey
+from saliency_r1.data.layouts import load_instances, load_maps, task_of
+from saliency_r1.data.mask_files import THRESHOLD, load_grey
 from saliency_r1.data.samples import Sample
+from saliency_r1.data.true_instances import InstanceImage
 from saliency_r1.errors import SaliencyError
 from saliency_r1.images import FoundImage, find_images, load_image
 from saliency_r1.tasks import Task
@@ -210,7 +210,7 @@ def check_data(
     """Look a data set over.
 
     Args:
-        root: as of `saliency_r1.data.loading`.
+        root: as of `saliency_r1.data.layouts`.
         task: what it is for; by default told from the benchmark's name, else from its layout.
         against: a second set, or any folder of photos, to find duplicates in.
         workers: processes; 0 for none but this.

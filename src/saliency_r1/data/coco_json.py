@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_r1.data.folders import IMAGE_FOLDERS, listed, subfolders
-from saliency_r1.data.instances import InstanceImage, TrueInstance, run_lengths_of
+from saliency_r1.data.true_instances import InstanceImage, TrueInstance, run_lengths_of
 from saliency_r1.errors import SaliencyError
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from saliency_r1.data.folders import INSTANCE_FOLDERS, find_folders, pictures_by_stem
-from saliency_r1.data.instances import InstanceImage, TrueInstance, encode
 from saliency_r1.data.pairs import check_complete
+from saliency_r1.data.true_instances import InstanceImage, TrueInstance, encode
 from saliency_r1.errors import ImageError, SaliencyError
 
 MOST_INSTANCES = 100

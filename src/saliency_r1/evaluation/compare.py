@@ -332,8 +332,8 @@ def _distinct(captions: Sequence[str]) -> list[str]:
 
 def _instance_pictures(first: Run, second: Run) -> Callable[[str, Sequence[str]], list[Captioned]]:
     """Pictures of SIS runs, from the data and the predictions.json of each."""
-    from saliency_r1.data.loading import load_instances
-    from saliency_r1.evaluation.instances import read_predictions
+    from saliency_r1.data.layouts import load_instances
+    from saliency_r1.evaluation.instance_metrics import read_predictions
     from saliency_r1.evaluation.runner import instance_pictures_of
 
     try:

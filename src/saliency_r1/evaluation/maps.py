@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from saliency_r1.data.groups import group_of
-from saliency_r1.data.masks import load_grey, load_mask
+from saliency_r1.data.mask_files import load_grey, load_mask
 from saliency_r1.data.samples import Sample
 from saliency_r1.errors import ImageError
 from saliency_r1.evaluation.evaluation import Evaluation, Row, words_beside

@@ -12,8 +12,8 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from saliency_r1.data.instances import RunLengths, decode
-from saliency_r1.data.masks import load_grey, load_mask
+from saliency_r1.data.mask_files import load_grey, load_mask
+from saliency_r1.data.true_instances import RunLengths, decode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.images import load_image
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.data.coco_json import load_json
 from saliency_r1.data.groups import by_group
-from saliency_r1.data.instances import InstanceImage, run_lengths_of
 from saliency_r1.data.samples import Sample
+from saliency_r1.data.true_instances import InstanceImage, run_lengths_of
 from saliency_r1.evaluation.evaluation import Words, words_in
-from saliency_r1.evaluation.instances import PredictedInstance, Predictions
+from saliency_r1.evaluation.instance_metrics import PredictedInstance, Predictions
 from saliency_r1.images import FoundImage
 from saliency_r1.tasks import Task
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from saliency_r1.data.folders import listed, pictures_by_stem, subfolders
 from saliency_r1.data.groups import group_of
-from saliency_r1.data.masks import picture_size
+from saliency_r1.data.mask_files import picture_size
 from saliency_r1.data.samples import Sample
 from saliency_r1.errors import ImageError, SaliencyError
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saliency_r1.cosod import GROUP_IMAGES
-from saliency_r1.data.instances import InstanceImage
-from saliency_r1.data.loading import load_instances, load_maps
+from saliency_r1.data.layouts import load_instances, load_maps
+from saliency_r1.data.true_instances import InstanceImage
 from saliency_r1.evaluation import outputs
 from saliency_r1.evaluation.evaluation import Evaluation
 from saliency_r1.evaluation.maps import evaluate_maps, run_key
@@ -23,7 +23,7 @@ from saliency_r1.evaluation.workspace import Workspace, key_of, refuse_finished
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
-    from saliency_r1.evaluation.instances import PredictedInstance, Predictions
+    from saliency_r1.evaluation.instance_metrics import PredictedInstance, Predictions
     from saliency_r1.pipeline import SaliencyPipeline
 
 GIVEN_SCORE = "The score of an instance is the one in the given file."
@@ -206,7 +206,7 @@ class _Instances:
     def __init__(
         self, request: Request, load_model: Callable[[], SaliencyPipeline] | None, progress: Progress
     ) -> None:
-        from saliency_r1.evaluation.instances import read_predictions
+        from saliency_r1.evaluation.instance_metrics import read_predictions
 
         self.request, self.load_model, self.progress = request, load_model, progress
         self.model_name: str | None = None
@@ -220,7 +220,7 @@ class _Instances:
         self.workspace = Workspace(request.out, key, overwrite=request.overwrite)
 
     def evaluate(self) -> Evaluation:
-        from saliency_r1.evaluation.instances import evaluate_instances
+        from saliency_r1.evaluation.instance_metrics import evaluate_instances
         from saliency_r1.evaluation.predicting import SCORE, predict_instances
 
         words = None

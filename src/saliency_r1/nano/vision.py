@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite0, Semantics
 from saliency_r1.nano.foreground import Foreground
-from saliency_r1.nano.instances import InstanceMap
+from saliency_r1.nano.instance_map import InstanceMap
 from saliency_r1.nano.layers import AdapterLayer
 from saliency_r1.nano.segmenter_model import NanoSegmenterModel
 

@@ -26,10 +26,10 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.policy.checkpoint import check_checkpoint, reachable
+from saliency_r1.policy.checkpoint_check import check_checkpoint, reachable
 from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces
 from saliency_r1.policy.distinct import first_repeat, rewrite_repeats
-from saliency_r1.policy.pixels import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
+from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
 from saliency_r1.policy.processors import load_processor
 from saliency_r1.policy.prompts import Prompting, is_fine_tuned
 from saliency_r1.tasks import Task
@@ -49,8 +49,8 @@ class TransformersPolicy:
         processor: with a chat template that takes images.
         name: how results call it.
         zero_shot: whether the response format must be explained to it, see `saliency_r1.policy.asking`.
-        max_pixels: how many pixels of a photo it looks at, see `saliency_r1.policy.pixels`; None to hand the
-            photos to the processor as they are.
+        max_pixels: how many pixels of a photo it looks at, see `saliency_r1.policy.photo_size`; None to hand
+            the photos to the processor as they are.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from saliency_r1.data.masks import as_probability, as_truth
+from saliency_r1.data.mask_files import as_probability, as_truth
 from saliency_r1.rewards.masks import check_pair
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from saliency_r1.checkpoint import load_model, load_tokenizer, shown_name
 from saliency_r1.segmenters.base import Segmentation
-from saliency_r1.segmenters.pixels import Reading, read_reading
+from saliency_r1.segmenters.photo_reading import Reading, read_reading
 
 READING = Reading({"height": 352, "width": 352})
 """The published weights' own; their folder may say otherwise."""

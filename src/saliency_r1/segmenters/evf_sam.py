@@ -27,7 +27,7 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.segmenters.beit3 import BASE, FIRST_POSITION, LARGE
 from saliency_r1.segmenters.evf_sam_model import HUGE, EvfSam, evf_sam_from_state_dict
-from saliency_r1.segmenters.pixels import Reading
+from saliency_r1.segmenters.photo_reading import Reading
 
 SEMANTIC = "[semantic] "
 """What the multitask weights read before a text that means several objects, a part or background."""

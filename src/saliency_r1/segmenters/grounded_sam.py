@@ -12,8 +12,8 @@ from PIL import Image
 from saliency_r1.checkpoint import shown_name
 from saliency_r1.segmenters import grounding_dino, sam_boxes
 from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.segmenters.candidates import one_mask
 from saliency_r1.segmenters.grounding_dino import MOST_BOXES, GroundingDino
-from saliency_r1.segmenters.instances import one_mask
 from saliency_r1.segmenters.sam_boxes import BoxSam
 
 

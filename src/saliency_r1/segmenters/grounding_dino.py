@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from saliency_r1.checkpoint import load_model, load_tokenizer
-from saliency_r1.segmenters.instances import kept
-from saliency_r1.segmenters.pixels import Reading, read_reading
+from saliency_r1.segmenters.candidates import kept
+from saliency_r1.segmenters.photo_reading import Reading, read_reading
 
 READING = Reading({"shortest_edge": 800, "longest_edge": 1333})
 """The published weights' own; their folder may say otherwise."""

@@ -13,8 +13,8 @@ from PIL import Image
 
 from saliency_r1.checkpoint import load_model, load_tokenizer, shown_name
 from saliency_r1.segmenters.base import Segmentation
-from saliency_r1.segmenters.instances import kept, one_mask
-from saliency_r1.segmenters.pixels import Reading, read_reading
+from saliency_r1.segmenters.candidates import kept, one_mask
+from saliency_r1.segmenters.photo_reading import Reading, read_reading
 
 READING = Reading({"height": 1008, "width": 1008}, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """The published weights' own; their folder may say otherwise."""

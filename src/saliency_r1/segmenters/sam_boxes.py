@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from saliency_r1.checkpoint import load_model
-from saliency_r1.segmenters.pixels import Reading, read_reading
+from saliency_r1.segmenters.photo_reading import Reading, read_reading
 
 SAM_READING = Reading({"longest_edge": 1024})
 SAM2_READING = Reading({"height": 1024, "width": 1024})

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
-from saliency_r1.data.expressions import NOUNS, Nouns, Region, pick_noun
-from saliency_r1.data.packed import PackedPhotos
 from saliency_r1.files import open_atomic
+from saliency_r1.language.expressions import NOUNS, Nouns, Region, pick_noun
 from saliency_r1.nano.segmenter_model import NanoSegmenterModel, normalise
+from saliency_r1.scenes.packed import PackedPhotos
 
 _TEMPLATES = (
     "the {}",

@@ -20,7 +20,6 @@ from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig
 from trl.import_utils import is_vllm_available
 
-from saliency_r1.data.prompts import PromptExample, read_prompts, spread
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
@@ -29,7 +28,7 @@ from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
 from saliency_r1.rewards.own import load_reward
 from saliency_r1.rewards.segmenting import CachedSegmenter
-from saliency_r1.segmenters.loading import load_segmenter
+from saliency_r1.segmenters.load_segmenter import load_segmenter
 from saliency_r1.training.adapters import check_sharding, export, lora
 from saliency_r1.training.cgpo import CGPOTrainer
 from saliency_r1.training.cgpo_config import CGPOConfig, check_saving
@@ -39,6 +38,7 @@ from saliency_r1.training.grpo import MeasuredGRPOTrainer
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.rl_data import Photos, prompt_dataset
 from saliency_r1.training.validation import answer, summarise
+from saliency_r1.writing.rl_prompts import PromptExample, read_prompts, spread
 
 MEGABYTE = 1024**2
 

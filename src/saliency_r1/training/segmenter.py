@@ -18,15 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from saliency_r1.data.expressions import GENERIC, Nouns, vocabulary
-from saliency_r1.data.instance_photos import category_names, open_photos, vocabulary_of
-from saliency_r1.data.loading import load_splits
-from saliency_r1.data.naming import NameBook
-from saliency_r1.data.packed import PackedPhotos
-from saliency_r1.data.referring import Mix, ReferringPhotos
-from saliency_r1.data.scene_expressions import extra_words
-from saliency_r1.data.scenes import Foregrounds
+from saliency_r1.data.layouts import load_splits
 from saliency_r1.files import write_bytes_atomic
+from saliency_r1.language.expressions import GENERIC, Nouns, vocabulary
+from saliency_r1.language.naming import NameBook
 from saliency_r1.nano.segmenter_model import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -35,6 +30,11 @@ from saliency_r1.nano.segmenter_model import (
     SegmenterOutput,
     normalise,
 )
+from saliency_r1.scenes.instance_photos import category_names, open_photos, vocabulary_of
+from saliency_r1.scenes.packed import PackedPhotos
+from saliency_r1.scenes.referring import Mix, ReferringPhotos
+from saliency_r1.scenes.scene_expressions import extra_words
+from saliency_r1.scenes.scenes import Foregrounds
 from saliency_r1.training.alignment import align
 
 

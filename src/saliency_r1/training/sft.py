@@ -24,8 +24,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from trl import SFTConfig, SFTTrainer
 
 from saliency_r1 import nano
-from saliency_r1.data.loading import load_splits
-from saliency_r1.data.sft import SFTExample, read_examples
+from saliency_r1.data.layouts import load_splits
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ResponseError, SaliencyError
 from saliency_r1.files import write_bytes_atomic
@@ -36,11 +35,12 @@ from saliency_r1.response import parse_strict
 from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import WholeCheckpoints, check_keeping, checkpoint_to_resume
 from saliency_r1.training.features import FeatureCache, Key
-from saliency_r1.training.foreground import fit_foreground
-from saliency_r1.training.instance_map import InstanceTruth, fit_instances, right_counts
+from saliency_r1.training.fit_foreground import fit_foreground
+from saliency_r1.training.fit_instances import InstanceTruth, fit_instances, right_counts
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.sft_data import Collator, Pictures, prompt_text, tokenise
 from saliency_r1.training.vocabulary import change_tokenizer
+from saliency_r1.writing.sft_set import SFTExample, read_examples
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from saliency_r1.data.sft import SFTExample
 from saliency_r1.training.features import FeatureCache, Key, read_photo
+from saliency_r1.writing.sft_set import SFTExample
 
 IGNORED = -100
 

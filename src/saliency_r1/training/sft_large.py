@@ -21,7 +21,6 @@ from datasets import Dataset
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from saliency_r1.data.sft import SFTExample, read_examples
 from saliency_r1.device import choose_device
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.policy.transformers import TransformersPolicy
@@ -29,6 +28,7 @@ from saliency_r1.training.adapters import check_sharding, export, lora
 from saliency_r1.training.checkpoints import WholeCheckpoints, check_keeping, checkpoint_to_resume
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.rl_data import Photos
+from saliency_r1.writing.sft_set import SFTExample, read_examples
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saliency_r1.data.cues import Cues
-from saliency_r1.data.rationale import LONGEST_EXPRESSION, overlap
 from saliency_r1.errors import ResponseError
-from saliency_r1.evaluation.faithfulness import check
+from saliency_r1.language.cues import Cues
+from saliency_r1.language.faithfulness import check
 from saliency_r1.response import Response, parse_strict
 from saliency_r1.tasks import Task
-from saliency_r1.writing.prompt import FORM, LONGEST, SHORTEST, clear_statements
+from saliency_r1.writing.rationale import LONGEST_EXPRESSION, overlap
+from saliency_r1.writing.writer_prompt import FORM, LONGEST, SHORTEST, clear_statements
 
 # What the reader of a reasoning cannot know of.
 _LEAK = re.compile(
@@ -59,7 +59,7 @@ def review(
         found: the frozen segmenter on this picture: expression to mask, bool (H, W).
         truth: the true mask, bool (H, W).
         minimum_iou: of the segmenter's mask and the true one.
-        minimum_faithful: share of the statements that must hold, see `saliency_r1.evaluation.faithfulness`.
+        minimum_faithful: share of the statements that must hold, see `saliency_r1.language.faithfulness`.
     """
     try:
         response = parse_strict(text, Task.SOD)

@@ -1,0 +1,49 @@
+"""Whether an expression names what a picture shows: by name, synonym, or a hypernym close above it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from saliency_r1.cosod import normalised
+from saliency_r1.data.samples import Synset
+from saliency_r1.language.expressions import NOUNS, Nouns
+from saliency_r1.language.naming import NameBook
+
+LEVELS = 3
+"""How many levels up WordNet a hypernym still names a thing."""
+
+# What follows these words does not say what the thing is, but where it is or what it has.
+_LINKS = re.compile(r"\s(?:in|on|at|with|of|from|near|behind|beside|next|that|which)\s")
+
+
+def accepted_names(synset: Synset, book: NameBook) -> frozenset[str]:
+    """The names that count for a synset, in lower case.
+
+    WordNet's name and synonyms, the hypernyms of the first three levels that are not abstract, and the
+    plain words that the book has for these. "object" and its like name nothing.
+    """
+    nouns = Nouns.of(replace(synset, hypernyms=synset.hypernyms[:LEVELS]), book)
+    names = {normalised(name) for name in (*nouns.names, *nouns.synonyms, *nouns.hypernyms)}
+    return frozenset(names - set(NOUNS))
+
+
+def is_named(expression: str, names: frozenset[str]) -> bool:
+    """Whether the expression's head is one of the names, in the singular or a plain plural.
+
+    The head ends before the first of words like "in", "with" and "of": "the person with a dog" names no dog.
+    A name that holds such a word itself ("bottle of lotion") has to begin in the head and stand as a whole.
+
+    Example:
+        >>> is_named("the brown dogs on the left", frozenset({"dog", "canine"}))
+        True
+    """
+    text = normalised(expression)
+    head = _LINKS.split(text, maxsplit=1)[0]
+    for name in names:
+        if _LINKS.search(name):
+            if re.search(rf"(?:^|\s){re.escape(name)}(?:\s|$)", text) and text.find(name) < len(head):
+                return True
+        elif re.search(rf"(?:^|\s){re.escape(name)}(?:s|es)?$", head):
+            return True
+    return False

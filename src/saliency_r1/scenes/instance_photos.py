@@ -1,0 +1,193 @@
+"""Real photos of few instances, out of COCO json sets that were not labelled for saliency.
+
+Kept are photos of one to six instances, none of them a crowd, the largest over 5 % of the picture. A fifth is
+held out for validation, by a hash of the file name. An instance goes by the name of its category.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from saliency_r1.data.coco_json import find_json, load_json, read_coco
+from saliency_r1.data.true_instances import InstanceImage, decode
+from saliency_r1.errors import SaliencyError
+from saliency_r1.language.expressions import Nouns
+
+MOST_INSTANCES = 6
+LEAST_LARGEST = 0.05
+"""Share of the picture that the largest instance covers at least."""
+
+_SYNONYMS = {
+    "airplane": "plane",
+    "bicycle": "bike",
+    "cell phone": "mobile phone",
+    "couch": "sofa",
+    "dining table": "table",
+    "donut": "doughnut",
+    "hair drier": "hair dryer",
+    "handbag": "purse",
+    "motorcycle": "motorbike",
+    "potted plant": "plant",
+    "refrigerator": "fridge",
+    "remote": "remote control",
+    "sports ball": "ball",
+    "teddy bear": "teddy",
+    "tv": "television",
+}
+_HYPERNYMS = {
+    "animal": "bird cat dog horse sheep cow elephant bear zebra giraffe",
+    "vehicle": "bicycle car motorcycle airplane bus train truck boat",
+    "fruit": "banana apple orange",
+    "vegetable": "broccoli carrot",
+    "bag": "backpack|handbag",
+    "toy": "teddy bear|kite|balloon|frisbee",
+    "appliance": "microwave|oven|toaster|refrigerator",
+}
+_ABOVE = {
+    name: hypernym
+    for hypernym, names in _HYPERNYMS.items()
+    for name in (names.split("|") if "|" in names else names.split())
+}
+
+
+@dataclass(frozen=True)
+class InstancePhoto:
+    """A photo with named instances.
+
+    Attributes:
+        name: unique in its set.
+        image: uint8 (S, S, 3), squeezed to a square.
+        masks: bool (N, S, S).
+        nouns: N, what each instance is called.
+    """
+
+    name: str
+    image: np.ndarray
+    masks: np.ndarray
+    nouns: tuple[Nouns, ...]
+
+
+def category_nouns(name: str) -> Nouns:
+    """What an instance of a category may be called."""
+    name = name.lower()
+    synonym, hypernym = _SYNONYMS.get(name), _ABOVE.get(name)
+    kinds = frozenset(word for word in (name, synonym, hypernym) if word)
+    return Nouns((name,), (synonym,) if synonym else (), (hypernym,) if hypernym else (), kinds)
+
+
+def is_held_out(file_name: str) -> bool:
+    """Whether a photo belongs to the validation fifth: its file name's SHA-1 is divisible by five."""
+    return int(hashlib.sha1(Path(file_name).name.encode()).hexdigest(), 16) % 5 == 0
+
+
+def fits(image: InstanceImage) -> bool:
+    """Whether a photo is kept: one to six instances, no crowd, the largest over 5 % of the picture."""
+    if not 1 <= len(image.instances) <= MOST_INSTANCES or any(each.crowd for each in image.instances):
+        return False
+    largest = max(int(decode(each.mask).sum()) for each in image.instances)
+    return largest > LEAST_LARGEST * image.height * image.width
+
+
+def select(root: str | Path, split: str) -> list[tuple[InstanceImage, tuple[str, ...]]]:
+    """The kept photos of a split of a COCO json set, with the category name of each instance, sorted by name.
+
+    Args:
+        root: folder of the set, or its json file.
+        split: `train` or `validation`.
+
+    Raises:
+        SaliencyError: if there is no such split, or as of `coco_json.read_coco`.
+    """
+    if split not in ("train", "validation"):
+        raise SaliencyError(f"split {split!r}: expected train or validation")
+    path = find_json(root)
+    if path is None:
+        raise SaliencyError(f"{root}: no COCO json found, expected one in it or in its folder annotations")
+    images = list(read_coco(path))
+    content = load_json(path)
+    names = {each["id"]: str(each["name"]) for each in content.get("categories", ())}
+    of_image: dict[int | str, list[str]] = {}
+    for annotation in content["annotations"]:
+        name = names.get(annotation.get("category_id"), "object")
+        of_image.setdefault(annotation["image_id"], []).append(name)
+    return [
+        (image, tuple(of_image[image.key]))
+        for image in images
+        if is_held_out(image.image.name) == (split == "validation") and fits(image)
+    ]
+
+
+def open_photos(roots: Iterable[str | Path], split: str, size: int) -> list[InstancePhoto]:
+    """The kept photos of several sets, read and squeezed to squares; a few hundred fit in memory.
+
+    One with an instance too small to be seen at that size is left out.
+
+    Args:
+        roots: folders of COCO json sets.
+        split: `train` or `validation`.
+        size: pixels of a side.
+
+    Raises:
+        SaliencyError: as of `select`.
+    """
+    photos = []
+    for root in roots:
+        for image, names in select(root, split):
+            with Image.open(image.image) as picture:
+                pixels = np.asarray(
+                    picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
+                )
+            masks = [_squeezed(decode(each.mask), size) for each in image.instances]
+            if all(mask.any() for mask in masks):
+                nouns = tuple(category_nouns(name) for name in names)
+                photos.append(InstancePhoto(image.name, pixels, np.stack(masks), nouns))
+    return photos
+
+
+def category_names(roots: Iterable[str | Path]) -> list[str]:
+    """The category names of several sets, sorted."""
+    names: set[str] = set()
+    for root in roots:
+        path = find_json(root)
+        names |= {str(each["name"]) for each in load_json(path).get("categories", ())} if path else set()
+    return sorted(names)
+
+
+def _squeezed(mask: np.ndarray, size: int) -> np.ndarray:
+    picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BOX)) > 127
+
+
+def cropped(photo: InstancePhoto, box: tuple[int, int, int, int]) -> InstancePhoto | None:
+    """The part of a photo inside (left, top, right, bottom), at the photo's size.
+
+    None if it cuts more than a fifth off an instance.
+    """
+    left, top, right, bottom = box
+    whole = photo.masks.sum((1, 2))
+    if (photo.masks[:, top:bottom, left:right].sum((1, 2)) < 0.8 * whole).any():
+        return None
+    size = photo.image.shape[0]
+    pixels = Image.fromarray(photo.image).resize((size, size), Image.Resampling.BILINEAR, box=box)
+    masks = [
+        Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).resize(
+            (size, size), Image.Resampling.BILINEAR, box=box
+        )
+        for mask in photo.masks
+    ]
+    solid = np.stack([np.asarray(mask) > 127 for mask in masks])
+    return InstancePhoto(photo.name, np.asarray(pixels), solid, photo.nouns)
+
+
+def vocabulary_of(names: Sequence[str]) -> list[str]:
+    """Every word that instances of these categories can be called by, sorted."""
+    words: set[str] = set()
+    for name in names:
+        words.update(word for kind in category_nouns(name).kinds for word in kind.split())
+    return sorted(words)

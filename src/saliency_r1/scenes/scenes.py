@@ -1,0 +1,500 @@
+"""Scenes: real foregrounds with their names pasted onto other real photos, with exact instance masks.
+
+A scene is a square picture in true shapes: a square crop of a photo whose own object is cut off or filled,
+and up to six foregrounds of other photos. Foregrounds are one whole object each. Their sizes follow their
+names, tempered; they take on the light of the place and hide each other from the front to the back. One that
+its own photo cuts off at a side stands at that side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter, ImageOps
+
+from saliency_r1.data.samples import Sample, Synset
+from saliency_r1.errors import SaliencyError
+from saliency_r1.language.colours import Level, name_shares
+from saliency_r1.language.naming import OBJECT, NameBook
+from saliency_r1.reading_order import reading_order as order_of_places
+from saliency_r1.scenes.cutouts import (
+    SIDES,
+    blend,
+    cut_out,
+    fill_grained,
+    place,
+    solid_at,
+    square_box,
+    turned,
+)
+from saliency_r1.scenes.packed import PackedPhotos
+
+MOST_OBJECTS = 6
+LEAST_AREA = 0.015
+"""The least visible share of the picture that an object of a scene has."""
+
+_COUNTS = (0.08, 0.17, 0.27, 0.20, 0.13, 0.09, 0.06)
+_VISIBLE = 0.55
+# Share of the picture that an object is to cover, by how many there are.
+_AREAS = {
+    1: (0.06, 0.30),
+    2: (0.045, 0.20),
+    3: (0.035, 0.14),
+    4: (0.032, 0.10),
+    5: (0.030, 0.08),
+    6: (0.028, 0.07),
+}
+# Typical lengths in metres of what a lemma names or stands above; the nearest in the chain counts.
+_METRES = {
+    lemma: metres
+    for metres, lemmas in (
+        (0.03, "insect|arthropod"),
+        (0.1, "edible fruit|vegetable|produce|food|toiletry|frog|invertebrate|cosmetic|ware|ball"),
+        (
+            0.2,
+            "rodent|finch|passerine|container|bottle|drinking vessel|dish|toy dog|crab|lobster|device|tool",
+        ),
+        (
+            0.35,
+            "bird|lizard|saurian|turtle|headdress|handbag|bag|home appliance|electronic equipment|leporid",
+        ),
+        (
+            0.6,
+            "cat|dog|canine|monkey|fish|snake|equipment|implement|musical instrument|garment|aquatic bird",
+        ),
+        (1.0, "guitar|furniture|wild dog|working dog|swine|sheep|sea turtle|white goods|primate"),
+        (
+            1.8,
+            "person|seal|ungulate|bear|big cat|bicycle|motorcycle|table|sofa|piano|stringed instrument|bovid",
+        ),
+        (2.5, "horse|cattle|equine|camel|cart|wagon|alligator|elasmobranch"),
+        (4.0, "vehicle|car|motor vehicle|elephant|proboscidean|cetacean|structure|boat"),
+        (9.0, "bus|truck|train|public transport|craft|ship|aircraft|building"),
+    )
+    for lemma in lemmas.split("|")
+}
+_UNKNOWN_METRES = 0.8
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """An object of a scene.
+
+    Attributes:
+        mask: bool (H, W), its visible part.
+        synset: what it is, if known.
+        colour: one of `statements.COLOURS`, if it has a clear one in the scene.
+        source: name of the photo that it was cut from.
+    """
+
+    mask: np.ndarray
+    synset: Synset | None
+    colour: str | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A composed picture.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        objects: in reading order, see `reading_order`; none if nothing was pasted.
+    """
+
+    image: np.ndarray
+    objects: tuple[SceneObject, ...]
+
+
+class Foregrounds:
+    """The photos of one split to compose scenes of.
+
+    A photo gives a foreground if its mask is one object: 2 to 70 % of the picture, 90 % of it or more in one
+    connected part, and cut off by the picture at no two opposite sides. Each photo can be a background.
+
+    Args:
+        photos: packed squares of any size.
+        synsets: what each photo's object is, or None.
+        colours: the colour word of each photo's object, or None.
+        aspects: width over height of each photo before it was squeezed to a square; 1 if not given.
+
+    Raises:
+        SaliencyError: if the lengths differ or no photo gives a foreground.
+    """
+
+    def __init__(
+        self,
+        photos: PackedPhotos,
+        synsets: Sequence[Synset | None],
+        colours: Sequence[str | None],
+        aspects: Sequence[float] | None = None,
+    ) -> None:
+        if not len(photos) == len(synsets) == len(colours) == len(aspects or photos.names):
+            raise SaliencyError(
+                f"{len(photos)} photos with {len(synsets)} synsets and {len(colours)} colours: expected one "
+                "of each for each photo"
+            )
+        self.photos, self.synsets, self.colours = photos, tuple(synsets), tuple(colours)
+        self.size = int(photos.images.shape[1])
+        self.aspects = np.asarray(aspects if aspects is not None else np.ones(len(photos)), float)
+        outlines = [_outline(mask) for mask in photos.masks]
+        self.areas = np.array([outline.area for outline in outlines])
+        self.small = np.stack([outline.small for outline in outlines])
+        self.cut = [outline.cut for outline in outlines]
+        book = NameBook(Counter(synset for synset in synsets if synset))
+        self.names = [book.name(synset) if synset else None for synset in synsets]
+        self.rows = np.array([row for row, outline in enumerate(outlines) if outline.whole], int)
+        self.named = np.array([row for row in self.rows if self.names[row] not in (None, OBJECT)], int)
+        if len(self.rows) == 0:
+            raise SaliencyError(f"none of {len(photos)} photos holds one whole object to cut out")
+        if len(self.named) == 0:
+            self.named = self.rows
+        self.of_name: dict[str | None, np.ndarray] = {}
+        self.of_synset: dict[Synset, np.ndarray] = {}
+        for name in dict.fromkeys(self.names[row] for row in self.named):
+            self.of_name[name] = np.array([row for row in self.named if self.names[row] == name], int)
+        for synset in dict.fromkeys(self.synsets[row] for row in self.named):
+            if synset is not None:
+                self.of_synset[synset] = np.array([row for row in self.named if synsets[row] == synset], int)
+        self.metres = np.array([_metres(synset) for synset in synsets])
+        shares = np.where(self.areas > 0.002, self.areas, 1.0)
+        self.backgrounds = np.argsort(shares, kind="stable")[: max(2, int(0.6 * len(photos)))]
+
+    @classmethod
+    def open(cls, samples: Sequence[Sample], cache: str | Path, size: int = 256) -> Foregrounds:
+        """The foregrounds of samples, in true shapes; `cache` keeps their packed form.
+
+        Raises:
+            SaliencyError: as of `PackedPhotos.open`.
+        """
+        photos = PackedPhotos.open(samples, cache, size)
+        aspects = []
+        for sample in samples:
+            with Image.open(sample.image) as image:
+                aspects.append(image.width / image.height)
+        return cls(photos, [sample.synset for sample in samples], photos.colours(), aspects)
+
+
+@dataclass(frozen=True)
+class _Outline:
+    small: np.ndarray  # bool (32, 32), whatever the mask touches
+    area: float
+    whole: bool
+    cut: frozenset[str]
+
+
+def _outline(mask: np.ndarray) -> _Outline:
+    from scipy.ndimage import label
+
+    step = max(1, mask.shape[0] // 128)
+    solid = np.asarray(mask[::step, ::step]) > 127
+    area = float(solid.mean())
+    box = Image.fromarray(solid.astype(np.uint8) * np.uint8(255)).resize((32, 32), Image.Resampling.BOX)
+    small = np.asarray(box) > 0
+    if not 0.02 <= area <= 0.7:
+        return _Outline(small, area, False, frozenset())
+    labels, _ = label(solid, np.ones((3, 3), int))
+    main = np.bincount(labels.ravel())[1:].max() / solid.sum()
+    # Drawn masks often end a pixel or two before the side.
+    edges = (solid[:, :2].any(1), solid[:, -2:].any(1), solid[:2].any(0), solid[-2:].any(0))
+    cut = frozenset(side for side, edge in zip(SIDES, edges, strict=True) if edge.mean() > 0.03)
+    whole = main >= 0.9 and not {"left", "right"} <= cut and not {"top", "bottom"} <= cut
+    return _Outline(small, area, bool(whole), cut)
+
+
+def _metres(synset: Synset | None) -> float:
+    if synset is None:
+        return _UNKNOWN_METRES
+    chain = (synset.name, *synset.hypernyms)
+    return next((_METRES[lemma] for lemma in chain if lemma in _METRES), _UNKNOWN_METRES)
+
+
+def scene_number(source: Foregrounds, seed: int, number: int) -> Scene:
+    """Scene `number` of an endless stream: the same whoever asks, in whichever order."""
+    return compose_scene(source, np.random.default_rng((seed, number)))
+
+
+def compose_scene(
+    source: Foregrounds,
+    rng: np.random.Generator,
+    *,
+    objects: int | None = None,
+    same_name: bool | None = None,
+) -> Scene:
+    """A scene of foregrounds and a background of three or more photos.
+
+    Args:
+        source: the photos.
+        rng: makes every choice.
+        objects: how many, 0 to 6; drawn if not given. One or two fewer where a scene has no room.
+        same_name: whether all of them go by one name, or each by another; drawn, partly mixed, if not given.
+
+    Raises:
+        SaliencyError: if more than six objects are asked for.
+    """
+    if objects is not None and not 0 <= objects <= MOST_OBJECTS:
+        raise SaliencyError(f"a scene of {objects} objects: expected 0 to {MOST_OBJECTS}")
+    count = int(rng.choice(len(_COUNTS), p=_COUNTS)) if objects is None else objects
+    best: Scene | None = None
+    for _ in range(5):
+        rows = choose_rows(source, rng, count, same_name)
+        low, high = _AREAS[max(1, count)]
+        relative = _relative_sizes(source.metres[rows])
+        areas = [float(np.exp(rng.uniform(math.log(low), math.log(high))) * size**2) for size in relative]
+        scene = _composed(source, rng, rows, areas, [rng.uniform(0.3, 0.9)] * count)
+        if best is None or len(scene.objects) > len(best.objects):
+            best = scene
+        if len(best.objects) == count:
+            break
+    assert best is not None
+    return best
+
+
+def choose_rows(
+    source: Foregrounds, rng: np.random.Generator, count: int, same_name: bool | None = None
+) -> list[int]:
+    """Rows of foregrounds for one scene, of things that are met at one distance."""
+    if count == 0:
+        return []
+    if same_name is None and count > 1:
+        same_name = (True, False, None)[int(rng.choice(3, p=(0.3, 0.4, 0.3)))]
+    enough = [rows for rows in source.of_name.values() if len(rows) >= count] if same_name else []
+    first = int(rng.choice(np.concatenate(enough) if enough else source.named))
+    if not same_name and rng.random() < 0.06:
+        first = int(rng.choice(source.rows))
+    rows = [first]
+    for attempt in range(60 * count):
+        if len(rows) == count:
+            break
+        again = same_name or (same_name is None and rng.random() < 0.5)
+        model = int(rng.choice(rows))
+        pool = source.of_name.get(source.names[model]) if again else None
+        row = int(rng.choice(source.named if pool is None else pool))
+        used = {source.names[each] for each in rows}
+        ratio = max(source.metres[row], source.metres[first]) / min(source.metres[row], source.metres[first])
+        late = attempt > 30 * count  # a small split may not have as many
+        if (row in rows and not late) or (ratio > 5 and not late):
+            continue
+        if same_name is False and source.names[row] in used and attempt < 50 * count:
+            continue
+        rows.append(row)
+    return rows
+
+
+def _relative_sizes(metres: np.ndarray) -> np.ndarray:
+    """Lengths relative to each other: true ones to the power of 0.35, as what is small is met nearer."""
+    if len(metres) == 0:
+        return np.ones(0)
+    logs = 0.35 * np.log(metres)
+    return np.exp(np.clip(logs - logs.mean(), math.log(0.65), math.log(1.5)))
+
+
+def compose_group(
+    source: Foregrounds, rng: np.random.Generator, size: int, *, distractors: bool = True
+) -> tuple[list[Scene], Synset]:
+    """Scenes that share one thing.
+
+    Args:
+        source: the photos.
+        rng: makes every choice.
+        size: how many scenes.
+        distractors: put into each an object of another name too, which is larger, nearer to the middle and of
+            stronger contrast than the shared one. Its name differs between the scenes as far as there are
+            names, and none is in all of them.
+
+    Returns:
+        The scenes, and the synset of which each holds one object.
+
+    Raises:
+        SaliencyError: if no synset has two foregrounds, or there are no other names for distractors.
+    """
+    shared = [synset for synset, rows in source.of_synset.items() if len(rows) >= 2]
+    if not shared or (distractors and len(source.of_name) < 3):
+        raise SaliencyError("a group needs a synset with two foregrounds or more, and others beside it")
+    wanted = [synset for synset in shared if len(source.of_synset[synset]) >= min(size, 5)] or shared
+    synset = wanted[int(rng.integers(len(wanted)))]
+    rows = _without_repeats(source.of_synset[synset], size, rng)
+    own = source.names[int(rows[0])]
+    names = [name for name in source.of_name if name != own and name not in synset.hypernyms]
+    if not distractors:
+        return [_shown_alone(source, rng, int(row), synset) for row in rows], synset
+    rivals = _without_repeats(np.arange(len(names)), size, rng)
+    pools = [source.of_name[names[rival]] for rival in rivals]
+    return [
+        _outdone(source, rng, int(row), synset, pool) for row, pool in zip(rows, pools, strict=True)
+    ], synset
+
+
+def _without_repeats(items: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` of the items, each as seldom as possible."""
+    rounds = [rng.permutation(items) for _ in range(-(-count // len(items)))]
+    return np.concatenate(rounds)[:count]
+
+
+def _shown_alone(source: Foregrounds, rng: np.random.Generator, row: int, synset: Synset) -> Scene:
+    for _ in range(40):
+        scene = _composed(source, rng, [row], [float(rng.uniform(0.05, 0.2))], [0.6])
+        if scene.objects:
+            return scene
+        row = int(rng.choice(source.of_synset[synset]))  # the first was too thin
+    raise SaliencyError(f"no foreground of {synset.name!r} can be shown")
+
+
+def _outdone(
+    source: Foregrounds, rng: np.random.Generator, row: int, synset: Synset, rivals: np.ndarray
+) -> Scene:
+    """A scene of a foreground and a more salient rival, as far as some tries find one."""
+    scene, most = None, -1
+    for attempt in range(40):
+        if attempt % 4 == 3:  # too thin, or of no contrast anywhere
+            row = int(rng.choice(source.of_synset[synset]))
+        areas = [float(rng.uniform(0.13, 0.28)), float(rng.uniform(0.035, 0.07))]
+        made = _composed(source, rng, [int(rng.choice(rivals)), row], areas, [0.0, 1.0], central=True)
+        if len(made.objects) < 2:
+            continue
+        own = next(each.mask for each in made.objects if each.synset == synset)
+        other = next(each.mask for each in made.objects if each.mask is not own)
+        far = [float(np.hypot(*np.subtract(_centre(mask), 0.5))) for mask in (own, other)]
+        around = made.image[~(own | other)].mean(0)
+        contrast = [float(np.linalg.norm(made.image[mask].mean(0) - around)) for mask in (own, other)]
+        # Contrast last: some things have less than others wherever they are.
+        met = 2 * (other.sum() > 1.8 * own.sum()) + 2 * (far[1] < far[0]) + (contrast[1] > contrast[0])
+        if met > most:
+            scene, most = made, met
+        if met == 5:
+            break
+    if scene is None:
+        raise SaliencyError(f"no foreground of {synset.name!r} can be shown beside another object")
+    return scene
+
+
+def reading_order(masks: Sequence[np.ndarray]) -> list[int]:
+    """The order to read objects in, by their centroids; see `saliency_r1.reading_order`.
+
+    Args:
+        masks: bool (H, W), none of them empty.
+
+    Returns:
+        Indices of `masks`.
+    """
+    return order_of_places([_centre(mask) for mask in masks])
+
+
+def _centre(mask: np.ndarray) -> tuple[float, float]:
+    """Row and column of the centroid, each 0 to 1."""
+    down, along = mask.sum(1), mask.sum(0)
+    total = down.sum()
+    y, x = (float(each @ (np.arange(len(each)) + 0.5) / total / len(each)) for each in (down, along))
+    return y, x
+
+
+def _composed(
+    source: Foregrounds,
+    rng: np.random.Generator,
+    rows: Sequence[int],
+    areas: Sequence[float],
+    matched: Sequence[float],
+    central: bool = False,
+) -> Scene:
+    """The scene of these foregrounds; those that stay hidden or find no room are left out.
+
+    With `central` the first stands near the middle and the second off it.
+    """
+    ground = _background(source, rng, rows).astype(np.float32)
+    cuts = []
+    for row, area in zip(rows, areas, strict=True):
+        photo = np.array(source.photos.images[row]), np.array(source.photos.masks[row])
+        cut = cut_out(*photo, source.aspects[row], source.cut[row], area)
+        cuts.append(turned(cut) if rng.random() < 0.5 else cut)
+    overlap = float(rng.choice((0.0, 0.12, 0.3), p=(0.5, 0.25, 0.25)))
+    places: dict[int, tuple[int, int]] = {}
+    taken: list[np.ndarray] = []
+    for index in sorted(range(len(cuts)), key=lambda index: -cuts[index].alpha.size):
+        x, y = places[index] = place(cuts[index], taken, source.size, rng, overlap, central and index == 0)
+        taken.append(solid_at(cuts[index], x, y, source.size))
+    masks: dict[int, np.ndarray] = {}
+    full: dict[int, int] = {}
+    # What stands lower in the picture is nearer.
+    for index in sorted(places, key=lambda index: (places[index][1] + cuts[index].alpha.shape[0], index)):
+        solid = blend(ground, cuts[index], *places[index], matched[index])
+        masks = {other: mask & ~solid for other, mask in masks.items()}
+        masks[index], full[index] = solid, int(solid.sum())
+    image = np.clip(ground.round(), 0, 255).astype(np.uint8)
+    kept = [
+        index
+        for index in range(len(rows))
+        if masks[index].mean() >= LEAST_AREA and masks[index].sum() >= _VISIBLE * full[index]
+    ]
+    if len(kept) < len(rows):
+        # Nothing without a mask may be seen: compose anew without what is too much hidden.
+        areas, matched = ([each[index] for index in kept] for each in (areas, matched))
+        return _composed(source, rng, [rows[index] for index in kept], areas, matched, central)
+    order = reading_order([masks[index] for index in range(len(rows))])
+    return Scene(
+        image,
+        tuple(
+            SceneObject(
+                masks[index],
+                source.synsets[rows[index]],
+                _still(source.colours[rows[index]], image, masks[index]),
+                source.photos.names[rows[index]],
+            )
+            for index in order
+        ),
+    )
+
+
+def _background(source: Foregrounds, rng: np.random.Generator, rows: Sequence[int]) -> np.ndarray:
+    """A square crop of a photo in true shape, uint8 (S, S, 3), that shows little of the photo's own object.
+
+    What is left of the object is filled from its surroundings.
+    """
+    size = source.size
+    metres = float(np.exp(np.log(source.metres[list(rows)]).mean())) if len(rows) else 0.0
+    best: tuple[float, int, tuple[int, int, int, int]] | None = None
+    for _ in range(12 if len(rows) else 24):
+        row = int(rng.choice(source.backgrounds))
+        if row in rows:
+            continue
+        apart = abs(math.log(source.metres[row] / metres)) if metres and source.synsets[row] else 0.5
+        for _ in range(4):
+            box = square_box(source.aspects[row], size, rng.uniform(0.6, 1.0), rng)
+            left, top, right, bottom = (edge * 32 // size for edge in box)
+            inside = source.small[row, top : bottom + 1, left : right + 1].mean()
+            score = float(inside) + 0.02 * apart
+            if best is None or score < best[0]:
+                best = (score, row, box)
+        if best and best[0] < (0.06 if len(rows) else 0.02):
+            break
+    if best is None:
+        row = int(rng.integers(len(source.photos)))
+        best = (0.0, row, square_box(source.aspects[row], size, 1.0, rng))
+    _, row, box = best
+    image = Image.fromarray(np.array(source.photos.images[row]))
+    step = max(1, size // 64)
+    mask = Image.fromarray(np.array(source.photos.masks[row])).reduce(step).filter(ImageFilter.MaxFilter(5))
+    if rng.random() < 0.5:
+        image, mask = ImageOps.mirror(image), ImageOps.mirror(mask)
+        box = (size - box[2], box[1], size - box[0], box[3])
+    picture = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    small = (box[0] / step, box[1] / step, box[2] / step, box[3] / step)
+    hole = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR, box=small)) > 8
+    return fill_grained(picture, hole) if hole.any() else picture
+
+
+def _still(colour: str | None, image: np.ndarray, mask: np.ndarray) -> str | None:
+    """The colour word if it holds in the scene, else None."""
+    if colour is None:
+        return None
+    from skimage.color import rgb2lab
+
+    pixels = image[mask]
+    lab = rgb2lab(pixels[:: max(1, len(pixels) // 600)][None])[0]
+    shares = name_shares(lab, Level.PLAIN)
+    rest = max(share for name, share in shares.items() if name != colour)
+    return colour if shares[colour] >= 0.4 and rest <= 0.6 * shares[colour] else None

@@ -1,0 +1,321 @@
+"""SIS examples of a fine-tuning set: photos with instance masks, and composed scenes.
+
+A line: `{"name": "scene 12", "images": ["…/scenes/train/000012.webp"], "mirrored": false, "task": "sis",
+"prompt": "Which instances stand out in this image?", "response":
+"<think>…</think><answer><ins>the left dog</ins><ins>the right dog</ins></answer>"}`
+
+A picture is written with its instance map beside it, `000012.png`: 0 where no object is, else its number from
+1. Of further scenes all that stands out is asked for, with the question of SOD.
+Instances come in reading order. A rationale is kept if the frozen segmenter finds each instance from its
+expression; an expression that fails is reworded where another is true of the instance alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from saliency_r1.data.samples import Sample
+from saliency_r1.data.true_instances import InstanceImage, decode
+from saliency_r1.errors import SaliencyError
+from saliency_r1.files import write_bytes_atomic
+from saliency_r1.images import load_image
+from saliency_r1.language.naming import NameBook
+from saliency_r1.scenes.instance_photos import category_nouns
+from saliency_r1.scenes.scenes import Foregrounds, reading_order, scene_number
+from saliency_r1.tasks import Task
+from saliency_r1.writing.rationale_sis import (
+    MOST_INSTANCES,
+    Called,
+    consistent_instances,
+    instance_facts,
+    word_instances,
+    write_instances,
+)
+from saliency_r1.writing.sft_set import (
+    Found,
+    Job,
+    SFTExample,
+    SFTSetting,
+    example_of,
+    path_from,
+    read_truth,
+    sod_answers,
+)
+
+if TYPE_CHECKING:
+    from saliency_r1.segmenters.base import Segmenter
+
+_PHOTO_VARIANTS = 4
+_LEAST_PART = 0.01
+
+
+def photo_jobs(
+    photos: Iterable[tuple[InstanceImage, Sequence[str]]],
+    folder: str | Path,
+    segmenter: Segmenter,
+    root: str | Path,
+    setting: SFTSetting,
+) -> list[Job]:
+    """One job a photo. There are few of them, so that each is asked about four times as often as a scene.
+
+    Args:
+        photos: of 1 to 6 instances, with the category of each, as `instance_photos.select` gives them.
+        folder: where copies of the photos go, each with its instance map, and their mirror images.
+        segmenter: the frozen one that expressions must work with.
+        root: photo paths begin there, where they can.
+        setting: how.
+    """
+    setting = replace(setting, variants=_PHOTO_VARIANTS * setting.variants)
+    make = partial(_of_photo, folder=Path(folder), segmenter=segmenter, root=Path(root), setting=setting)
+    return [
+        Job(f"photo {photo.name}", Task.SIS, partial(make, photo, categories)) for photo, categories in photos
+    ]
+
+
+def scene_jobs(
+    source: Foregrounds,
+    numbers: Iterable[int],
+    folder: str | Path,
+    segmenter: Segmenter,
+    root: str | Path,
+    names: NameBook,
+    setting: SFTSetting,
+) -> list[Job]:
+    """One job a scene: it is composed, written as a picture, and asked about.
+
+    Args:
+        source: the foregrounds of one split.
+        numbers: of the scenes, in the stream of the setting's seed.
+        folder: where the pictures go.
+        segmenter, root, setting: as of `photo_jobs`.
+        names: how to call what is in them.
+    """
+    make = partial(
+        _of_scene,
+        source=source,
+        folder=Path(folder),
+        segmenter=segmenter,
+        root=Path(root),
+        names=names,
+        setting=setting,
+    )
+    return [Job(f"scene {number}", Task.SIS, partial(make, number)) for number in numbers]
+
+
+def parts_jobs(
+    samples: Iterable[Sample],
+    folder: str | Path,
+    segmenter: Segmenter,
+    root: str | Path,
+    names: NameBook,
+    setting: SFTSetting,
+) -> list[Job]:
+    """One job a photo with a mask: its connected parts are taken for instances, all of the photo's name.
+
+    Arguments as of `scene_jobs`; the samples are those of `of_several_parts`.
+    """
+
+    def make(sample: Sample) -> tuple[list[SFTExample], list[str]]:
+        image, truth = read_truth(sample)
+        masks = connected_parts(truth)
+        examples: list[SFTExample] = []
+        outcomes: list[str] = []
+        if not 0 < len(masks) <= MOST_INSTANCES:
+            return [], []
+        for mirrored in (False, True) if setting.mirror else (False,):
+            if mirrored:
+                image, masks = ImageOps.mirror(image), [mask[:, ::-1] for mask in masks]
+            path = Path(folder) / f"{sample.name}{' mirrored' if mirrored else ''}.webp"
+            rng = Random(f"{setting.seed} parts {sample.name} {mirrored}")
+            called = [Called.of_synset(sample.synset, names)] * len(masks)
+            examples += _ask(
+                sample.name, image, path, masks, called, segmenter, Path(root), setting, rng, outcomes
+            )
+        return examples, outcomes
+
+    return [Job(f"parts {sample.name}", Task.SIS, partial(make, sample)) for sample in samples]
+
+
+def of_several_parts(samples: Sequence[Sample], masks: Iterable[np.ndarray], count: int) -> list[Sample]:
+    """Those samples whose mask has several connected parts, filled up to `count` with others, evenly spread.
+
+    Args:
+        samples: with masks.
+        masks: uint8 (S, S) of each, of any size.
+        count: how many to choose; of those with several parts too.
+    """
+    several = [1 < len(connected_parts(np.asarray(mask) > 127)) <= MOST_INSTANCES for mask in masks]
+    chosen = [sample for sample, each in zip(samples, several, strict=True) if each][:count]
+    others = [sample for sample, each in zip(samples, several, strict=True) if not each]
+    more = min(count - len(chosen), len(others))
+    return chosen + [others[index * len(others) // more] for index in range(more)]
+
+
+def connected_parts(mask: np.ndarray) -> list[np.ndarray]:
+    """The connected parts of a mask, bool (H, W), that cover a hundredth of the picture or more."""
+    from scipy.ndimage import label
+
+    labels, count = label(mask, np.ones((3, 3), int))
+    parts = (labels == number for number in range(1, count + 1))
+    return [part for part in parts if part.mean() >= _LEAST_PART]
+
+
+def whole_scene_jobs(
+    source: Foregrounds,
+    numbers: Iterable[int],
+    folder: str | Path,
+    segmenter: Segmenter,
+    root: str | Path,
+    names: NameBook,
+    setting: SFTSetting,
+) -> list[Job]:
+    """One job a scene, for SOD: everything in it stands out, and has a name only if that is the same of all.
+
+    Arguments as of `scene_jobs`, of other numbers.
+    """
+
+    def make(number: int) -> tuple[list[SFTExample], list[str]]:
+        scene = scene_number(source, setting.seed, number)
+        path = Path(folder) / f"{number:06d}.webp"
+        image = write_picture(Image.fromarray(scene.image), path)
+        everything = np.zeros(scene.image.shape[:2], bool)
+        for each in scene.objects:
+            everything |= each.mask
+        synsets = {each.synset for each in scene.objects}
+        sample = Sample(f"scene {number}", path, synset=synsets.pop() if len(synsets) == 1 else None)
+        examples, outcomes = sod_answers(
+            sample, image, everything, segmenter=segmenter, root=Path(root), names=names, setting=setting
+        )
+        if not examples:
+            path.unlink()
+        return examples, outcomes
+
+    return [Job(f"scene {number}", Task.SOD, partial(make, number)) for number in numbers]
+
+
+def write_picture(image: Image.Image, path: Path) -> Image.Image:
+    """Write a picture as WebP, and give it as it will be read."""
+    buffer = BytesIO()
+    image.save(buffer, "WEBP", quality=92)
+    write_bytes_atomic(path, buffer.getvalue())
+    return load_image(buffer.getvalue())
+
+
+def instance_map(masks: Sequence[np.ndarray], size: tuple[int, int]) -> bytes:
+    """A PNG, grey: 0 where no mask is, else its number from 1.
+
+    Args:
+        masks: bool (H, W).
+        size: width and height, as of a PIL image.
+    """
+    numbers = np.zeros(size[::-1], np.uint8)
+    for number, mask in enumerate(masks, start=1):
+        numbers[mask] = number
+    buffer = BytesIO()
+    Image.fromarray(numbers).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _of_photo(
+    photo: InstanceImage,
+    categories: Sequence[str],
+    *,
+    folder: Path,
+    segmenter: Segmenter,
+    root: Path,
+    setting: SFTSetting,
+) -> tuple[list[SFTExample], list[str]]:
+    image = load_image(photo.image)
+    if image.size != (photo.width, photo.height):
+        raise SaliencyError(f"{photo.image}: is {image.size}, its masks are of {(photo.width, photo.height)}")
+    masks = [decode(each.mask) for each in photo.instances]
+    called = [Called.of_nouns(category_nouns(category)) for category in categories]
+    examples: list[SFTExample] = []
+    outcomes: list[str] = []
+    for mirrored in (False, True) if setting.mirror else (False,):
+        if mirrored:
+            image, masks = ImageOps.mirror(image), [mask[:, ::-1] for mask in masks]
+        path = folder / f"{photo.name}{' mirrored' if mirrored else ''}.webp"
+        rng = Random(f"{setting.seed} photo {photo.name} {mirrored}")
+        examples += _ask(photo.name, image, path, masks, called, segmenter, root, setting, rng, outcomes)
+    return examples, outcomes
+
+
+def _of_scene(
+    number: int,
+    *,
+    source: Foregrounds,
+    folder: Path,
+    segmenter: Segmenter,
+    root: Path,
+    names: NameBook,
+    setting: SFTSetting,
+) -> tuple[list[SFTExample], list[str]]:
+    scene = scene_number(source, setting.seed, number)
+    masks = [each.mask for each in scene.objects]
+    called = [Called.of_synset(each.synset, names) for each in scene.objects]
+    image, path, name = Image.fromarray(scene.image), folder / f"{number:06d}.webp", f"scene {number}"
+    rng = Random(f"{setting.seed} {name}")
+    outcomes: list[str] = []
+    return _ask(name, image, path, masks, called, segmenter, root, setting, rng, outcomes), outcomes
+
+
+def _ask(
+    name: str,
+    image: Image.Image,
+    path: Path,
+    masks: Sequence[np.ndarray],
+    called: Sequence[Called],
+    segmenter: Segmenter,
+    root: Path,
+    setting: SFTSetting,
+    rng: Random,
+    outcomes: list[str],
+) -> list[SFTExample]:
+    """The examples of a picture; it is written to `path`, its instance map beside it, if there are any."""
+    image = write_picture(image, path)
+    answers = _answers(image, masks, called, segmenter, setting, rng, outcomes)
+    if answers:
+        write_bytes_atomic(path.with_suffix(".png"), instance_map(masks, image.size))
+    else:
+        path.unlink()
+    make = partial(example_of, name, [path_from(root, path)], False, Task.SIS)
+    return [make(reasoning, expressions) for reasoning, expressions in answers]
+
+
+def _answers(
+    image: Image.Image,
+    masks: Sequence[np.ndarray],
+    called: Sequence[Called],
+    segmenter: Segmenter,
+    setting: SFTSetting,
+    rng: Random,
+    outcomes: list[str],
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Reasoning, empty for one without, and expressions of each rationale that works with the segmenter."""
+    order = reading_order(masks)
+    masks = [masks[index] for index in order]
+    facts = instance_facts(image, masks, [called[index] for index in order])
+    found = Found(segmenter, image, instances=True)
+    written = [word_instances(facts, rng) for _ in range(setting.variants)]
+    found.add(options[0].expression for wordings in written for options in wordings if options)
+    answers = []
+    for wordings in written:
+        chosen, outcome = consistent_instances(
+            wordings, found, masks, setting.minimum_iou, setting.minimum_found
+        )
+        outcomes.append(outcome)
+        fast = rng.random() < setting.fast_share
+        if chosen is not None:
+            rationale = write_instances(facts, chosen, rng)
+            answers.append(("" if fast else rationale.reasoning, rationale.expressions))
+    return answers

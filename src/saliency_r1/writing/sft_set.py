@@ -1,0 +1,431 @@
+"""The fine-tuning set: questions about photos with the responses to learn, as JSON lines.
+
+A line: `{"name": "n02084071_123", "images": ["DUTS-TR/DUTS-TR-Image/n02084071_123.webp"], "mirrored": false,
+"task": "sod", "prompt": "What stands out in this image?", "response":
+"<think>…</think><answer><rg>the dog</rg></answer>"}`
+
+A response is written from the true mask (`rationale.py`) and kept only if a frozen segmenter finds the mask
+again from its expression; this makes language a channel that carries the mask. The examples of one photo,
+scene or group are a `Job`; here are those of SOD and what all tasks share, in `sft_instances.py` those of SIS
+and in `sft_groups.py` those of CoSOD.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from saliency_r1.data.samples import Sample
+from saliency_r1.errors import SaliencyError
+from saliency_r1.files import open_atomic
+from saliency_r1.images import load_image
+from saliency_r1.language.cues import measure
+from saliency_r1.language.naming import NameBook
+from saliency_r1.response import Response
+from saliency_r1.tasks import Task
+from saliency_r1.writing.rationale import consistent, write_candidates
+
+if TYPE_CHECKING:
+    from saliency_r1.segmenters.base import Segmenter
+
+
+@dataclass(frozen=True)
+class SFTExample:
+    """One question with the response to learn.
+
+    Attributes:
+        name: of the sample it was made from.
+        images: paths, absolute or from the data's root.
+        mirrored: whether the images are to be mirrored left to right; the response then fits the mirrored
+            ones.
+        task: what is asked.
+        prompt: the user's text.
+        response: the whole response text.
+    """
+
+    name: str
+    images: tuple[str, ...]
+    mirrored: bool
+    task: Task
+    prompt: str
+    response: str
+
+    @property
+    def keys(self) -> list[tuple[str, bool]]:
+        """Path and `mirrored` of each image."""
+        return [(path, self.mirrored) for path in self.images]
+
+    def to_json(self) -> str:
+        """Its line, without the line's end."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class SFTSetting:
+    """How a fine-tuning set is made.
+
+    Attributes:
+        variants: responses for each photo, and as many for its mirror image.
+        fast_share: share of the responses without reasoning, in [0, 1], to the prompt that asks for that.
+        mirror: whether each photo is also used mirrored.
+        minimum_iou: of the mask that the segmenter finds from an expression and the true one.
+        minimum_found: share of a picture's instances that must be found so.
+        minimum_group_iou: of the same over the images of a group, in the mean.
+        seed: of all choices. A sample's are its own: they do not depend on which other samples there are.
+    """
+
+    variants: int = 4
+    fast_share: float = 0.25
+    mirror: bool = True
+    minimum_iou: float = 0.7
+    minimum_found: float = 1.0
+    minimum_group_iou: float = 0.6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shares = (self.fast_share, self.minimum_iou, self.minimum_found, self.minimum_group_iou)
+        if self.variants < 1 or not all(0 <= share <= 1 for share in shares):
+            raise SaliencyError(f"{self}: variants must be at least 1, the shares in [0, 1]")
+
+
+@dataclass
+class SFTCounts:
+    """What became of the rationales.
+
+    Attributes:
+        photos: photos, scenes or groups looked at; a mirrored photo counts as the same.
+        unused: of them without any example.
+        examples: lines written.
+        fast: of them without reasoning.
+        outcomes: rationales `kept`, reworded (by the kind of rewording) and `dropped`; postponed jobs by why.
+    """
+
+    photos: int = 0
+    unused: int = 0
+    examples: int = 0
+    fast: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the outcomes with the most frequent first."""
+        return {**asdict(self), "outcomes": dict(self.outcomes.most_common())}
+
+
+@dataclass(frozen=True)
+class Job:
+    """The examples to make of one photo, scene or group.
+
+    Attributes:
+        name: unique in its set.
+        task: of its examples.
+        make: gives the examples, and what became of each rationale: `kept`, a kind of rewording, `dropped`;
+            or raises `Postponed`.
+    """
+
+    name: str
+    task: Task
+    make: Callable[[], tuple[list[SFTExample], list[str]]]
+
+
+class Postponed(Exception):
+    """Raised by a job that cannot be done now: its outcome is counted, and the next call does it.
+
+    Args:
+        outcome: why.
+    """
+
+    def __init__(self, outcome: str) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+class Found:
+    """What a segmenter finds in one picture; each expression is segmented once.
+
+    Args:
+        segmenter: the frozen one.
+        image: the picture, RGB.
+        instances: whether the expressions mean instances, not regions.
+    """
+
+    def __init__(self, segmenter: Segmenter, image: Image.Image, instances: bool = False) -> None:
+        self._segmenter, self._encoded, self._instances = segmenter, segmenter.encode(image), instances
+        self._masks: dict[str, np.ndarray] = {}
+
+    def add(self, expressions: Iterable[str]) -> None:
+        """Segment several at once, ahead of their use."""
+        new = [text for text in dict.fromkeys(expressions) if text not in self._masks]
+        if new:
+            probabilities = self._segmenter.segment(
+                self._encoded, new, instances=self._instances
+            ).probabilities
+            self._masks.update(zip(new, probabilities >= 0.5, strict=True))
+
+    def __call__(self, expression: str) -> np.ndarray:
+        """The mask of an expression, bool (H, W)."""
+        self.add([expression])
+        return self._masks[expression]
+
+
+def read_examples(path: str | Path) -> list[SFTExample]:
+    """The examples of a JSON lines file.
+
+    Raises:
+        SaliencyError: if the file or one of its lines cannot be read, or there is none.
+    """
+    examples = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SaliencyError(f"{path}: cannot be read ({error.strerror or error})") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            examples.append(_example(json.loads(line)))
+        except (ValueError, KeyError, TypeError, SaliencyError) as error:
+            raise SaliencyError(f"{path}:{number}: is not a fine-tuning example ({error!r})") from None
+    if not examples:
+        raise SaliencyError(f"{path}: holds no example")
+    return examples
+
+
+def build_sft(
+    samples: Sequence[Sample],
+    segmenter: Segmenter,
+    out: str | Path,
+    *,
+    root: str | Path,
+    names: NameBook | None = None,
+    setting: SFTSetting | None = None,
+    track: Callable[[Iterable[Job]], Iterable[Job]] = iter,
+    workers: int = 1,
+) -> SFTCounts:
+    """Write the fine-tuning set of some photos for SOD alone; see `write_set`.
+
+    Args:
+        samples: with masks.
+        segmenter: the frozen one that expressions must work with.
+        out: the JSON lines file.
+        root: photo paths in the file begin there, where they can.
+        names: how to call synsets; from `samples` if not given. Give the training set's for a validation set.
+        setting: how.
+        track: wraps the jobs to show progress.
+        workers: threads; the result is the same for any number.
+    """
+    setting = setting or SFTSetting()
+    names = names or NameBook.from_samples(samples)
+    jobs = sod_jobs(samples, segmenter, root, names, setting)
+    return write_set(jobs, out, set_header(segmenter, root, setting), track=track, workers=workers)[Task.SOD]
+
+
+def set_header(segmenter: Segmenter, root: str | Path, setting: SFTSetting) -> dict[str, Any]:
+    """What the examples of a set depend on, beside its photos."""
+    return {**asdict(setting), "segmenter": segmenter.name, "root": str(root)}
+
+
+def write_set(
+    jobs: Sequence[Job],
+    out: str | Path,
+    header: dict[str, Any],
+    *,
+    track: Callable[[Iterable[Job]], Iterable[Job]] = iter,
+    workers: int = 1,
+) -> dict[Task, SFTCounts]:
+    """Write a fine-tuning set.
+
+    What is done is kept job by job in `<out>.part`, so that the same call after a kill goes on with the next
+    one; `out` appears in one step at the end. `<out>.part` stays if jobs were postponed.
+
+    Args:
+        jobs: what to make, in the order of the file.
+        out: the JSON lines file.
+        header: what the jobs' examples depend on; a `<out>.part` of another one is refused.
+        track: wraps the jobs to show progress.
+        workers: threads; the result is the same for any number.
+
+    Returns:
+        What became of the rationales of each task.
+
+    Raises:
+        SaliencyError: if two jobs have one name, a photo or mask cannot be read, or `<out>.part` is of other
+            settings.
+    """
+    out = Path(out)
+    if len({job.name for job in jobs}) < len(jobs):
+        twice, _ = Counter(job.name for job in jobs).most_common(1)[0]
+        raise SaliencyError(f"two jobs are called {twice!r}: names must be unique in a set")
+    part = out.with_name(out.name + ".part")
+    records = _read_part(part, header)
+    done = {record["name"] for record in records}
+    todo = [job for job in jobs if job.name not in done]
+    with open(part, "a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
+        try:
+            for _, record in zip(track(todo), pool.map(_record, todo), strict=True):
+                if not record.get("postponed"):
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                    file.flush()
+                records.append(record)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # else all that is left would still be made
+            raise
+    counts = {task: SFTCounts() for task in dict.fromkeys(job.task for job in jobs)}
+    record_of = {record["name"]: record for record in records}
+    with open_atomic(out) as lines:
+        for job in jobs:
+            record, count = record_of[job.name], counts[job.task]
+            count.outcomes.update(record["outcomes"])
+            if record.get("postponed"):
+                continue
+            count.photos += 1
+            count.unused += not record["examples"]
+            for example in record["examples"]:
+                count.examples += 1
+                count.fast += example["response"].startswith("<think></think>")
+                lines.write((json.dumps(example, ensure_ascii=False) + "\n").encode())
+    if not any(record.get("postponed") for record in records):
+        part.unlink()
+    return counts
+
+
+def sod_jobs(
+    samples: Iterable[Sample],
+    segmenter: Segmenter,
+    root: str | Path,
+    names: NameBook,
+    setting: SFTSetting,
+) -> list[Job]:
+    """One job a photo, for SOD. Arguments as of `build_sft`."""
+    make = partial(_sod_examples, segmenter=segmenter, root=Path(root), names=names, setting=setting)
+    return [Job(sample.name, Task.SOD, partial(make, sample)) for sample in samples]
+
+
+def example_of(
+    name: str,
+    images: Sequence[str],
+    mirrored: bool,
+    task: Task,
+    reasoning: str,
+    expressions: Sequence[str],
+) -> SFTExample:
+    """The example with this answer; one without reasoning if the reasoning is empty."""
+    response = Response(reasoning, tuple(expressions), task.spec.tag).text
+    prompt = task.spec.prompt(reasoning=bool(reasoning))
+    return SFTExample(name, tuple(images), mirrored, task, prompt, response)
+
+
+def path_from(root: str | Path, path: Path) -> str:
+    """The path from `root` if it is below it, else the absolute one."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
+
+
+def read_truth(sample: Sample) -> tuple[Image.Image, np.ndarray]:
+    """A photo, RGB, and its true mask, bool (H, W).
+
+    Raises:
+        SaliencyError: if there is no mask, one of them cannot be read, or the sizes differ.
+    """
+    if sample.mask is None:
+        raise SaliencyError(f"{sample.name} has no mask: a rationale is written from one")
+    image, mask = load_image(sample.image), load_image(sample.mask)
+    if image.size != mask.size:
+        raise SaliencyError(f"{sample.mask}: is {mask.size}, the photo is {image.size}")
+    return image, np.asarray(mask.convert("L")) >= 128
+
+
+def _example(row: dict[str, Any]) -> SFTExample:
+    return SFTExample(
+        name=row["name"],
+        images=tuple(row["images"]),
+        mirrored=bool(row.get("mirrored", False)),
+        task=Task.parse(row["task"]),
+        prompt=row["prompt"],
+        response=row["response"],
+    )
+
+
+def _read_part(part: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an earlier call did; a line that was cut off is removed. A new file gets the header."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    whole: list[dict[str, Any]] = []
+    if part.is_file():
+        data = part.read_bytes()
+        data = data[: data.rfind(b"\n") + 1]
+        whole = [json.loads(line) for line in data.splitlines()]
+        if whole and whole[0] != header:
+            raise SaliencyError(f"{part} is of other settings ({whole[0]}): delete it, or use those")
+        with open(part, "r+b") as file:
+            file.truncate(len(data))
+    if not whole:
+        part.write_text(json.dumps(header) + "\n", encoding="utf-8")
+    return whole[1:]
+
+
+def _record(job: Job) -> dict[str, Any]:
+    record: dict[str, Any] = {"name": job.name, "task": job.task}
+    try:
+        examples, outcomes = job.make()
+    except Postponed as reason:
+        return {**record, "examples": [], "outcomes": [reason.outcome], "postponed": True}
+    unique = dict.fromkeys(examples)
+    return {**record, "examples": [asdict(example) for example in unique], "outcomes": outcomes}
+
+
+def _sod_examples(
+    sample: Sample, *, segmenter: Segmenter, root: Path, names: NameBook, setting: SFTSetting
+) -> tuple[list[SFTExample], list[str]]:
+    """All examples of one photo, and what became of its rationales."""
+    image, truth = read_truth(sample)
+    make = partial(sod_answers, sample, segmenter=segmenter, root=root, names=names, setting=setting)
+    examples, outcomes = make(image, truth)
+    if setting.mirror:
+        more, also = make(ImageOps.mirror(image), truth[:, ::-1], mirrored=True)
+        examples, outcomes = examples + more, outcomes + also
+    return examples, outcomes
+
+
+def sod_answers(
+    sample: Sample,
+    image: Image.Image,
+    truth: np.ndarray,
+    *,
+    mirrored: bool = False,
+    segmenter: Segmenter,
+    root: Path,
+    names: NameBook,
+    setting: SFTSetting,
+) -> tuple[list[SFTExample], list[str]]:
+    """The SOD examples of a picture, of rationales that work with the segmenter, and what became of each.
+
+    Args:
+        sample: where the picture is kept, its name and what it shows.
+        image: the picture, RGB; mirrored, if so it is to be.
+        truth: its mask, bool (H, W).
+        mirrored: whether the kept picture is to be mirrored.
+        segmenter, root, names, setting: as of `build_sft`.
+    """
+    outcomes: list[str] = []
+    examples: list[SFTExample] = []
+    path = path_from(root, sample.image)
+    cues = measure(image, truth)
+    found = Found(segmenter, image)
+    rng = Random(f"{setting.seed} {sample.name} {mirrored}")
+    written = [write_candidates(cues, sample.synset, rng, names=names) for _ in range(setting.variants)]
+    fast = [rng.random() < setting.fast_share for _ in written]
+    found.add(text for candidates in written for text in candidates[0].expressions)
+    for candidates, without in zip(written, fast, strict=True):
+        verdict = consistent(candidates, found, truth, setting.minimum_iou)
+        outcomes.append(verdict.outcome)
+        if verdict.rationale is not None:
+            reasoning, expressions = verdict.rationale.reasoning, verdict.rationale.expressions
+            reasoning = "" if without else reasoning
+            examples.append(example_of(sample.name, [path], mirrored, Task.SOD, reasoning, expressions))
+    return examples, outcomes

@@ -1,0 +1,110 @@
+"""What a fine-tuning set of several tasks is made of, split by split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saliency_r1.data.duts import load_groups
+from saliency_r1.data.samples import Sample
+from saliency_r1.language.naming import NameBook
+from saliency_r1.scenes.instance_photos import select
+from saliency_r1.scenes.scenes import Foregrounds
+from saliency_r1.tasks import Task
+from saliency_r1.writing.sft_groups import composed_group_jobs, group_jobs
+from saliency_r1.writing.sft_instances import (
+    of_several_parts,
+    parts_jobs,
+    photo_jobs,
+    scene_jobs,
+    whole_scene_jobs,
+)
+from saliency_r1.writing.sft_set import Job, SFTSetting, sod_jobs
+
+if TYPE_CHECKING:
+    from saliency_r1.segmenters.base import Segmenter
+
+VALIDATION_SHARE = 10
+"""The validation split has one scene and group for so many of the training split."""
+WHOLE_SHARE = 3
+"""For so many scenes with the question of SIS there is one with that of SOD."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What to make a set of.
+
+    Attributes:
+        tasks: which to ask.
+        root: the DUTS folder; paths begin there.
+        photos: COCO json data sets, for SIS.
+        scenes: composed scenes to train on.
+        draws: examples of each group of real photos to train on; an eighth as many for validation.
+        groups: composed groups to train on.
+        parts: photos to train on for SIS whose mask's connected parts are taken for instances.
+        cache: folder of packed photos, for composing.
+        out: folder of the set; composed pictures go into folders in it.
+        limit: photos of each split for SOD; all if None.
+    """
+
+    tasks: tuple[Task, ...]
+    root: Path
+    photos: tuple[Path, ...]
+    scenes: int
+    draws: int
+    groups: int
+    cache: Path
+    out: Path
+    limit: int | None = None
+    parts: int = 0
+
+
+def split_jobs(
+    sources: Sources,
+    title: str,
+    samples: Sequence[Sample],
+    segmenter: Segmenter,
+    names: NameBook,
+    setting: SFTSetting,
+) -> list[Job]:
+    """The jobs of one split: photos, scenes and groups hold nothing of the other.
+
+    Args:
+        sources: what to make the set of.
+        title: `train` or `validation`.
+        samples: the photos of DUTS-TR in that split.
+        segmenter: the frozen one that expressions must work with.
+        names: the training split's.
+        setting: how.
+    """
+    training = title == "train"
+    share = 1 if training else VALIDATION_SHARE
+    scenes, groups, parts = (-(-count // share) for count in (sources.scenes, sources.groups, sources.parts))
+    common = (segmenter, sources.root, names, setting)
+    composed = (Task.SIS in sources.tasks and scenes) or (Task.COSOD in sources.tasks and groups)
+    foregrounds = Foregrounds.open(samples, sources.cache / title) if composed else None
+    jobs: list[Job] = []
+    if Task.SOD in sources.tasks:
+        step = max(1, len(samples) // (sources.limit or len(samples)))
+        jobs += sod_jobs(samples[::step][: sources.limit], *common)
+    if Task.SIS in sources.tasks:
+        for root in sources.photos:
+            folder = sources.out / "photos" / title
+            jobs += photo_jobs(select(root, title), folder, segmenter, sources.root, setting)
+        if foregrounds is not None:
+            folder = sources.out / "scenes" / title
+            jobs += scene_jobs(foregrounds, range(scenes), folder, *common)
+            if parts:
+                chosen = of_several_parts(samples, foregrounds.photos.masks, parts)
+                jobs += parts_jobs(chosen, sources.out / "photos" / title, *common)
+            if Task.SOD in sources.tasks:
+                whole = range(scenes, scenes + scenes // WHOLE_SHARE)
+                jobs += whole_scene_jobs(foregrounds, whole, folder, *common)
+    if Task.COSOD in sources.tasks:
+        draws = sources.draws if training else -(-sources.draws // 8)
+        jobs += group_jobs(load_groups(sources.root, samples), draws, *common)
+        if foregrounds is not None:
+            jobs += composed_group_jobs(foregrounds, groups, sources.out / "groups" / title, *common)
+    return jobs

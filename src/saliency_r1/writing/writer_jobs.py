@@ -1,0 +1,168 @@
+"""Rationales worded by a writer model: it looks at the photo with the true mask drawn on it.
+
+As in `saliency_r1.writing.rationale` the cues are measured and the expression must lead a frozen segmenter
+back to the mask; only the words are the model's own. What it writes is reviewed, and it gets a bounded number
+of tries, each told what was wrong with the last. The examples have the form of `saliency-r1 data sft`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from saliency_r1.data.samples import Sample
+from saliency_r1.errors import SaliencyError
+from saliency_r1.language.cues import measure
+from saliency_r1.language.naming import OBJECT, NameBook
+from saliency_r1.response import Response
+from saliency_r1.tasks import Task
+from saliency_r1.writing.review import Fault, review
+from saliency_r1.writing.sft_set import Found, Job, Postponed, SFTExample, example_of, path_from, read_truth
+from saliency_r1.writing.writer_model import WriterModel
+from saliency_r1.writing.writer_prompt import show, writer_prompt
+
+if TYPE_CHECKING:
+    from saliency_r1.segmenters.base import Segmenter
+
+
+@dataclass(frozen=True)
+class WriterSetting:
+    """How rationales are made with a writer.
+
+    Attributes:
+        variants: of each photo, and as many of its mirror image; each is paid.
+        mirror: whether each photo is also used mirrored.
+        fast_share: share of the rationales that also give an example without reasoning, in [0, 1].
+        minimum_iou: of the mask that the segmenter finds from an expression and the true one.
+        minimum_faithful: share of the statements about place, size, colour and contrast that must hold.
+        tries: answers for each rationale, at most.
+        seed: of all choices, and of the model's sampling where it takes one.
+    """
+
+    variants: int = 1
+    mirror: bool = False
+    fast_share: float = 0.25
+    minimum_iou: float = 0.7
+    minimum_faithful: float = 0.8
+    tries: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shares = (self.fast_share, self.minimum_iou, self.minimum_faithful)
+        if self.variants < 1 or self.tries < 1 or not all(0 <= share <= 1 for share in shares):
+            raise SaliencyError(f"{self}: variants and tries must be at least 1, the shares in [0, 1]")
+
+
+def writer_jobs(
+    samples: Iterable[Sample],
+    writer: WriterModel,
+    segmenter: Segmenter,
+    root: str | Path,
+    names: NameBook,
+    setting: WriterSetting,
+) -> list[Job]:
+    """One job a photo, for `saliency_r1.writing.sft_set.write_set`.
+
+    Its outcomes say what became of each answer: `kept`, or why it was rejected. A photo whose mask is empty
+    is not asked about. A job is postponed if its photo gets no answer or the budget is spent.
+
+    Args:
+        samples: with masks.
+        writer: the model.
+        segmenter: the frozen one that expressions must work with.
+        root: photo paths in the examples begin there, where they can.
+        names: the training set's.
+        setting: how.
+    """
+    make = partial(
+        _examples, writer=writer, segmenter=segmenter, root=Path(root), names=names, setting=setting
+    )
+    return [Job(sample.name, Task.SOD, partial(make, sample)) for sample in samples]
+
+
+def writer_header(
+    writer: WriterModel, segmenter: Segmenter, root: str | Path, setting: WriterSetting
+) -> dict[str, Any]:
+    """What the examples depend on, beside the photos."""
+    return {
+        **asdict(setting),
+        "writer": writer.endpoint.model,
+        "temperature": writer.temperature,
+        "max_new_tokens": writer.max_new_tokens,
+        "max_pixels": writer.endpoint.max_pixels,
+        "segmenter": segmenter.name,
+        "root": str(root),
+    }
+
+
+def _examples(
+    sample: Sample,
+    *,
+    writer: WriterModel,
+    segmenter: Segmenter,
+    root: Path,
+    names: NameBook,
+    setting: WriterSetting,
+) -> tuple[list[SFTExample], list[str]]:
+    """All examples of one photo, and what became of each answer."""
+    if writer.over_budget:
+        raise Postponed("over the budget")
+    image, truth = read_truth(sample)
+    if not truth.any():
+        return [], ["empty mask"]
+    path = path_from(root, sample.image)
+    name = names.name(sample.synset) if sample.synset else OBJECT
+    examples: list[SFTExample] = []
+    outcomes: list[str] = []
+    for mirrored in (False, True) if setting.mirror else (False,):
+        if mirrored:
+            image, truth = ImageOps.mirror(image), truth[:, ::-1]
+        rng = Random(f"{setting.seed} {sample.name} {mirrored}")
+        for response in _responses(image, truth, name, writer, segmenter, setting, outcomes):
+            example = partial(example_of, sample.name, [path], mirrored, Task.SOD)
+            examples.append(example(response.reasoning, response.expressions))
+            if rng.random() < setting.fast_share:
+                examples.append(example("", response.expressions))
+    return examples, outcomes
+
+
+def _responses(
+    image: Image.Image,
+    truth: np.ndarray,
+    name: str,
+    writer: WriterModel,
+    segmenter: Segmenter,
+    setting: WriterSetting,
+    outcomes: list[str],
+) -> Iterable[Response]:
+    """The responses about one picture that may be learnt from."""
+    cues = measure(image, truth)
+    found = Found(segmenter, image)
+    question = writer.endpoint.question([show(image, truth)], writer_prompt(cues, name))
+    for variant in range(setting.variants):
+        messages = [question]
+        for _ in range(setting.tries):
+            text = writer.ask(messages, setting.seed + variant)
+            verdict = review(
+                text,
+                cues,
+                found,
+                truth,
+                minimum_iou=setting.minimum_iou,
+                minimum_faithful=setting.minimum_faithful,
+            )
+            if not isinstance(verdict, Fault):
+                outcomes.append("kept")
+                yield verdict
+                break
+            outcomes.append(verdict.reason)
+            # An empty turn is refused by some servers.
+            messages.append({"role": "assistant", "content": text.strip() or "(nothing)"})
+            messages.append({"role": "user", "content": verdict.advice})
