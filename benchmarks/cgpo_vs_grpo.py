@@ -187,10 +187,11 @@ def run_one(options: argparse.Namespace, method: str, seed: int) -> None:
     import torch
     from transformers import TrainerCallback
 
+    from saliency_r1.data.prompt_examples import read_prompts
+    from saliency_r1.data.samples import spread
     from saliency_r1.files import write_bytes_atomic
     from saliency_r1.training.rl import GRPORecipe, build_trainer, rl_settings
     from saliency_r1.training.validation import answer, summarise
-    from saliency_r1.writing.rl_prompts import read_prompts, spread
 
     recipe = recipe_of(options)
     change = METHODS[method]

@@ -98,10 +98,11 @@ def sample(options: argparse.Namespace) -> Samples:
     from rich.console import Console
     from rich.progress import track
 
+    from saliency_r1.data.prompt_examples import read_prompts
+    from saliency_r1.data.samples import spread
     from saliency_r1.training.cgpo import IMAGE_INPUTS
     from saliency_r1.training.config import load_recipe
     from saliency_r1.training.rl import CGPORecipe, build_trainer, rl_settings
-    from saliency_r1.writing.rl_prompts import read_prompts, spread
 
     recipe = load_recipe(options.recipe, CGPORecipe, options.set)
     prompts = spread(read_prompts(recipe.train), options.prompts)

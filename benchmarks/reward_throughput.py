@@ -13,12 +13,13 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from saliency_r1.data.prompt_examples import read_prompts
+from saliency_r1.data.samples import spread
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.rewards.combined import SaliencyReward
 from saliency_r1.rewards.segmenting import MEMORY_BYTES, CachedSegmenter
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.training.rl_data import Photos
-from saliency_r1.writing.rl_prompts import read_prompts, spread
 
 LEAST_TIMES = 4
 """For the largest group."""

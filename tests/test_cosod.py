@@ -9,8 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from saliency_r1.cosod import ABSENT, Ballot, Verdict, chunk_sizes, elect, normalised, overlap, settled
+from saliency_r1.cosod import ABSENT, Ballot, Verdict, chunk_sizes, elect, overlap, settled
 from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.wording import normalised
 
 NAMES = ("", "the dog", "Dog.", "a ball", "the ball", "cat")
 BALLOTS = st.lists(

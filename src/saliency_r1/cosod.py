@@ -21,11 +21,12 @@ each image has the latter's: see `Ballot.stands_out` and `settled`.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
 from typing import TYPE_CHECKING
+
+from saliency_r1.wording import normalised
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,9 +48,6 @@ ABSENT = 0.75
 
 UNNAMED = "the object"
 """What is looked for in place of an expression that is not believed."""
-
-_ARTICLES = frozenset({"the", "a", "an"})
-_WITHIN_WORDS = "-'"
 
 
 @dataclass(frozen=True)
@@ -103,26 +101,6 @@ def chunk_sizes(count: int, most: int = GROUP_IMAGES) -> list[int]:
     """
     chunks = -(-count // most)
     return [count // chunks + (index < count % chunks) for index in range(chunks)]
-
-
-def normalised(expression: str) -> str:
-    """An expression without what does not tell it from another: case, punctuation, a leading article.
-
-    Example:
-        >>> normalised(" The Brown  dog.")
-        'brown dog'
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", expression).casefold())
-    folded = folded.replace("’", "'")
-    plain = "".join(
-        letter if letter.isalnum() or letter in _WITHIN_WORDS or unicodedata.combining(letter) else " "
-        for letter in folded
-    )
-    words = [word for part in plain.split() if (word := part.strip(_WITHIN_WORDS))]
-    while len(words) > 1 and words[0] in _ARTICLES:
-        del words[0]
-    # What is all punctuation is no word, and yet not nothing.
-    return " ".join(words) or folded.strip()
 
 
 def overlap(found: Segmentation) -> np.ndarray:

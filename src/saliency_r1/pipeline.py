@@ -18,7 +18,8 @@ from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import FoundImage, load_image
 from saliency_r1.policy.base import Policy, PolicyOutput
-from saliency_r1.policy.load_policy import PolicyOptions, is_endpoint, load_policy
+from saliency_r1.policy.load_policy import load_policy
+from saliency_r1.policy.options import PolicyOptions, is_endpoint
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter

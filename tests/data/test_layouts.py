@@ -18,10 +18,10 @@ from saliency_r1.data.instance_png import read_instance_pngs
 from saliency_r1.data.layouts import load_instances, load_maps, load_splits, task_of
 from saliency_r1.data.mask_files import load_grey, load_mask
 from saliency_r1.data.pairs import read_pairs
+from saliency_r1.data.prompt_examples import read_prompts
 from saliency_r1.data.true_instances import decode, encode
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.tasks import Task
-from saliency_r1.writing.rl_prompts import read_prompts
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

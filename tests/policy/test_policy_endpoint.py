@@ -25,8 +25,9 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.pipeline import SaliencyPipeline
 from saliency_r1.policy.base import Policy
 from saliency_r1.policy.endpoint import Endpoint
-from saliency_r1.policy.load_policy import PolicyOptions, load_policy
+from saliency_r1.policy.load_policy import load_policy
 from saliency_r1.policy.openai import OpenAIPolicy
+from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.prompts import zero_shot_prompt
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.tasks import Task

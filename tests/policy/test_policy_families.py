@@ -26,7 +26,7 @@ from saliency_r1.pipeline import SaliencyPipeline
 from saliency_r1.policy import checkpoint_check
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import Policy, PolicyOutput
-from saliency_r1.policy.load_policy import PolicyOptions
+from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.photo_size import MAX_PIXELS, shrink, workable
 from saliency_r1.policy.processors import image_only
 from saliency_r1.policy.prompts import EXAMPLES, Prompting, mark_fine_tuned, zero_shot_prompt

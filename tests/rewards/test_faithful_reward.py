@@ -10,6 +10,7 @@ import skimage.data
 from PIL import Image
 
 from saliency_r1 import SaliencyPipeline
+from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.data.true_instances import encode
 from saliency_r1.language.faithfulness import faithfulness
 from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
@@ -18,7 +19,7 @@ from saliency_r1.rewards.own import load_reward
 from saliency_r1.rewards.segmenting import CachedSegmenter
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.tasks import Task
-from saliency_r1.writing.rl_prompts import PromptExample, without_reasoning
+from saliency_r1.writing.rl_prompts import without_reasoning
 
 SHAPE = (60, 90)
 BALL = np.zeros(SHAPE, bool)

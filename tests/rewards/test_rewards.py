@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.data.true_instances import encode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.response import Response
@@ -25,7 +26,6 @@ from saliency_r1.rewards.sod import sod_reward
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.tasks import Task
-from saliency_r1.writing.rl_prompts import PromptExample
 
 SHAPE = (24, 40)
 NOTHING = np.zeros(SHAPE, bool)

@@ -21,6 +21,7 @@ pytest.importorskip("trl")
 
 from repository import ROOT
 from saliency_r1.cli import main
+from saliency_r1.data.prompt_examples import read_prompts
 from saliency_r1.policy.prompts import is_fine_tuned
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.response import Response
@@ -28,7 +29,6 @@ from saliency_r1.training.config import load_recipe
 from saliency_r1.training.logs import read_metrics
 from saliency_r1.training.rl import CGPORecipe, GRPORecipe
 from saliency_r1.training.sft_large import LargeSFTRecipe
-from saliency_r1.writing.rl_prompts import read_prompts
 from saliency_r1.writing.sft_set import SFTExample
 
 

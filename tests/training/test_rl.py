@@ -26,6 +26,7 @@ pytest.importorskip("trl")
 
 from repository import ROOT
 from saliency_r1.cli import main
+from saliency_r1.data.prompt_examples import PromptExample, read_prompts, write_prompts
 from saliency_r1.data.true_instances import encode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.nano.configuration import NanoConfig
@@ -44,7 +45,7 @@ from saliency_r1.training.logs import read_metrics
 from saliency_r1.training.rl import CGPORecipe, GRPORecipe, train_rl
 from saliency_r1.training.rl_data import Photos, prompt_dataset
 from saliency_r1.training.sft_data import prompt_text
-from saliency_r1.writing.rl_prompts import PromptExample, read_prompts, spread_groups, write_prompts
+from saliency_r1.writing.rl_prompts import spread_groups
 
 
 def tiny_policy(folder: Path) -> Path:

@@ -167,7 +167,8 @@ def prompts(
     from saliency_r1.data.duts import load_groups
     from saliency_r1.data.groups import by_group
     from saliency_r1.data.layouts import load_instances, load_maps
-    from saliency_r1.data.samples import Sample
+    from saliency_r1.data.prompt_examples import write_prompts
+    from saliency_r1.data.samples import Sample, spread
     from saliency_r1.data.true_instances import InstanceImage
     from saliency_r1.errors import SaliencyError
     from saliency_r1.scenes.instance_photos import select
@@ -176,10 +177,8 @@ def prompts(
         cosod_prompts,
         sis_prompts,
         sod_prompts,
-        spread,
         spread_groups,
         without_reasoning,
-        write_prompts,
     )
 
     rng, root = Random(seed), duts or Path()

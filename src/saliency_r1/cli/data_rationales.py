@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saliency_r1.policy.load_policy import TIMEOUT_SECONDS
+from saliency_r1.policy.options import TIMEOUT_SECONDS
 
 _COST = "Cost"
 
@@ -96,7 +96,7 @@ def rationales(
     from saliency_r1.files import write_bytes_atomic
     from saliency_r1.language.naming import NameBook
     from saliency_r1.policy.endpoint import Endpoint
-    from saliency_r1.policy.load_policy import is_endpoint
+    from saliency_r1.policy.options import is_endpoint
     from saliency_r1.segmenters.load_segmenter import load_segmenter
     from saliency_r1.tasks import Task
     from saliency_r1.writing.sft_set import write_set

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from saliency_r1.pipeline import SaliencyPipeline
-    from saliency_r1.policy.load_policy import PolicyOptions
+    from saliency_r1.policy.options import PolicyOptions
 
 app = typer.Typer()
 
@@ -51,7 +51,7 @@ def prepare_hub(policy: str | None, segmenter: str | None) -> None:
     Raises:
         SaliencyError: if a model is neither there nor may be on the hub.
     """
-    from saliency_r1.policy.load_policy import is_endpoint
+    from saliency_r1.policy.options import is_endpoint
     from saliency_r1.segmenters.load_segmenter import NANO, parse_segmenter
 
     local = policy is None or policy == NANO or is_endpoint(policy) or Path(policy).exists()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from saliency_r1.cosod import GROUP_IMAGES
-from saliency_r1.policy.load_policy import TIMEOUT_SECONDS, PolicyOptions
+from saliency_r1.policy.options import TIMEOUT_SECONDS, PolicyOptions
 from saliency_r1.policy.prompts import Prompting
 from saliency_r1.tasks import Task
 

@@ -19,7 +19,7 @@ from saliency_r1.images import FoundImage
 
 if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline
-    from saliency_r1.policy.load_policy import PolicyOptions
+    from saliency_r1.policy.options import PolicyOptions
     from saliency_r1.result import SaliencyResult
     from saliency_r1.tasks import Task
 

@@ -55,7 +55,7 @@ def serve(
     from rich.console import Console
 
     from saliency_r1.cli.models import load_pipeline, prepare_hub
-    from saliency_r1.policy.load_policy import is_endpoint
+    from saliency_r1.policy.options import is_endpoint
 
     limits = Limits(max_bytes, max_pixels, max_images, max_seconds, max_waiting)
     settings = ServerSettings(host, port, token_from_environment(), limits)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from saliency_r1.errors import SaliencyError
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,9 @@ class Sample:
         object.__setattr__(self, "image", Path(self.image))
         if self.mask is not None:
             object.__setattr__(self, "mask", Path(self.mask))
+
+
+def spread(examples: Sequence[_T], count: int | None) -> list[_T]:
+    """Choose `count` of the examples, evenly spread over all; None or too large a count chooses all."""
+    count = len(examples) if count is None else min(count, len(examples))
+    return [examples[index * len(examples) // count] for index in range(count)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from saliency_r1.cosod import normalised
 from saliency_r1.data.samples import Synset
 from saliency_r1.language.expressions import NOUNS, Nouns
 from saliency_r1.language.naming import NameBook
+from saliency_r1.wording import normalised
 
 LEVELS = 3
 """How many levels up WordNet a hypernym still names a thing."""

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from saliency_r1.cosod import normalised
 from saliency_r1.policy.confidence import token_pieces
+from saliency_r1.wording import normalised
 
 BEAMS = 4
 MOST_REWRITTEN = 8

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.policy.load_policy import ENDPOINT, TIMEOUT_SECONDS
+from saliency_r1.policy.options import ENDPOINT, TIMEOUT_SECONDS
 from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, shrink, workable
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.confidence import confidence, expression_confidences
 from saliency_r1.policy.endpoint import Answer, Endpoint
-from saliency_r1.policy.load_policy import TIMEOUT_SECONDS
+from saliency_r1.policy.options import TIMEOUT_SECONDS
 from saliency_r1.policy.prompts import Prompting
 from saliency_r1.tasks import Task
 

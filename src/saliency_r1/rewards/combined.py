@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.errors import SaliencyError
 from saliency_r1.response import Response
 from saliency_r1.rewards.cosod import cosod_parts
@@ -20,7 +21,6 @@ from saliency_r1.rewards.sis import sis_reward
 from saliency_r1.rewards.sod import weighted_mean
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.tasks import Task
-from saliency_r1.writing.rl_prompts import PromptExample
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,11 +13,11 @@ from typing import Any
 
 from PIL import Image
 
+from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.language.cues import Cues, measure
 from saliency_r1.language.faithfulness import check
 from saliency_r1.rewards.format import parsed
 from saliency_r1.tasks import Task
-from saliency_r1.writing.rl_prompts import PromptExample
 
 
 def faithful(

@@ -20,6 +20,8 @@ from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig
 from trl.import_utils import is_vllm_available
 
+from saliency_r1.data.prompt_examples import PromptExample, read_prompts
+from saliency_r1.data.samples import spread
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
@@ -38,7 +40,6 @@ from saliency_r1.training.grpo import MeasuredGRPOTrainer
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.rl_data import Photos, prompt_dataset
 from saliency_r1.training.validation import answer, summarise
-from saliency_r1.writing.rl_prompts import PromptExample, read_prompts, spread
 
 MEGABYTE = 1024**2
 

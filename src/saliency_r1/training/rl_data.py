@@ -9,9 +9,9 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
+from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.memory import BoundedMemory
 from saliency_r1.training.features import Key, read_photo
-from saliency_r1.writing.rl_prompts import PromptExample
 
 PHOTO_BYTES = 128 * 1024**2
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.evaluation.calibration import auroc, calibrate
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.rewards.combined import SaliencyReward, Scored
 from saliency_r1.tasks import Task
 from saliency_r1.training.rl_data import Photos
-from saliency_r1.writing.rl_prompts import PromptExample
 
 GOOD = 0.5
 

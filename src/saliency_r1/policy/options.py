@@ -1,0 +1,38 @@
+"""How a policy is named, loaded and asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saliency_r1.policy.prompts import Prompting
+
+ENDPOINT = "openai:"
+"""What the name of a policy behind an endpoint begins with."""
+
+TIMEOUT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """How a policy is loaded and asked; None leaves a choice to the policy.
+
+    Attributes:
+        dtype: of the weights: `auto`, `float32`, `bfloat16` or `float16`.
+        device_map: how accelerate spreads the model, `auto` for over all GPUs.
+        revision: branch, tag or commit on the hub.
+        max_pixels: pixels of a photo that the policy looks at.
+        prompting: whether the response format is explained to it.
+        timeout: seconds for one question to an endpoint, all tries together.
+    """
+
+    dtype: str | None = None
+    device_map: str | None = None
+    revision: str | None = None
+    max_pixels: int | None = None
+    prompting: Prompting = Prompting.AUTO
+    timeout: float = TIMEOUT_SECONDS
+
+
+def is_endpoint(source: object) -> bool:
+    """Whether that names a policy behind an endpoint."""
+    return isinstance(source, str) and source.startswith(ENDPOINT)
