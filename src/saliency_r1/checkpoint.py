@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from saliency_r1.device import choose_device
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -38,7 +38,7 @@ def weights_folder(source: str, kind: str) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=_FETCHED))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise SaliencyError(
             f"no {kind} weights in {source!r}: it is no folder, and the hub gave nothing ({reason})"
         ) from None

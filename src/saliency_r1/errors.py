@@ -26,3 +26,12 @@ class ResponseError(SaliencyError):
     """A response text that is not of the form the task asks for."""
 
     exit_code = 1
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says on one line, or its type's name if it says nothing.
+
+    Of an error of the operating system it is the reason alone: the message names the file already.
+    """
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__

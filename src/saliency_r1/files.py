@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
         unfinished.replace(target)
     except OSError as error:
         _remove(unfinished)
-        raise SaliencyError(f"{target}: cannot be written ({error.strerror or error})") from error
+        raise SaliencyError(f"{target}: cannot be written ({one_line(error)})") from error
     except BaseException:
         _remove(unfinished)
         raise

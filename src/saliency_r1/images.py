@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from saliency_r1.errors import ImageError, ImageSizeError
+from saliency_r1.errors import ImageError, ImageSizeError, one_line
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
@@ -178,7 +178,7 @@ def _expand(given: str | Path) -> Iterator[tuple[Path, str] | ImageError]:
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
-        yield ImageError(f"{name}: cannot be opened ({_reason(error)})")
+        yield ImageError(f"{name}: cannot be opened ({one_line(error)})")
         return
     if text and is_folder:
         nothing = True
@@ -256,7 +256,7 @@ def _open_file(path: Path, name: str) -> BinaryIO:
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except (OSError, ValueError) as error:
-        raise ImageError(f"{name}: cannot be opened ({_reason(error)})") from error
+        raise ImageError(f"{name}: cannot be opened ({one_line(error)})") from error
     if os.fstat(file.fileno()).st_size == 0:
         file.close()
         raise ImageError(f"{name}: the file is empty")
@@ -288,9 +288,9 @@ def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
                 file.seek(0)
                 return factory(file, "")
         except (SyntaxError, IndexError, TypeError, KeyError, struct.error) as error:
-            reason = f"broken {kind} ({_reason(error)})"
+            reason = f"broken {kind} ({one_line(error)})"
         except Exception as error:
-            raise ImageError(f"{name}: broken {kind} ({_reason(error)})") from error
+            raise ImageError(f"{name}: broken {kind} ({one_line(error)})") from error
     raise ImageError(f"{name}: not a picture ({reason})")
 
 
@@ -304,7 +304,7 @@ def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     except ImageError:
         raise
     except Exception as error:  # a decoder may raise anything on a broken file
-        raise ImageError(f"{name}: cannot be decoded ({_reason(error)})") from error
+        raise ImageError(f"{name}: cannot be decoded ({one_line(error)})") from error
     if result is not image:
         result.info.clear()  # it may carry the EXIF rotation that has been applied
     return result
@@ -314,7 +314,7 @@ def _orientation(image: Image.Image, name: str) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception as error:
-        warnings.warn(f"{name}: EXIF cannot be read, taken as upright ({_reason(error)})", stacklevel=2)
+        warnings.warn(f"{name}: EXIF cannot be read, taken as upright ({one_line(error)})", stacklevel=2)
         return 1
 
 
@@ -381,8 +381,3 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
 def _printable(name: str) -> str:
     """The name on one line, even if it has a line break in it."""
     return name if name.isprintable() else repr(name)
-
-
-def _reason(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__

@@ -9,11 +9,11 @@ from typing import TypeAlias
 
 import numpy as np
 
+from saliency_r1.masks import connected_parts, iou
 from saliency_r1.result import Instance
 from saliency_r1.segmenters.base import Segmentation
 
 SAME_INSTANCE_IOU = 0.7
-_LEAST_PART = 0.01
 
 Score: TypeAlias = Callable[[np.ndarray, float, float | None], float]
 """What `instance_score` is; another one may be tried in its place."""
@@ -92,7 +92,7 @@ def share_out(instances: Sequence[Instance], salient: Callable[[], np.ndarray]) 
     free = everything >= 0.5
     for one in chosen.values():
         free &= ~one.binary
-    parts = _parts(free)
+    parts = connected_parts(free)
     for index in left[: len(parts)]:
         own = instances[index]
         part = max(parts, key=lambda part: (own.mask[part].mean(), np.count_nonzero(part)))
@@ -144,7 +144,7 @@ def part_off(instances: Sequence[Instance], named: Sequence[Instance]) -> list[I
         parts = [
             (np.count_nonzero(part), index, part)
             for index, whole in enumerate(found)
-            for part in sorted(_parts(whole.binary), key=np.count_nonzero)[:-1]
+            for part in sorted(connected_parts(whole.binary), key=np.count_nonzero)[:-1]
         ]
         if not parts:
             break
@@ -166,24 +166,10 @@ def visible_instances(named: Sequence[Instance], salient: Callable[[], np.ndarra
     return part_off(disjoint_instances(share_out(named, salient)), named)
 
 
-def _iou(first: np.ndarray, second: np.ndarray) -> float:
-    """IoU of two masks, bool (H, W), not both empty."""
-    return float(np.count_nonzero(first & second) / np.count_nonzero(first | second))
-
-
 def _distinct(instances: Sequence[Instance]) -> list[int]:
     kept: list[tuple[int, np.ndarray]] = []
     for index in sorted(range(len(instances)), key=lambda index: -instances[index].score):
         mask = instances[index].binary
-        if mask.any() and all(_iou(mask, other) <= SAME_INSTANCE_IOU for _, other in kept):
+        if mask.any() and all(iou(mask, other) <= SAME_INSTANCE_IOU for _, other in kept):
             kept.append((index, mask))
     return sorted(index for index, _ in kept)
-
-
-def _parts(mask: np.ndarray) -> list[np.ndarray]:
-    """The connected parts of a mask, bool (H, W), that are large enough."""
-    from scipy.ndimage import label
-
-    labels, count = label(mask, np.ones((3, 3), int))
-    parts = (labels == number for number in range(1, count + 1))
-    return [part for part in parts if part.mean() >= _LEAST_PART]

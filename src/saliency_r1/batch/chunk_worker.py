@@ -12,7 +12,7 @@ from saliency_r1.batch.plan import CHUNK_PHOTOS
 from saliency_r1.batch.rows import Row, error_row, result_row
 from saliency_r1.batch.sources import Photo, read_photos
 from saliency_r1.batch.storage import Folder
-from saliency_r1.errors import ImageError, SaliencyError
+from saliency_r1.errors import ImageError, SaliencyError, one_line
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ChunkWorker:
             raise
         except Exception as error:
             if len(photos) == 1 or self._job.task.spec.several_images:
-                reason = f"{type(error).__name__}: {_first_line(error)}"
+                reason = f"{type(error).__name__}: {one_line(error)}"
                 return [error_row(photo, self._job.task, reason) for photo in photos]
         return [row for photo in photos for row in self.rows([photo])]
 
@@ -138,9 +138,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read ({error.strerror})"
-    return f"cannot be read ({type(error).__name__}: {_first_line(error)})"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
+        return f"cannot be read ({one_line(error)})"
+    return f"cannot be read ({type(error).__name__}: {one_line(error)})"

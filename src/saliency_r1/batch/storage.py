@@ -12,7 +12,7 @@ import fsspec
 from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.files import write_bytes_atomic
 
 MAX_FILE_BYTES = 512_000_000
@@ -28,7 +28,7 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.url_to_fs(url)
     except (ImportError, ValueError, OSError) as error:
-        raise SaliencyError(f"{url}: cannot be reached ({_first_line(error)})") from error
+        raise SaliencyError(f"{url}: cannot be reached ({one_line(error)})") from error
     return system, path
 
 
@@ -94,7 +94,7 @@ class Folder:
         except FileNotFoundError:
             return []
         except Exception as error:
-            raise SaliencyError(f"{self.url}: cannot be listed ({_first_line(error)})") from error
+            raise SaliencyError(f"{self.url}: cannot be listed ({one_line(error)})") from error
         return sorted(posixpath.basename(str(each).rstrip("/")) for each in found)
 
     def open(self, name: str) -> Any:
@@ -119,7 +119,7 @@ class Folder:
         except Exception as error:
             with suppress(Exception):
                 self._system.rm(unfinished)
-            raise SaliencyError(f"{self.url}/{name}: cannot be written ({_first_line(error)})") from error
+            raise SaliencyError(f"{self.url}/{name}: cannot be written ({one_line(error)})") from error
 
     def remove_unfinished(self) -> None:
         """Remove the hidden files that a killed run left, here and below."""
@@ -132,8 +132,3 @@ class Folder:
             if name.startswith(".") and name.endswith(".tmp"):
                 with suppress(Exception):
                     self._system.rm(path)
-
-
-def _first_line(error: BaseException) -> str:
-    reason = getattr(error, "strerror", None) or str(error)
-    return (str(reason).splitlines() or [type(error).__name__])[0]

@@ -15,11 +15,12 @@ from saliency_r1.data.benchmarks import Benchmark, find_benchmark
 from saliency_r1.data.duplicates import Fingerprint, duplicates, fingerprint
 from saliency_r1.data.groups import group_of
 from saliency_r1.data.layouts import load_instances, load_maps, task_of
-from saliency_r1.data.mask_files import THRESHOLD, load_grey
+from saliency_r1.data.mask_files import load_grey
 from saliency_r1.data.samples import Sample
 from saliency_r1.data.true_instances import InstanceImage
 from saliency_r1.errors import SaliencyError
 from saliency_r1.images import FoundImage, find_images, load_image
+from saliency_r1.masks import THRESHOLD
 from saliency_r1.tasks import Task
 from saliency_r1.workers import map_unordered
 

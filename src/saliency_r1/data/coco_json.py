@@ -14,7 +14,7 @@ from typing import Any
 
 from saliency_r1.data.folders import IMAGE_FOLDERS, listed, subfolders
 from saliency_r1.data.true_instances import InstanceImage, TrueInstance, run_lengths_of
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 
 
 def find_json(root: str | Path) -> Path | None:
@@ -81,7 +81,7 @@ def load_json(path: Path) -> Any:
     except FileNotFoundError:
         raise SaliencyError(f"{path}: no such file") from None
     except OSError as error:
-        raise SaliencyError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise SaliencyError(f"{path}: cannot be read ({one_line(error)})") from error
     except (ValueError, RecursionError) as error:
         raise SaliencyError(f"{path}: not json ({str(error).splitlines()[0]})") from None
 

@@ -15,7 +15,7 @@ from PIL import Image
 from saliency_r1.data.folders import INSTANCE_FOLDERS, find_folders, pictures_by_stem
 from saliency_r1.data.pairs import check_complete
 from saliency_r1.data.true_instances import InstanceImage, TrueInstance, encode
-from saliency_r1.errors import ImageError, SaliencyError
+from saliency_r1.errors import ImageError, SaliencyError, one_line
 
 MOST_INSTANCES = 100
 """More colours than this in one mask are the mixed colours of soft edges or JPEG, not instances."""
@@ -58,7 +58,7 @@ def load_instances(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise ImageError(f"{path}: cannot be read as an instance mask ({reason})") from error
     colours = [colour for colour in np.unique(values).tolist() if colour]
     if len(colours) > MOST_INSTANCES:

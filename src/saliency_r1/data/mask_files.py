@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from saliency_r1.errors import ImageError
-
-THRESHOLD = 127
-"""A mask's pixel belongs to the object if its grey value is above this."""
+from saliency_r1.errors import ImageError, one_line
+from saliency_r1.masks import THRESHOLD
 
 
 def load_mask(source: str | Path | bytes, name: str = "mask") -> np.ndarray:
@@ -47,7 +45,7 @@ def load_grey(source: str | Path | bytes, name: str = "picture") -> np.ndarray:
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except Exception as error:  # a decoder may raise anything on a broken file
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise ImageError(f"{name}: cannot be read as a mask ({reason})") from error
 
 
@@ -65,39 +63,6 @@ def grey(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "L" else image.convert("L"))
 
 
-def as_truth(mask: np.ndarray) -> np.ndarray:
-    """A ground truth mask as bool (H, W).
-
-    Args:
-        mask: (H, W); bool, or integers that are 0 and 1 or 0 to 255 (then over 127 is inside), or floats in
-            [0, 1] (at least 0.5 is inside).
-
-    Raises:
-        ValueError: for another shape, or floats outside [0, 1].
-    """
-    mask = _checked(mask)
-    if mask.dtype == bool:
-        return mask
-    if mask.dtype.kind == "f":
-        return mask >= 0.5
-    return mask > (THRESHOLD if mask.max(initial=0) > 1 else 0)
-
-
-def as_probability(mask: np.ndarray) -> np.ndarray:
-    """A predicted mask as float32 (H, W) in [0, 1].
-
-    Args:
-        mask: (H, W); floats in [0, 1], bool, or integers that are 0 and 1 or 0 to 255.
-
-    Raises:
-        ValueError: for another shape, or floats outside [0, 1].
-    """
-    mask = _checked(mask)
-    if mask.dtype.kind == "f" or mask.dtype == bool:
-        return mask.astype(np.float32)
-    return mask.astype(np.float32) / np.float32(255 if mask.max(initial=0) > 1 else 1)
-
-
 def picture_size(path: Path) -> tuple[int, int]:
     """Height and width from the header alone.
 
@@ -110,14 +75,5 @@ def picture_size(path: Path) -> tuple[int, int]:
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise ImageError(f"{path}: cannot be read ({reason})") from error
-
-
-def _checked(mask: np.ndarray) -> np.ndarray:
-    mask = np.asarray(mask)
-    if mask.ndim != 2 or not mask.size:
-        raise ValueError(f"mask: shape {mask.shape}, expected (H, W)")
-    if mask.dtype.kind == "f" and not (mask.min() >= 0 and mask.max() <= 1):  # also for NaN
-        raise ValueError(f"mask: floats from {mask.min():g} to {mask.max():g}, expected 0 to 1")
-    return mask

@@ -25,6 +25,7 @@ from saliency_r1.data.folders import listed
 from saliency_r1.data.true_instances import InstanceImage, RunLengths, encode, run_lengths_of
 from saliency_r1.errors import SaliencyError
 from saliency_r1.evaluation.evaluation import Evaluation, Row, Words
+from saliency_r1.masks import connected_parts
 from saliency_r1.tasks import Task
 
 MOST_DETECTIONS = 100
@@ -234,14 +235,9 @@ def connected_components(mask: np.ndarray, least_share: float = 0.001) -> list[P
     Returns:
         A predicted instance for each part, its score the mean probability in it.
     """
-    from scipy.ndimage import label
-
-    labels, count = label(mask >= 0.5, np.ones((3, 3), int))
-    parts = (labels == number for number in range(1, count + 1))
     return [
         PredictedInstance(encode(part), float(mask[part].mean(dtype=np.float64)))
-        for part in parts
-        if part.mean() >= least_share
+        for part in connected_parts(mask >= 0.5, least_share)
     ]
 
 

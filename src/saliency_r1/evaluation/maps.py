@@ -14,7 +14,7 @@ import numpy as np
 from saliency_r1.data.groups import group_of
 from saliency_r1.data.mask_files import load_grey, load_mask
 from saliency_r1.data.samples import Sample
-from saliency_r1.errors import ImageError
+from saliency_r1.errors import ImageError, one_line
 from saliency_r1.evaluation.evaluation import Evaluation, Row, words_beside
 from saliency_r1.evaluation.predictions import Matched, Pair, Problem, refuse
 from saliency_r1.evaluation.sod_scores import CURVES, SCALARS, THRESHOLDS, SodMean
@@ -96,7 +96,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise ImageError(f"{path}: cannot be read ({one_line(error)})") from error
 
 
 def run_key(matched: Matched, task: Task, missing: str) -> str:

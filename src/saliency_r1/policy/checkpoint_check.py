@@ -10,7 +10,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from saliency_r1.checkpoint import PROCESSOR_FILES, custom_code
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 
 _JSON_FILES = ("config.json", *PROCESSOR_FILES, "video_preprocessor_config.json", "tokenizer_config.json")
 _LONGEST_REASON = 300
@@ -122,5 +122,5 @@ def _refused(source: str, reason: str) -> str:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"

@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.policy.options import ENDPOINT, TIMEOUT_SECONDS
 from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, shrink, workable
 
@@ -291,7 +291,7 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
 
 def _line(error: object) -> str:
     """An error's text on one line, shortened."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
 
 

@@ -22,7 +22,7 @@ from transformers.utils import is_accelerate_available
 from saliency_r1 import nano
 from saliency_r1.checkpoint import DTYPES, check_dtype
 from saliency_r1.device import choose_device
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
@@ -135,7 +135,7 @@ class TransformersPolicy:
         except SaliencyError:
             raise
         except Exception as error:  # what is wrong with a checkpoint comes out of many libraries
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
             raise SaliencyError(f"no policy could be loaded from {where!r}: {reason}") from error
         _check_parts(where, processor, report)

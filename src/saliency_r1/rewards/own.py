@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 
 RewardFunction = Callable[..., Sequence[float | None]]
 """`function(completions, task, example, images)`, see `SaliencyReward` and docs/training.md."""
@@ -32,7 +32,7 @@ def load_reward(path: str) -> RewardFunction:
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except Exception as error:  # the module is a user's: anything may go wrong in it
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise SaliencyError(f"reward {path!r}: {place} cannot be imported ({reason})") from error
     function = getattr(module, name, None)
     if not callable(function):

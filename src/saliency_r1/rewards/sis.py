@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from saliency_r1.data.mask_files import as_probability, as_truth
-from saliency_r1.rewards.masks import check_pair
+from saliency_r1.masks import as_probability, as_truth, check_pair
 
 
 def sis_reward(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:

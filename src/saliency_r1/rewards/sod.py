@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from py_sod_metrics import Smeasure
 
-from saliency_r1.data.mask_files import as_probability, as_truth
-from saliency_r1.rewards.masks import check_pair, iou
+from saliency_r1.masks import as_probability, as_truth, check_pair, iou
 
 _S_MEASURE = Smeasure()
 

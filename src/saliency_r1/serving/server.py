@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from PIL import Image
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.serving.api import create_api
 from saliency_r1.serving.engine import Engine
 from saliency_r1.serving.gate import PAGE, Gate
@@ -144,7 +144,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         raise SaliencyError(
-            f"{settings.host}:{settings.port}: cannot listen there ({error.strerror or error}); "
+            f"{settings.host}:{settings.port}: cannot listen there ({one_line(error)}); "
             "choose another --port or --host"
         ) from error
     return listener

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.evaluation.outputs import TITLES, shown
 from saliency_r1.tasks import Task
 
@@ -187,7 +187,7 @@ def read_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
             summary["data"]["name"], summary["method"]["name"], summary["command"]
             _known(summary)
         except OSError as error:
-            raise SaliencyError(f"{path}: cannot be read ({error.strerror or error})") from None
+            raise SaliencyError(f"{path}: cannot be read ({one_line(error)})") from None
         except (ValueError, KeyError, TypeError, AttributeError, SaliencyError):
             raise SaliencyError(f"{path}: is no summary.json of saliency-r1 evaluate") from None
         summaries.append(summary)

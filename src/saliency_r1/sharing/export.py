@@ -17,7 +17,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from saliency_r1 import nano
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.nano.segmenter_model import CONFIG_FILE, WEIGHTS_FILE, NanoSegmenterModel
 from saliency_r1.pipeline import SEGMENTER_FOLDER
@@ -187,7 +187,7 @@ def _merged(model: Any, adapter: str) -> Any:
     try:
         return PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise SaliencyError(f"{adapter}: does not fit its model ({reason})") from error
 
 

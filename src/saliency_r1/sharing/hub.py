@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 
 TOKEN_VARIABLE = "HF_TOKEN"
 _NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
@@ -66,5 +66,5 @@ def push(folder: Path, repository: str) -> str:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import SaliencyError, one_line
 
 Recipe = TypeVar("Recipe")
 
@@ -41,9 +41,9 @@ def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[Any, An
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise SaliencyError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise SaliencyError(f"{path}: cannot be read ({one_line(error)})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SaliencyError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+        raise SaliencyError(f"{path}: is not YAML ({one_line(error)})") from None
     if values is None:
         values = {}
     if not isinstance(values, dict):

@@ -25,8 +25,9 @@ from trl import SFTConfig, SFTTrainer
 
 from saliency_r1 import nano
 from saliency_r1.data.layouts import load_splits
+from saliency_r1.data.samples import spread
 from saliency_r1.device import choose_device
-from saliency_r1.errors import ResponseError, SaliencyError
+from saliency_r1.errors import ResponseError, SaliencyError, one_line
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.nano.configuration import NanoConfig
 from saliency_r1.nano.policy_model import NanoForImageTextToText
@@ -310,7 +311,7 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False) -> Path:
         _fit_readings(recipe, model, cache, train, validation)
     pictures = Pictures(processor, recipe.image_root, cache)
     trainer = PolicySFTTrainer(
-        answered=_spread(validation, recipe.decode),
+        answered=spread(validation, recipe.decode),
         pictures=pictures,
         decode_tokens=recipe.decode_tokens,
         words_weight=recipe.words_weight,
@@ -366,7 +367,7 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
             )
             processor = AutoProcessor.from_pretrained(recipe.start)
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise SaliencyError(f"no policy could be loaded from {recipe.start}: {reason}") from None
         if recipe.vision is not None:
             started.model.vision_tower.load_segmenter(recipe.vision)
@@ -482,9 +483,3 @@ def _settings(recipe: SFTRecipe) -> SFTConfig:
         max_length=None,
         report_to="none",
     )
-
-
-def _spread(examples: Sequence[SFTExample], count: int) -> list[SFTExample]:
-    """`count` examples, evenly spread over all of them."""
-    count = min(count, len(examples))
-    return [examples[index * len(examples) // count] for index in range(count)]

@@ -21,6 +21,7 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.language.cues import Cues
 from saliency_r1.language.naming import OBJECT, NameBook, is_person, subject_of, with_article
 from saliency_r1.language.statements import PHRASES, Kind
+from saliency_r1.masks import iou
 
 SHORTEST, LONGEST = 25, 55
 """Words in a reasoning."""
@@ -163,17 +164,11 @@ def consistent(
             if probabilities.shape != mask.shape:
                 raise SaliencyError(f"the segmenter gave {probabilities.shape} for a mask of {mask.shape}")
             found |= probabilities >= 0.5
-        iou = overlap(found, mask)
-        if iou >= minimum_iou:
-            return Consistency(rationale, iou, tried)
-        best = max(best, iou)
+        overlap = iou(found, mask)
+        if overlap >= minimum_iou:
+            return Consistency(rationale, overlap, tried)
+        best = max(best, overlap)
     return Consistency(None, best, len(candidates))
-
-
-def overlap(mask: np.ndarray, other: np.ndarray) -> float:
-    """IoU of two masks, bool (H, W); 1 if both are empty."""
-    union = float((mask | other).sum())
-    return float((mask & other).sum()) / union if union else 1.0
 
 
 class Writer:

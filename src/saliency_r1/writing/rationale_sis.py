@@ -23,6 +23,7 @@ from saliency_r1.language.cues import Cues, measure
 from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import OBJECT, NameBook, is_person
 from saliency_r1.language.statements import PHRASES, Kind
+from saliency_r1.masks import iou
 from saliency_r1.writing.rationale import (
     FIRST,
     LONGEST_EXPRESSION,
@@ -31,7 +32,6 @@ from saliency_r1.writing.rationale import (
     clear_colour,
     clear_place,
     nothing_rationale,
-    overlap,
 )
 
 MOST_INSTANCES = 6
@@ -217,7 +217,7 @@ def consistent_instances(
     outcome = "kept"
     missed = 0
     for options, mask in zip(wordings, masks, strict=True):
-        fits = (each for each in options if overlap(segment(each.expression) >= 0.5, mask) >= minimum_iou)
+        fits = (each for each in options if iou(segment(each.expression) >= 0.5, mask) >= minimum_iou)
         wording = next(fits, None)
         if wording is None:
             missed += 1

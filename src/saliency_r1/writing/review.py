@@ -11,9 +11,10 @@ import numpy as np
 from saliency_r1.errors import ResponseError
 from saliency_r1.language.cues import Cues
 from saliency_r1.language.faithfulness import check
+from saliency_r1.masks import iou
 from saliency_r1.response import Response, parse_strict
 from saliency_r1.tasks import Task
-from saliency_r1.writing.rationale import LONGEST_EXPRESSION, overlap
+from saliency_r1.writing.rationale import LONGEST_EXPRESSION
 from saliency_r1.writing.writer_prompt import FORM, LONGEST, SHORTEST, clear_statements
 
 # What the reader of a reasoning cannot know of.
@@ -79,7 +80,7 @@ def review(
             f"What you say does not hold for the region: {'; '.join(dict.fromkeys(false))}. "
             "Write again without it.",
         )
-    if overlap(found(expression), truth) < minimum_iou:
+    if iou(found(expression), truth) < minimum_iou:
         return Fault(
             "not found",
             f'Someone with only the words "{expression}" did not find that region. Write again with a '

@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from saliency_r1.data.mask_files import as_truth, load_grey, picture_size
+from saliency_r1.data.mask_files import load_grey, picture_size
 from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.data.samples import Sample, spread
 from saliency_r1.data.true_instances import InstanceImage, RunLengths, encode
 from saliency_r1.errors import SaliencyError
+from saliency_r1.masks import as_truth
 from saliency_r1.tasks import Task
 
 

@@ -23,9 +23,9 @@ from PIL import Image, ImageOps
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.language.cues import Cues, measure
 from saliency_r1.language.naming import NameBook
+from saliency_r1.masks import iou
 from saliency_r1.scenes.scenes import Foregrounds, Scene, compose_group
 from saliency_r1.tasks import Task
-from saliency_r1.writing.rationale import overlap
 from saliency_r1.writing.rationale_cosod import (
     MOST_IMAGES,
     GroupImage,
@@ -218,7 +218,7 @@ def _look(
 ) -> _Seen:
     found = Found(segmenter, image)
     found.add(expressions)
-    ious = {text: overlap(found(text), truth) for text in expressions}
+    ious = {text: iou(found(text), truth) for text in expressions}
     return _Seen(path, measure(image, truth), others, ious)
 
 

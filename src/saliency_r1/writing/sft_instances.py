@@ -29,6 +29,7 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.images import load_image
 from saliency_r1.language.naming import NameBook
+from saliency_r1.masks import connected_parts
 from saliency_r1.scenes.instance_photos import category_nouns
 from saliency_r1.scenes.scenes import Foregrounds, reading_order, scene_number
 from saliency_r1.tasks import Task
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from saliency_r1.segmenters.base import Segmenter
 
 _PHOTO_VARIANTS = 4
-_LEAST_PART = 0.01
 
 
 def photo_jobs(
@@ -158,15 +158,6 @@ def of_several_parts(samples: Sequence[Sample], masks: Iterable[np.ndarray], cou
     others = [sample for sample, each in zip(samples, several, strict=True) if not each]
     more = min(count - len(chosen), len(others))
     return chosen + [others[index * len(others) // more] for index in range(more)]
-
-
-def connected_parts(mask: np.ndarray) -> list[np.ndarray]:
-    """The connected parts of a mask, bool (H, W), that cover a hundredth of the picture or more."""
-    from scipy.ndimage import label
-
-    labels, count = label(mask, np.ones((3, 3), int))
-    parts = (labels == number for number in range(1, count + 1))
-    return [part for part in parts if part.mean() >= _LEAST_PART]
 
 
 def whole_scene_jobs(
