@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite0, Semantics
+from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite, Semantics
 from saliency_r1.nano.foreground import Foreground
 from saliency_r1.nano.instance_map import InstanceMap
 from saliency_r1.nano.layers import AdapterLayer
@@ -54,7 +54,7 @@ class VisionTower(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = Lite0()
+        self.backbone = Lite()
         self.semantics = Semantics()
 
     def load_segmenter(self, folder: Path) -> None:
