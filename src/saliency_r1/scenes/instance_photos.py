@@ -24,7 +24,7 @@ LEAST_LARGEST = 0.05
 """Share of the picture that the largest instance covers at least."""
 
 _SYNONYMS = {
-    "airplane": "aeroplane",
+    "airplane": "plane|aeroplane",
     "bicycle": "bike",
     "cell phone": "mobile phone",
     "couch": "sofa",
@@ -38,7 +38,7 @@ _SYNONYMS = {
     "remote": "remote control",
     "sports ball": "ball",
     "teddy bear": "teddy",
-    "tv": "monitor",
+    "tv": "television|monitor",
 }
 _HYPERNYMS = {
     "animal": "bird cat dog horse sheep cow elephant bear zebra giraffe monkey otter turtle tiger deer camel "
@@ -79,9 +79,9 @@ class InstancePhoto:
 def category_nouns(name: str) -> Nouns:
     """What an instance of a category may be called."""
     name = name.lower()
-    synonym, hypernym = _SYNONYMS.get(name), _ABOVE.get(name)
-    kinds = frozenset(word for word in (name, synonym, hypernym) if word)
-    return Nouns((name,), (synonym,) if synonym else (), (hypernym,) if hypernym else (), kinds)
+    synonyms = tuple(_SYNONYMS[name].split("|")) if name in _SYNONYMS else ()
+    hypernyms = (_ABOVE[name],) if name in _ABOVE else ()
+    return Nouns((name,), synonyms, hypernyms, frozenset((name, *synonyms, *hypernyms)))
 
 
 def is_held_out(file_name: str) -> bool:

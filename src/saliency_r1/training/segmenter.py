@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
 from saliency_r1.data.layouts import load_splits
@@ -65,11 +65,13 @@ class SegmenterTraining:
         thaw_steps: steps of each stage but the last.
         early_size, early_share: the side in pixels at which the first share of the steps is trained, because
             it is cheaper; the rest is trained at `image_size`.
-        average: decay of the moving average of the weights, which is what is validated and exported.
+        average: decay of the moving average of the weights, which is what is validated and exported; less in
+            the first steps, so that a short run's average is not its start.
         edge_weight: how much more a pixel near a boundary counts than one far from it.
         init: a folder with weights to start from instead of ImageNet's, or empty. Its vocabulary grows by the
             words that the mix adds. Weights of the layout before 0.2.0 can be started from too.
         realign: whether names and regions are aligned before the first step although there is an `init`.
+        align_steps: steps of that alignment.
         composed, negative, crop, alone, scenes, instances: the mix of samples, see `Mix`.
         instance_data: folders of COCO json sets for the share of `instances`.
         teacher: folder of a teacher's soft masks of their photos, see `instance_photos.open_photos`, or
@@ -102,6 +104,7 @@ class SegmenterTraining:
     edge_weight: float = 3.0
     init: str = ""
     realign: bool = False
+    align_steps: int = 1200
     composed: float = 0.5
     negative: float = 0.08
     crop: float = 0.5
@@ -273,12 +276,13 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
             cached,
             config.seed,
             device,
+            config.align_steps,
             others=instance_photos,
             classes=classes,
         )
     model.backbone.freeze(min(config.frozen_blocks))
     optimizer = torch.optim.AdamW(parameter_groups(model, config), weight_decay=config.weight_decay)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.average))
+    averaged = AveragedModel(model, multi_avg_fn=_moving_average(config.average))
     step = restore(found, model, optimizer, averaged) if found else 0
     print(
         f"training on {device}, {'bfloat16 autocast' if config.bf16 else 'float32'}, from step {step}",
@@ -382,6 +386,21 @@ def started(folder: Path, sizes: SegmenterConfig) -> NanoSegmenterModel:
     if missing.unexpected_keys:
         raise SaliencyError(f"init={folder} has the unknown weights {missing.unexpected_keys[0]}, ...")
     return model.with_words(sizes.words)
+
+
+def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """A moving average for `AveragedModel`, over all steps until the decay allows for no more."""
+
+    @torch.no_grad()
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+    return update
 
 
 def parameter_groups(model: NanoSegmenterModel, config: SegmenterTraining) -> list[dict[str, Any]]:
