@@ -214,7 +214,7 @@ class NanoSegmenterModel(nn.Module):
         nn.init.normal_(self.words.weight, std=0.5)
         # At first the finest logits are those of stride 4, upsampled.
         nn.init.zeros_(self.logit2.weight)
-        nn.init.zeros_(self.logit2.bias)
+        nn.init.zeros_(self.logit2.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.match_in.weight)
         nn.init.zeros_(self.match_in.bias)
 

@@ -283,6 +283,7 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
     model.backbone.freeze(min(config.frozen_blocks))
     optimizer = torch.optim.AdamW(parameter_groups(model, config), weight_decay=config.weight_decay)
     averaged = AveragedModel(model, multi_avg_fn=_moving_average(config.average))
+    average: NanoSegmenterModel = averaged.module  # type: ignore[assignment]
     step = restore(found, model, optimizer, averaged) if found else 0
     print(
         f"training on {device}, {'bfloat16 autocast' if config.bf16 else 'float32'}, from step {step}",
@@ -316,7 +317,7 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
             step += 1
             progress.update(bar, advance=1, description=f"loss {np.mean([x for x, _ in recent[-50:]]):.3f}")
             if step % 50 == 0:
-                row = {"step": step, "seconds": round(log.seconds + time.perf_counter() - started, 1)}
+                row: dict[str, float] = {"step": step, "seconds": round(log.seconds + time.perf_counter() - started, 1)}
                 row |= {
                     "loss": float(np.mean([x for x, _ in recent])),
                     "iou": float(np.mean([x for _, x in recent])),
@@ -325,14 +326,14 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
                 log.add("train.csv", row)
                 _add_scalars(writer, "train", row)
             if step % config.validate_every == 0 or step == config.steps:
-                row = {"step": step} | validate(averaged.module, checks, composed, config, device)
+                row = {"step": step, **validate(average, checks, composed, config, device)}
                 log.add("validation.csv", row)
                 _add_scalars(writer, "validation", row)
                 progress.console.print(" ".join(f"{key} {value:.4g}" for key, value in row.items()))
             if step % config.save_every == 0 or step == config.steps:
                 save_checkpoint(out, model, optimizer, averaged, step)
     writer.close()
-    export(averaged.module, out / "final")
+    export(average, out / "final")
     return out / "final"
 
 
