@@ -317,7 +317,8 @@ def train_segmenter(config: SegmenterTraining, resume: bool = False) -> Path:
             step += 1
             progress.update(bar, advance=1, description=f"loss {np.mean([x for x, _ in recent[-50:]]):.3f}")
             if step % 50 == 0:
-                row: dict[str, float] = {"step": step, "seconds": round(log.seconds + time.perf_counter() - started, 1)}
+                seconds = round(log.seconds + time.perf_counter() - started, 1)
+                row: dict[str, float] = {"step": step, "seconds": seconds}
                 row |= {
                     "loss": float(np.mean([x for x, _ in recent])),
                     "iou": float(np.mean([x for _, x in recent])),
