@@ -1,8 +1,9 @@
 """Every shell and Python block of the README and of docs/ is run here, or says above it what it needs.
 
 `<!-- needs: a GPU -->` above a block keeps it from being run, `<!-- shortened: max_steps=2 -->` adds these
-words to its `saliency-r1 train` commands. Of all blocks, run or not, each command and option of ours must
-exist, each recipe and its keys, each benchmark and its options, each extra of pip, each name imported.
+words to its `saliency-r1 train` commands, `<!-- file: mine/synsets.json -->` makes it that file's content. Of
+all blocks, run or not, each command and option of ours must exist, each recipe and its keys, each benchmark
+and its options, each extra of pip, each name imported.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Block:
     text: str
     needs: str | None
     shortened: tuple[str, ...]
+    file: str | None = None
 
     @property
     def place(self) -> str:
@@ -70,7 +72,10 @@ def blocks_of(page: Path) -> list[Block]:
         line = text.count("\n", 0, match.end(1)) + 1
         body = re.sub(f"^{indent}", "", body, flags=re.MULTILINE)
         words = tuple(shlex.split(shortened[1])) if shortened else ()
-        found.append(Block(page, line, language, body, needs[1] if needs else None, words))
+        file = re.search(r"<!-- file: (.+?) -->", comments)
+        found.append(
+            Block(page, line, language, body, needs[1] if needs else None, words, file[1] if file else None)
+        )
     return found
 
 
@@ -225,13 +230,13 @@ def sample_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def draw_pairs_of_photos(folder: Path) -> None:
     """Parts of photos, each with the mask that the embedded segmenter finds in it."""
     segmenter = load_segmenter(None)
-    for source in ("coffee.png", "chelsea.png"):
+    for source, kind in (("coffee.png", "mug"), ("chelsea.png", "cat")):
         with Image.open(str(files("skimage.data") / source)) as opened:
             photo = opened.convert("RGB").resize((225, 150))
         for number in range(6):
             part = photo.crop((4 * number, 2 * number, 200 + 4 * number, 136 + 2 * number))
             mask = segmenter.segment(segmenter.encode(part), ["the object"]).probabilities[0] >= 0.5
-            name = f"{Path(source).stem}_{number}"
+            name = f"{kind}_{number + 1:02d}"
             save(part, folder / "images" / f"{name}.jpg")
             save(Image.fromarray(mask).convert("L"), folder / "masks" / f"{name}.png")
 
@@ -279,7 +284,9 @@ def test_the_blocks_of_a_page_run(page: Path, sample_photos: Path, tmp_path: Pat
         for block in blocks_of(page):
             if not block.is_run:
                 continue
-            if block.language in SHELL:
+            if block.file is not None:
+                Path(block.file).write_text(block.text, encoding="utf-8")
+            elif block.language in SHELL:
                 run_shell(block)
             elif block.language in PYTHON:
                 exec(compile(block.text, block.place, "exec"), session)

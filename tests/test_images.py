@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from saliency_r1.errors import ImageError
-from saliency_r1.images import FoundImage, find_images, load_image
+from saliency_r1.images import load_image, load_layers
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -332,83 +332,38 @@ def test_threads(tmp_path: Path) -> None:
     assert all(image.tobytes() == quarters().tobytes() for image in images)
 
 
-@pytest.fixture
-def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    names = ["dog.jpg", "a/dog.jpg", "a/cat.PNG", "a/deep/dog.webp", "b/dog.jpg", "b/dog.png", "b/notes.txt"]
-    for name in [*names, ".hidden.jpg", "a/.git/x.jpg", "odd[1].jpg"]:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    (tmp_path / "none").mkdir()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def logo(colour: tuple[int, int, int], other: tuple[int, int, int] | None = None) -> Image.Image:
+    """A disc and a bar on nothing."""
+    image = Image.new("RGBA", (80, 60), (123, 45, 67, 0))
+    image.paste((*colour, 255), (20, 20, 60, 50))
+    image.paste((*(other or colour), 255), (35, 5, 45, 20))
+    return image
 
 
-def listed(*inputs: str | Path) -> list[tuple[str, str] | str]:
-    found = find_images(inputs)
-    return [(it.path.as_posix(), it.stem) if isinstance(it, FoundImage) else str(it) for it in found]
+@pytest.mark.parametrize(
+    ("colours", "ground"),
+    [
+        ([(255, 255, 255)], (0, 0, 0)),
+        ([(250, 240, 230)], (0, 0, 0)),
+        ([(20, 20, 20)], (255, 255, 255)),
+        ([(200, 30, 40)], (255, 255, 255)),
+        ([(255, 255, 255), (0, 0, 0)], (128, 128, 128)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_the_ground_behind_transparency_contrasts(
+    colours: list[tuple[int, int, int]], ground: tuple[int, int, int], kind: str
+) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    read = load_layers(encoded(logo(*colours), kind, **options))
+    assert read.image.getpixel((2, 2)) == ground
+    assert read.image.getpixel((40, 35)) == colours[0]
+    assert read.layer is not None
+    assert read.layer.getchannel("A").tobytes() == logo(*colours).getchannel("A").tobytes()
+    assert not read.invisible
 
 
-@pytest.mark.usefixtures("album")
-def test_files_folders_and_globs_are_found() -> None:
-    assert listed("dog.jpg") == [("dog.jpg", "dog")]
-    assert listed("b/notes.txt") == [("b/notes.txt", "notes")]
-    assert listed("a") == [("a/cat.PNG", "cat"), ("a/dog.jpg", "dog"), ("a/deep/dog.webp", "deep/dog")]
-    assert listed("*.jpg") == [("dog.jpg", "dog"), ("odd[1].jpg", "odd[1]")]
-    assert listed("*/*.jpg") == [("a/dog.jpg", "a/dog"), ("b/dog.jpg", "b/dog")]
-    assert listed("a/**/dog.*") == [("a/deep/dog.webp", "deep/dog"), ("a/dog.jpg", "dog")]
-    assert listed("odd[1].jpg") == [("odd[1].jpg", "odd[1]")]
-    assert listed("b/n*", "b/d*.png") == ["b/n*: no picture matches", ("b/dog.png", "dog")]
-    assert listed() == []
-
-
-def test_absolute_paths_keep_stems_relative(album: Path) -> None:
-    assert listed(album / "a" / "deep") == [(f"{album.as_posix()}/a/deep/dog.webp", "dog")]
-    assert listed(f"{album}/*/cat*") == [(f"{album.as_posix()}/a/cat.PNG", "a/cat")]
-    assert listed("a/../dog.jpg", "../*/dog.jpg")[0] == ("a/../dog.jpg", "dog")
-
-
-@pytest.mark.usefixtures("album")
-def test_equal_names_get_different_stems_and_doubles_are_done_once() -> None:
-    assert listed("a/dog.jpg", "b/dog.jpg", "b/dog.png", "dog.jpg") == [
-        ("a/dog.jpg", "dog"),
-        ("b/dog.jpg", "dog-2"),
-        ("b/dog.png", "dog-3"),
-        ("dog.jpg", "dog-4"),
-    ]
-    assert listed("a/dog.jpg", "a", "./a/dog.jpg", "b/../a/*.jpg", "a/deep/..") == [
-        ("a/dog.jpg", "dog"),
-        ("a/cat.PNG", "cat"),
-        ("a/deep/dog.webp", "deep/dog"),
-    ]
-
-
-def test_a_numbered_stem_leaves_names_that_others_have_by_nature(album: Path) -> None:
-    (album / "dog-2.jpg").touch()
-    (album / "b" / "DOG-3.jpg").touch()
-    assert listed("a/dog.jpg", "b", "dog-2.jpg") == [
-        ("a/dog.jpg", "dog"),
-        ("b/DOG-3.jpg", "DOG-3"),
-        ("b/dog.jpg", "dog-4"),
-        ("b/dog.png", "dog-5"),
-        ("dog-2.jpg", "dog-2"),
-    ]
-
-
-@pytest.mark.usefixtures("album")
-def test_what_is_missing_stands_in_order_among_the_others() -> None:
-    assert listed("gone.jpg", "dog.jpg", "none", "*.gif", "", "x" * 5000)[:5] == [
-        "gone.jpg: no such file or folder",
-        ("dog.jpg", "dog"),
-        "none: no pictures in this folder",
-        "*.gif: no picture matches",
-        "'': no such file or folder",
-    ]
-    assert [type(it) for it in find_images(["gone.jpg", "x" * 5000])] == [ImageError, ImageError]
-
-
-def test_links_are_followed_without_going_round(album: Path) -> None:
-    (album / "b" / "up").symlink_to(album / "b", target_is_directory=True)
-    (album / "b" / "link.jpg").symlink_to(album / "dog.jpg")
-    (album / "b" / "more").symlink_to(album / "a" / "deep", target_is_directory=True)
-    assert [item[1] for item in listed("b")] == ["dog", "dog-2", "link", "more/dog"]
+def test_a_picture_that_is_opaque_throughout_has_no_layer_and_one_without_a_pixel_is_invisible() -> None:
+    assert load_layers(encoded(quarters().convert("RGBA"), "PNG")).layer is None
+    assert load_layers(np.zeros((4, 4, 4), np.uint8)).invisible
+    assert not load_layers(quarters()).invisible

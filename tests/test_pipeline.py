@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from saliency_r1.errors import ImageError, SaliencyError
-from saliency_r1.images import FoundImage, load_image
+from saliency_r1.finding import FoundImage
+from saliency_r1.images import LoadedImage, load_layers
 from saliency_r1.pipeline import SaliencyPipeline, expected_quality
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.response import Response
@@ -273,15 +274,15 @@ def test_a_group_is_never_held_as_a_whole(
     read: list[weakref.ref[Image.Image]] = []
     most = 0
 
-    def counted(source: Path) -> Image.Image:
+    def counted(source: Path, **options: bool) -> LoadedImage:
         nonlocal most
-        image = load_image(source)
-        read.append(weakref.ref(image))
+        picture = load_layers(source, **options)
+        read.append(weakref.ref(picture.image))
         gc.collect()
         most = max(most, sum(reference() is not None for reference in read))
-        return image
+        return picture
 
-    monkeypatch.setattr("saliency_r1.pipeline.load_image", counted)
+    monkeypatch.setattr("saliency_r1.image_sources.load_layers", counted)
     done = sum(1 for _ in pipe.stream([tmp_path / "ball.png"] * 40, "cosod", group_images=3))
     assert done == 40
     assert len(read) == 80
@@ -348,7 +349,7 @@ def test_images_are_read_in_batches(pipe: SaliencyPipeline) -> None:
 
 
 def test_large_images_close_a_batch(pipe: SaliencyPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saliency_r1.pipeline.BATCH_PIXELS", 2000)
+    monkeypatch.setattr("saliency_r1.image_sources.BATCH_PIXELS", 2000)
     pipe([drawn("red")] * 5)  # 1200 pixels each
     assert pipe.policy.batches == [[1, 1], [1, 1], [1]]
 
@@ -449,3 +450,60 @@ def test_the_embedded_model_takes_any_size(nano: SaliencyPipeline, size: tuple[i
     result = nano(Image.new("RGB", size, "orange"), reasoning=False)
     assert result.mask.shape == (size[1], size[0])
     assert np.isfinite(result.mask).all()
+
+
+def test_names_are_unique_in_a_call_and_in_a_stream(pipe: SaliencyPipeline, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a/1.png", "b/1.png", "c/1-2.png", "d/1.PNG")]
+    for path in paths:
+        path.parent.mkdir()
+        drawn("red").save(path)
+    assert [result.name for result in pipe(paths)] == ["1", "1-2", "1-2-2", "1-3"]
+    assert [result.name for result in pipe.stream(iter(paths[:2]))] == ["1", "1-2"]
+    images = [drawn("red"), np.asarray(drawn("red")), paths[0].read_bytes()]
+    assert [result.name for result in pipe(images)] == ["image", "image-2", "image-3"]
+    assert [result.name for result in pipe([paths[0], drawn("red")], "cosod")] == ["1", "image"]
+    assert [result.name for result in pipe(paths[:2], "cosod")] == ["1", "1-2"]
+
+
+def test_the_documented_loop_loses_no_photo(pipe: SaliencyPipeline, tmp_path: Path) -> None:
+    for folder, colour in (("a", "red"), ("b", "blue")):
+        (tmp_path / folder).mkdir()
+        drawn(colour).save(tmp_path / folder / "1.png")
+    paths = [str(tmp_path / folder / "1.png") for folder in ("a", "b")]
+    for result in pipe.stream(paths):
+        result.save(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.json")) == ["1-2.json", "1.json"]
+
+
+def test_what_is_transparent_is_in_no_mask(pipe: SaliencyPipeline) -> None:
+    layer = drawn("red", "blue").convert("RGBA")
+    layer.paste((*COLOURS["red"], 0), (0, 0, 4, 30))  # red, and not to be seen
+    for task in ("sod", "sis"):
+        result = pipe(layer, task)
+        assert result.expressions[0] == "red"
+        assert result.mask[:, :4].max() == 0
+        assert result.mask[:, 4:].max() == 1
+        cutout = np.asarray(result.cutout())
+        assert (cutout[:, :, 3] <= np.asarray(layer)[:, :, 3]).all()
+        assert cutout[10, 3].tolist() == [0, 0, 0, 0]
+        assert cutout[10, 8].tolist() == [*COLOURS["red"], 255]
+
+
+def test_nothing_stands_out_where_nothing_is_to_be_seen(pipe: SaliencyPipeline) -> None:
+    clear = drawn("red").convert("RGBA")
+    clear.putalpha(0)
+    first, second = pipe([clear, drawn("blue")])
+    assert (first.expressions, first.confidence, first.mask.max()) == ((), 1.0, 0)
+    assert second.expressions == ("blue",)
+    assert pipe(clear, "sis").instances == ()
+    assert len(pipe([clear, drawn("blue"), drawn("blue")], "cosod")) == 3
+
+
+def test_a_file_that_is_cut_short_is_read_if_asked(pipe: SaliencyPipeline, tmp_path: Path) -> None:
+    path = tmp_path / "cut.bmp"
+    drawn("red", size=(200, 100)).save(path)
+    path.write_bytes(path.read_bytes()[:30_000])
+    with pytest.raises(ImageError, match="cut short"):
+        pipe(path)
+    with pytest.warns(UserWarning, match="cut short"):
+        assert pipe(path, accept_truncated=True).image.size == (200, 100)

@@ -368,3 +368,41 @@ def test_written_files_are_readable_as_any_other(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
     write_bytes_atomic(tmp_path / "atomic", b"")
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_another_photo_of_the_run_is_not_overwritten(tmp_path: Path) -> None:
+    first = made(disc(20, 15, 9), name="1", source="a/1.jpg")
+    second = made(disc(40, 15, 9), name="1", source="b/1.jpg")
+    third = made(disc(40, 15, 9), name="1-2", source="c/1-2.jpg")
+    assert first.save(tmp_path)["json"] == tmp_path / "1.json"
+    with pytest.warns(UserWarning, match=r"1: holds another photo's files of this run; those of b/1.jpg are"):
+        assert second.save(tmp_path)["json"] == tmp_path / "1-2.json"
+    with pytest.warns(UserWarning, match="written as 1-2-2"):
+        assert third.save(tmp_path)["json"] == tmp_path / "1-2-2.json"
+    assert first.save(tmp_path)["json"] == tmp_path / "1.json"  # its own files may be written again
+    with pytest.warns(UserWarning, match="written as 1-2"):
+        assert second.save(tmp_path)["mask"] == tmp_path / "1-2_mask.png"
+    assert json.loads((tmp_path / "1.json").read_text())["source"] == "a/1.jpg"
+    assert second.save(tmp_path, overwrite=True)["json"] == tmp_path / "1.json"
+    assert json.loads((tmp_path / "1.json").read_text())["source"] == "b/1.jpg"
+
+
+def test_pictures_that_are_no_files_are_told_apart_by_their_pixels(tmp_path: Path) -> None:
+    frames = [
+        made(source=None, name="image", image=Image.new("RGB", (WIDTH, HEIGHT), (n, 0, 0))) for n in (1, 2)
+    ]
+    frames[0].save(tmp_path)
+    with pytest.warns(UserWarning, match="written as image-2"):
+        frames[1].save(tmp_path)
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_the_cutout_is_no_more_opaque_than_the_photo_and_has_its_colours() -> None:
+    layer = Image.new("RGBA", (WIDTH, HEIGHT), (200, 60, 40, 90))
+    layer.paste((1, 2, 3, 0), (0, 0, 10, HEIGHT))
+    result = made(np.ones((HEIGHT, WIDTH), np.float32), layer=layer, image=Image.new("RGB", (WIDTH, HEIGHT)))
+    cutout = result.cutout()
+    assert cutout.getpixel((30, 20)) == (200, 60, 40, 90)
+    assert cutout.getpixel((5, 20)) == (0, 0, 0, 0)
+    with pytest.raises(ValueError, match="layer: found RGBA of 3x3 pixels, expected RGBA of 60x40"):
+        made(layer=Image.new("RGBA", (3, 3)))

@@ -83,7 +83,9 @@ class GroupSheet:
         """Take in the next image of the group."""
         if self._first is None:
             blank = Image.new("RGB", (1, 1))
-            self._first = replace(result, image=blank, instances=(), confidence=result.policy_confidence)
+            self._first = replace(
+                result, image=blank, layer=None, instances=(), confidence=result.policy_confidence
+            )
         self._cells.append((_fitted(result.overlay(), CELL), result.name, bool(result.instances)))
 
     def draw(self) -> Image.Image:

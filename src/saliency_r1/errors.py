@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+_NO_MORE_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+
 
 class SaliencyError(Exception):
     """Bad input. The message is one line: what was given, what is expected, what to do.
@@ -20,6 +24,27 @@ class ImageError(SaliencyError):
 
 class ImageSizeError(ImageError):
     """A picture of more pixels than the limit."""
+
+
+class OutputError(SaliencyError):
+    """A file that cannot be written.
+
+    Args:
+        message: one line that names the file and the reason.
+        number: the system's error number, if there is one.
+    """
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.number = number
+
+    def __reduce__(self) -> tuple[type[OutputError], tuple[str, int | None]]:
+        return OutputError, (str(self), self.number)
+
+    @property
+    def ends_the_run(self) -> bool:
+        """Whether other files cannot be written either: the disk is full, broken or read-only."""
+        return self.number in _NO_MORE_FILES
 
 
 class ResponseError(SaliencyError):

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import struct
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image
 
-from saliency_r1.errors import ImageError, ImageSizeError, one_line
+from saliency_r1.colour import to_srgb
+from saliency_r1.decoding import check_size, decode, identify
+from saliency_r1.depth import to_bytes
+from saliency_r1.errors import ImageError, one_line
+from saliency_r1.files import printable
 
-IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
-    | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
-"""The endings, in lower case, by which pictures are found in folders and globs."""
-
-# Formats that decode in this process from a header that says the size. EPS, for one, would start Ghostscript.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
-_BIT_DEPTHS = (8, 10, 12, 14, 16)
-_ROWS = 256
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,13 +29,42 @@ _UPRIGHT = {
 }
 
 
+_GROUNDS = ((255, 255, 255), (0, 0, 0), (128, 128, 128))
+_NEAR, _FEW = 110.0, 0.2  # how near a colour is to a ground, in RGB, and how many pixels may be so
+_LOOKED_AT, _BESIDE = 256, 4
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """A picture as it was read.
+
+    Attributes:
+        image: RGB, what models see.
+        layer: RGBA of the same size, with what is transparent; None for a picture that is opaque throughout.
+    """
+
+    image: Image.Image
+    layer: Image.Image | None = None
+
+    @property
+    def invisible(self) -> bool:
+        """Whether it is transparent throughout."""
+        return self.layer is not None and self.layer.getchannel("A").getextrema()[1] == 0
+
+
 def load_image(
-    source: str | Path | bytes | Image.Image | np.ndarray, *, max_pixels: int = 100_000_000
+    source: str | Path | bytes | Image.Image | np.ndarray,
+    *,
+    max_pixels: int = 100_000_000,
+    accept_truncated: bool = False,
 ) -> Image.Image:
-    """Read a picture as upright RGB.
+    """Read a picture as upright RGB, in sRGB.
 
     - EXIF rotation is applied. Of an animation the first frame is taken, of a PIL image the current one.
-    - What is transparent lies on white. Palette, CMYK and grey pictures become RGB.
+    - Colours are converted to sRGB from the picture's ICC profile. Palette, CMYK and grey pictures become
+      RGB.
+    - What is transparent lies on a ground that contrasts with what is opaque: white, or for a bright logo
+      black or grey. `load_layers` keeps the transparency.
     - Grey of more than 8 bits (PIL modes `I;16`, `I`; arrays of integers) is scaled by the smallest depth of
       8, 10, 12, 14 and 16 bits that holds its largest value, so that 12-bit data in a 16-bit file is not
       black.
@@ -53,6 +72,8 @@ def load_image(
       values outside all of these ranges (heights, temperatures) are stretched from their least to their
       largest.
     - Arrays are (H, W), (H, W, 1), (H, W, 3) in RGB order or (H, W, 4) with alpha last.
+    - Metadata that is broken or too large is left out. A JPEG that lacks its end marker alone is read with a
+      warning.
 
     Memory: the result holds 4 bytes a pixel. On the way there are 4 to 9, JPEG, PNG and TIFF of 100
     megapixels stay below 1 GB; the decoders of WebP and AVIF take up to 16. Larger pictures than `max_pixels`
@@ -62,29 +83,56 @@ def load_image(
     Args:
         source: path, file content, PIL image (never changed) or array.
         max_pixels: the most pixels allowed.
+        accept_truncated: whether JPEG, PNG, BMP and PPM files that are cut short are read, with a warning.
 
     Returns:
         Image of mode RGB at the picture's own size, as it is to be looked at (width and height swapped where
-        EXIF says so). It is `source` itself if that is an upright RGB image already.
+        EXIF says so). It is `source` itself if that is an upright RGB image in sRGB already.
 
     Raises:
         ImageError: if it cannot be read; one line that names the file and the reason.
     """
+    return load_layers(source, max_pixels=max_pixels, accept_truncated=accept_truncated).image
+
+
+def load_layers(
+    source: str | Path | bytes | Image.Image | np.ndarray,
+    *,
+    max_pixels: int = 100_000_000,
+    accept_truncated: bool = False,
+) -> LoadedImage:
+    """Read a picture as `load_image` does, and keep what is transparent in it."""
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    if isinstance(source, Image.Image):
+        name = printable(str(getattr(source, "filename", "") or "image"))
+        check_size(source.width, source.height, name, max_pixels)
+        try:
+            source.load()
+        except Exception as error:  # a decoder may raise anything on a broken file
+            raise ImageError(f"{name}: cannot be decoded ({one_line(error)})") from error
+        return _upright(source, name)
+    file, name = open_source(source)
+    with file:
+        image = decode(file, name, max_pixels=max_pixels, accept_truncated=accept_truncated)
+        return _upright(image, name)
+
+
+def open_source(source: object) -> tuple[BinaryIO, str]:
+    """Open a path or the content of a file for reading; also what errors call it.
+
+    Raises:
+        ImageError: if there is nothing to read.
+    """
     if isinstance(source, (str, Path)):
-        name = _printable(str(source))
+        name = printable(str(source))
         if not str(source):
             raise ImageError("'': no such file")
-        file = _open_file(Path(source), name)
-        with file:
-            return _decode(file, name, max_pixels)
+        return _open_file(Path(source), name), name
     if isinstance(source, bytes):
         if not source:
             raise ImageError("bytes: empty")
-        return _decode(BytesIO(source), "bytes", max_pixels)
-    if isinstance(source, Image.Image):
-        return _upright_rgb(source, _printable(str(getattr(source, "filename", "") or "image")), max_pixels)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, max_pixels)
+        return BytesIO(source), "bytes"
     raise ImageError(
         f"{type(source).__name__}: not a picture; give a path, bytes, a PIL image or a numpy array"
     )
@@ -102,148 +150,10 @@ def check_header(file: BinaryIO, name: str, *, max_pixels: int) -> None:
         ImageError: if its content is of no format that `load_image` reads.
         ImageSizeError: if it has more pixels than the limit.
     """
-    name = _printable(name)
-    width, height = _identify(file, name).size
+    name = printable(name)
+    width, height = identify(file, name).size
     file.seek(0)
-    _check_size(width, height, name, max_pixels)
-
-
-@dataclass(frozen=True)
-class FoundImage:
-    """A picture to read and the name its outputs get.
-
-    Attributes:
-        path: the file.
-        stem: relative path without suffix, with `/` between folders; no two of one `find_images` call are
-            equal, in upper or lower case.
-    """
-
-    path: Path
-    stem: str
-
-
-def find_images(inputs: Sequence[str | Path]) -> list[FoundImage | ImageError]:
-    """Find the pictures that files, folders and globs name.
-
-    A file is taken whatever it is called. A folder gives all pictures in it and below, sorted, those with an
-    ending in `IMAGE_SUFFIXES`; a glob (`holiday/**/*.jpg`) likewise, and the folders it matches are searched.
-    Hidden files and folders are left out. A name that exists is never read as a glob. A file reached twice is
-    listed once.
-
-    The stem of a file is its name; below a folder or glob it keeps the path from there. Where stems would be
-    equal (`a/dog.jpg b/dog.jpg`) the first keeps its own and the others get `-2`, `-3`, … in the order given.
-
-    Args:
-        inputs: paths and globs.
-
-    Returns:
-        In the order given, for each picture a `FoundImage`, and for each input that gives none an
-        `ImageError` (not raised, so that the other pictures can still be done).
-    """
-    found: list[tuple[Path, str] | ImageError] = []
-    seen: set[tuple[str, str]] = set()
-    for given in inputs:
-        for item in _expand(given):
-            if isinstance(item, ImageError):
-                found.append(item)
-                continue
-            # The link's own name counts: links of two names to one file are two pictures.
-            key = (os.path.realpath(item[0].parent), item[0].name)
-            if key not in seen:
-                seen.add(key)
-                found.append(item)
-
-    wanted = Counter(item[1].casefold() for item in found if not isinstance(item, ImageError))
-    taken: set[str] = set()
-    result: list[FoundImage | ImageError] = []
-    for item in found:
-        if isinstance(item, ImageError):
-            result.append(item)
-            continue
-        path, stem = item
-        number = 1
-        unique = stem
-        while unique.casefold() in taken or (number > 1 and unique.casefold() in wanted):
-            number += 1
-            unique = f"{stem}-{number}"
-        taken.add(unique.casefold())
-        result.append(FoundImage(path, unique))
-    return result
-
-
-def _expand(given: str | Path) -> Iterator[tuple[Path, str] | ImageError]:
-    """The pictures of one input, each with the stem it would have if it were alone."""
-    text, path = str(given), Path(given)
-    name = _printable(text)
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except OSError as error:
-        yield ImageError(f"{name}: cannot be opened ({one_line(error)})")
-        return
-    if text and is_folder:
-        nothing = True
-        for item in _walk(path, path):
-            nothing = False
-            yield item
-        if nothing:
-            yield ImageError(f"{name}: no pictures in this folder")
-    elif text and exists:
-        yield path, path.stem
-    elif _is_glob(text):
-        nothing = True
-        base = _glob_base(path)
-        for match in sorted(map(Path, glob.glob(text, recursive=True))):  # noqa: PTH207
-            for item in _walk(match, base) if match.is_dir() else _picture(match, base):
-                nothing = False
-                yield item
-        if nothing:
-            yield ImageError(f"{name}: no picture matches")
-    else:
-        yield ImageError(f"{name or repr('')}: no such file or folder")
-
-
-def _walk(folder: Path, base: Path) -> Iterator[tuple[Path, str] | ImageError]:
-    failures: list[OSError] = []
-    visited = {os.path.realpath(folder)}
-    for root, folders, files in os.walk(folder, onerror=failures.append, followlinks=True):
-        for failure in failures:
-            yield ImageError(f"{_printable(str(failure.filename))}: {failure.strerror}")
-        failures.clear()
-        kept = []
-        for name in sorted(folders):
-            real = os.path.realpath(Path(root, name))
-            if not name.startswith(".") and real not in visited:  # a link may lead back up
-                visited.add(real)
-                kept.append(name)
-        folders[:] = kept
-        for name in sorted(files):
-            yield from _picture(Path(root, name), base)
-    for failure in failures:
-        yield ImageError(f"{_printable(str(failure.filename))}: {failure.strerror}")
-
-
-def _picture(path: Path, base: Path) -> Iterator[tuple[Path, str]]:
-    """The file with its stem from `base` on, if its name is a picture's."""
-    if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-        return
-    relative = Path(os.path.relpath(path, base))
-    if ".." in relative.parts:
-        relative = Path(path.name)
-    yield path, relative.with_name(path.stem).as_posix()
-
-
-def _is_glob(text: str) -> bool:
-    return any(sign in text for sign in "*?[")
-
-
-def _glob_base(pattern: Path) -> Path:
-    """The folders in front of the first wildcard."""
-    plain: list[str] = []
-    for part in pattern.parts[:-1]:
-        if _is_glob(part):
-            break
-        plain.append(part)
-    return Path(*plain)
+    check_size(width, height, name, max_pixels)
 
 
 def _open_file(path: Path, name: str) -> BinaryIO:
@@ -263,50 +173,18 @@ def _open_file(path: Path, name: str) -> BinaryIO:
     return file
 
 
-def _decode(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
-    return _upright_rgb(_identify(file, name), name, max_pixels)
-
-
-def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
-    """The picture in a file, header read, not decoded.
-
-    `Image.open` does this too, but warns of a decompression bomb at 89 megapixels whatever our own limit is,
-    and neither its limit nor the warning can be set for one call.
-    """
-    Image.init()
-    prefix = file.read(16)
-    reason = "the content is of no picture format known here"
-    for kind in _FORMATS:
-        if kind not in Image.OPEN:
-            continue
-        factory, accept = Image.OPEN[kind]
-        try:
-            accepted = accept is None or accept(prefix)
-            if isinstance(accepted, str):  # the format is known, but this PIL was built without it
-                reason = accepted
-            elif accepted:
-                file.seek(0)
-                return factory(file, "")
-        except (SyntaxError, IndexError, TypeError, KeyError, struct.error) as error:
-            reason = f"broken {kind} ({one_line(error)})"
-        except Exception as error:
-            raise ImageError(f"{name}: broken {kind} ({one_line(error)})") from error
-    raise ImageError(f"{name}: not a picture ({reason})")
-
-
-def _upright_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    _check_size(image.width, image.height, name, max_pixels)
+def _upright(image: Image.Image, name: str) -> LoadedImage:
     try:
-        image.load()
         orientation = _orientation(image, name)
-        upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-        result = _rgb(upright, name)
+        profile = image.info.get("icc_profile")
+        turned = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        result = _rgb(turned, name, profile if isinstance(profile, bytes) else None)
     except ImageError:
         raise
-    except Exception as error:  # a decoder may raise anything on a broken file
+    except Exception as error:  # a broken palette or profile, say
         raise ImageError(f"{name}: cannot be decoded ({one_line(error)})") from error
-    if result is not image:
-        result.info.clear()  # it may carry the EXIF rotation that has been applied
+    if result.image is not image:
+        result.image.info.clear()  # it may carry the rotation and the profile that have been applied
     return result
 
 
@@ -318,66 +196,54 @@ def _orientation(image: Image.Image, name: str) -> int:
         return 1
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
+def _rgb(image: Image.Image, name: str, profile: bytes | None = None) -> LoadedImage:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = _to_bytes(np.asarray(image), name, stretch=True)
-        return Image.fromarray(grey).convert("RGB")
+        grey = Image.fromarray(to_bytes(np.asarray(image), name, stretch=True))
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):  # the one value that stands for transparency
+            layer = to_srgb(grey, profile, name).convert("RGBA")
+            layer.putalpha(Image.fromarray(np.asarray(image) != clear).convert("L"))
+            return _on_ground(layer)
+        return LoadedImage(to_srgb(grey, profile, name).convert("RGB"))
     if image.has_transparency_data:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        result = Image.new("RGB", image.size, "white")
-        result.paste(layer, mask=layer.getchannel("A"))
-        return result
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return _on_ground(to_srgb(layer, profile, name))
+    if profile and image.mode not in ("RGB", "L", "CMYK", "LAB"):
+        image = image.convert("RGB")
+    image = to_srgb(image, profile, name)
+    return LoadedImage(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
+def _on_ground(layer: Image.Image) -> LoadedImage:
+    """The RGBA picture on the first ground that few of its opaque pixels are near to, else the best."""
+    alpha = layer.getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return LoadedImage(layer.convert("RGB"))
+    result = Image.new("RGB", layer.size, _ground(layer))
+    result.paste(layer, mask=alpha)
+    return LoadedImage(result, layer)
+
+
+def _ground(layer: Image.Image) -> tuple[int, int, int]:
+    from scipy.ndimage import binary_dilation
+
+    side = tuple(min(length, _LOOKED_AT) for length in layer.size)
+    pixels = np.asarray(layer.resize(side, Image.Resampling.NEAREST))  # type: ignore[arg-type]
+    clear = pixels[:, :, 3] < 128
+    # What matters is the contrast where the ground is seen.
+    beside = binary_dilation(clear, iterations=_BESIDE) & ~clear
+    shown = pixels[beside if beside.any() else pixels[:, :, 3] > 0][:, :3].astype(np.float32)
+    if not len(shown):
+        return _GROUNDS[0]
+    near = [float((np.linalg.norm(shown - ground, axis=1) < _NEAR).mean()) for ground in _GROUNDS]
+    return _GROUNDS[0] if near[0] <= _FEW else _GROUNDS[near.index(min(near))]
+
+
+def _from_array(array: np.ndarray, max_pixels: int) -> LoadedImage:
     shape = "x".join(map(str, array.shape))
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(f"array: shape ({shape}), expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
-    _check_size(array.shape[1], array.shape[0], "array", max_pixels)
+    check_size(array.shape[1], array.shape[0], "array", max_pixels)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    return _rgb(Image.fromarray(np.ascontiguousarray(_to_bytes(array, "array", stretch=False))), "array")
-
-
-def _to_bytes(values: np.ndarray, name: str, *, stretch: bool) -> np.ndarray:
-    """Pixel values as uint8, scaled as `load_image` says; `stretch` allows values out of the known ranges."""
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype.kind not in "buif":
-        raise ImageError(f"{name}: dtype {values.dtype}, expected bool, integers or floats")
-    low, high = values.min().item(), values.max().item()
-    if not np.isfinite(low + high):
-        raise ImageError(f"{name}: holds NaN or infinity, expected finite values")
-    kind = values.dtype.kind
-    # The slack of a hundredth is for resampling, which overshoots a little.
-    if kind == "b" or (kind == "f" and low >= -0.01 and high <= 1.01):
-        black, white = 0.0, 1.0
-    elif kind == "f" and low >= -0.01 * high and high <= 257.0:
-        black, white = 0.0, 255.0
-    elif kind in "ui" and low >= 0 and high < 1 << _BIT_DEPTHS[-1]:
-        black, white = 0.0, float(next((1 << bits) - 1 for bits in _BIT_DEPTHS if high < 1 << bits))
-    elif stretch:
-        black, white = float(low), float(max(high, low + 1))
-    else:
-        raise ImageError(
-            f"{name}: values from {low:g} to {high:g}, expected 0 to 1 (floats), 0 to 255 or 0 to 65535"
-        )
-    result = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), _ROWS):  # in strips, for the sake of memory
-        strip = (values[top : top + _ROWS].astype(np.float64) - black) * (255.0 / (white - black))
-        result[top : top + _ROWS] = np.rint(strip).clip(0, 255)
-    return result
-
-
-def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise ImageError(f"{name}: {width}x{height} pixels, there is nothing to see")
-    if width * height > max_pixels:
-        size, limit = f"{width * height / 1e6:.1f}", f"{max_pixels / 1e6:g}"
-        raise ImageSizeError(f"{name}: {width}x{height} pixels are {size} megapixels, the limit is {limit}")
-
-
-def _printable(name: str) -> str:
-    """The name on one line, even if it has a line break in it."""
-    return name if name.isprintable() else repr(name)
+    return _rgb(Image.fromarray(np.ascontiguousarray(to_bytes(array, "array", stretch=False))), "array")

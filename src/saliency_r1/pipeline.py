@@ -8,15 +8,23 @@ from itertools import islice
 from math import ceil, sqrt
 from pathlib import Path
 from time import perf_counter
-from typing import TypeAlias, overload
+from typing import overload
 
 import numpy as np
 from PIL import Image
 
 from saliency_r1.cosod import AGREED, GROUP_IMAGES, UNNAMED, Ballot, chunk_sizes, elect, overlap, settled
 from saliency_r1.device import choose_device
-from saliency_r1.errors import ImageError, SaliencyError
-from saliency_r1.images import FoundImage, load_image
+from saliency_r1.errors import SaliencyError
+from saliency_r1.image_sources import (
+    BATCH_PIXELS,
+    ImageSource,
+    LoadedSource,
+    OnError,
+    in_batches,
+    load_sources,
+)
+from saliency_r1.images import LoadedImage
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.policy.load_policy import load_policy
 from saliency_r1.policy.options import PolicyOptions, is_endpoint
@@ -27,17 +35,14 @@ from saliency_r1.segmenters.load_segmenter import NANO, load_segmenter
 from saliency_r1.sis import scored_instances, visible_instances
 from saliency_r1.tasks import Task
 
-ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundImage
-"""A path, the content of an image file, a PIL image, an array, or what `find_images` found."""
-
-OnError: TypeAlias = Callable[[ImageSource, ImageError], None]
-"""Told of an image that cannot be read, and why."""
-
 SEGMENTER_FOLDER = "segmenter"
 """Where a policy's folder may hold a nano segmenter that goes with it."""
 
 BATCH_IMAGES = 8
-BATCH_PIXELS = 16_000_000
+_INVISIBLE = PolicyOutput(
+    "<think>The picture is transparent throughout.</think><answer></answer>", [], confidence=1.0
+)
+"""The answer to a picture in which there is nothing to see."""
 
 
 def expected_quality(policy_confidence: float | None, mask_scores: Sequence[float]) -> float | None:
@@ -49,26 +54,6 @@ def expected_quality(policy_confidence: float | None, mask_scores: Sequence[floa
     benchmarks/RESULTS.md.
     """
     return float(np.mean(mask_scores)) if mask_scores else policy_confidence
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """An image that was read, and the seconds that took."""
-
-    source: ImageSource
-    image: Image.Image
-    seconds: float
-
-    @property
-    def path(self) -> str | None:
-        source = self.source.path if isinstance(self.source, FoundImage) else self.source
-        return str(source) if isinstance(source, str | Path) else None
-
-    @property
-    def name(self) -> str:
-        if isinstance(self.source, FoundImage):
-            return self.source.stem
-        return Path(self.path).stem if self.path else "image"
 
 
 @dataclass(frozen=True)
@@ -154,7 +139,13 @@ class SaliencyPipeline:
 
     @overload  # a str is a sequence of str, to the type checker alone
     def __call__(  # type: ignore[overload-overlap]
-        self, images: ImageSource, task: Task | str = ..., *, reasoning: bool = ..., group_images: int = ...
+        self,
+        images: ImageSource,
+        task: Task | str = ...,
+        *,
+        reasoning: bool = ...,
+        group_images: int = ...,
+        accept_truncated: bool = ...,
     ) -> SaliencyResult: ...
 
     @overload
@@ -165,6 +156,7 @@ class SaliencyPipeline:
         *,
         reasoning: bool = ...,
         group_images: int = ...,
+        accept_truncated: bool = ...,
     ) -> list[SaliencyResult]: ...
 
     def __call__(
@@ -174,6 +166,7 @@ class SaliencyPipeline:
         *,
         reasoning: bool = True,
         group_images: int = GROUP_IMAGES,
+        accept_truncated: bool = False,
     ) -> SaliencyResult | list[SaliencyResult]:
         """What stands out in an image, or in each of a list; for CoSOD the list is one group.
 
@@ -183,10 +176,11 @@ class SaliencyPipeline:
             reasoning: whether the policy reasons before it answers. Without it the answer comes sooner.
             group_images: for CoSOD, how many images of the group the policy sees at a time; see
                 `saliency_r1.cosod`.
+            accept_truncated: whether files that are cut short are read as far as they reach, with a warning.
 
         Returns:
-            A result for an image, a list of results for a list. The list holds all images and masks: for many
-            of them use `stream`.
+            A result for an image, a list of results for a list, each with a name of its own. The list holds
+            all images and masks: for many of them use `stream`.
 
         Raises:
             ImageError: if an image cannot be read.
@@ -194,10 +188,19 @@ class SaliencyPipeline:
                 `group_images` is less than 2.
         """
         if isinstance(images, list | tuple):
-            return list(self.stream(images, task, reasoning=reasoning, group_images=group_images))
+            return list(
+                self.stream(
+                    images,
+                    task,
+                    reasoning=reasoning,
+                    group_images=group_images,
+                    accept_truncated=accept_truncated,
+                )
+            )
         if Task.parse(task).spec.several_images:
             raise SaliencyError(f"the task {str(task)!r} is about a group of images: give a list of them")
-        return next(self.stream([images], task, reasoning=reasoning))  # type: ignore[list-item]
+        one: list[ImageSource] = [images]  # type: ignore[list-item]
+        return next(self.stream(one, task, reasoning=reasoning, accept_truncated=accept_truncated))
 
     def stream(
         self,
@@ -207,6 +210,7 @@ class SaliencyPipeline:
         reasoning: bool = True,
         batch_images: int = BATCH_IMAGES,
         group_images: int = GROUP_IMAGES,
+        accept_truncated: bool = False,
         on_error: OnError | None = None,
     ) -> Iterator[SaliencyResult]:
         """The results of any number of images, in order, as they are done.
@@ -215,12 +219,15 @@ class SaliencyPipeline:
         time, so that memory stays bounded. For CoSOD, where they are one group, each is read twice: for the
         policy, `group_images` at a time and together of at most 16 megapixels, and again for its mask.
 
+        A result's name is the stem of its path, or `image`; the second of a name gets `-2`, and so on.
+
         Args:
             images: see `__call__`.
             task: see `__call__`.
             reasoning: see `__call__`.
             batch_images: how many questions the policy answers at once.
             group_images: see `__call__`.
+            accept_truncated: see `__call__`.
             on_error: called with an image that cannot be read and why, and the image is left out. Without it
                 the error is raised.
 
@@ -231,23 +238,29 @@ class SaliencyPipeline:
         task = Task.parse(task)
         if group_images < 2:
             raise SaliencyError(f"group_images is {group_images}: give at least 2, one image shares nothing")
+
+        def load(sources: Iterable[ImageSource]) -> Iterator[LoadedSource]:
+            return load_sources(sources, on_error, accept_truncated)
+
         if task.spec.several_images:
-            return self._stream_group(list(images), task, reasoning, group_images, on_error)
-        return self._stream(images, task, reasoning, batch_images, on_error)
+            return self._stream_group(list(images), task, reasoning, group_images, load)
+        return self._stream(load(images), task, reasoning, batch_images)
 
     def _stream(
         self,
-        images: Iterable[ImageSource],
+        loaded: Iterator[LoadedSource],
         task: Task,
         reasoning: bool,
         batch_images: int,
-        on_error: OnError | None,
     ) -> Iterator[SaliencyResult]:
-        for batch in _batches(_load(images, on_error), batch_images):
+        for batch in in_batches(loaded, batch_images):
             start = perf_counter()
-            outputs = self.policy.respond([[item.image] for item in batch], task, reasoning=reasoning)
+            seen = [item for item in batch if not item.picture.invisible]
+            questions = [[item.image] for item in seen]
+            outputs = iter(self.policy.respond(questions, task, reasoning=reasoning) if questions else [])
             seconds = (perf_counter() - start) / len(batch)
-            for item, output in zip(batch, outputs, strict=True):
+            for item in batch:
+                output = _INVISIBLE if item.picture.invisible else next(outputs)
                 answer = _Answer(output, parse_lenient(output.text, task), seconds, seconds)
                 yield self._result(item, task, answer)
 
@@ -257,7 +270,7 @@ class SaliencyPipeline:
         task: Task,
         reasoning: bool,
         group_images: int,
-        on_error: OnError | None,
+        load: Callable[[Iterable[ImageSource]], Iterator[LoadedSource]],
     ) -> Iterator[SaliencyResult]:
         """Let the chunks of the group vote, then segment every image that could be read."""
         readable: list[ImageSource] = []
@@ -265,7 +278,7 @@ class SaliencyPipeline:
         responses: list[Response] = []
         ballots: list[Ballot] = []
         start, policy_seconds = perf_counter(), 0.0
-        loaded = _load(sources, on_error)
+        loaded = load(sources)
         looked_at = {index * len(sources) // group_images for index in range(group_images)}
         witnesses: list[Image.Image] = []
         for size in chunk_sizes(len(sources), group_images):
@@ -304,7 +317,7 @@ class SaliencyPipeline:
             (perf_counter() - start) / len(readable),
             stands_out=ballots[verdict.index].stands_out >= AGREED,
         )
-        for item in _load(readable, on_error):
+        for item in load(readable):
             yield self._result(item, task, answer)
 
     def _witnessed(self, ballots: Sequence[Ballot], images: Sequence[Image.Image]) -> list[Ballot]:
@@ -338,7 +351,7 @@ class SaliencyPipeline:
             np.where(chosen, salient.scores, found.scores),
         )
 
-    def _result(self, item: _Loaded, task: Task, answer: _Answer) -> SaliencyResult:
+    def _result(self, item: LoadedSource, task: Task, answer: _Answer) -> SaliencyResult:
         start = perf_counter()
         output, response = answer.output, answer.response
         instances, scores = [], []
@@ -349,6 +362,7 @@ class SaliencyPipeline:
             )
             if answer.stands_out:
                 found = self._settled(encoded, found)
+            found = _visible(found, item.picture)
             confidences = output.confidences(len(response.expressions))
             instances = scored_instances(response.expressions, found, confidences)
             scores = found.scores.tolist()
@@ -361,7 +375,8 @@ class SaliencyPipeline:
         if task.spec.several_expressions:
             named = instances
             instances = visible_instances(
-                named, lambda: self.segmenter.segment(encoded, [UNNAMED]).probabilities[0]
+                named,
+                lambda: _visible(self.segmenter.segment(encoded, [UNNAMED]), item.picture).probabilities[0],
             )
             given = {one.expression for one in instances}
             found_nothing = sum(not one.area and one.expression not in given for one in named)
@@ -385,6 +400,7 @@ class SaliencyPipeline:
             },
             policy_confidence=output.confidence,
             retries=output.retries,
+            layer=item.picture.layer,
         )
 
 
@@ -415,28 +431,9 @@ def _reduced(image: Image.Image, pixels: int) -> Image.Image:
     return image.reduce(factor) if factor > 1 else image
 
 
-def _load(images: Iterable[ImageSource], on_error: OnError | None) -> Iterator[_Loaded]:
-    for source in images:
-        start = perf_counter()
-        try:
-            image = load_image(source.path if isinstance(source, FoundImage) else source)
-        except ImageError as error:
-            if on_error is None:
-                raise
-            on_error(source, error)
-            continue
-        yield _Loaded(source, image, perf_counter() - start)
-
-
-def _batches(loaded: Iterable[_Loaded], batch_images: int) -> Iterator[list[_Loaded]]:
-    """Groups of at most `batch_images`, closed once they hold `BATCH_PIXELS`."""
-    batch: list[_Loaded] = []
-    pixels = 0
-    for item in loaded:
-        batch.append(item)
-        pixels += item.image.width * item.image.height
-        if len(batch) >= batch_images or pixels >= BATCH_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
+def _visible(found: Segmentation, picture: LoadedImage) -> Segmentation:
+    """The masks without what is transparent in the picture: nothing is seen there."""
+    if picture.layer is None:
+        return found
+    alpha = np.asarray(picture.layer.getchannel("A"), dtype=np.float32) / np.float32(255)
+    return replace(found, probabilities=np.minimum(found.probabilities, alpha))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import count
@@ -11,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.files import open_atomic, write_bytes_atomic
+from saliency_r1.files import open_atomic, printable, write_bytes_atomic
 from saliency_r1.overlay import paint_masks, to_grey, with_legend
+from saliency_r1.own_files import SOFTWARE, png_mark
+from saliency_r1.saved_names import claim_name
 from saliency_r1.tasks import Task
 
 _JPEG_LONGEST = 65_500
@@ -89,7 +93,7 @@ class SaliencyResult:
     Attributes:
         name: stem of the files that `save` writes, may hold sub-folders (`holiday/dog`).
         source: the path it was read from, None if it was not read from a file.
-        image: the picture, RGB.
+        image: the picture, RGB in sRGB; what is transparent in it lies on a plain ground.
         task: the task that was asked.
         text: the policy's response as it came.
         reasoning: why, read from the text.
@@ -103,6 +107,7 @@ class SaliencyResult:
             none.
         retries: how often the policy was asked a second time, because its response did not parse; for a
             group, over all its chunks.
+        layer: the picture with its own transparency, RGBA of the same size; None if it is opaque throughout.
 
     Raises:
         TypeError, ValueError: if a part is of another type, size or range.
@@ -122,6 +127,7 @@ class SaliencyResult:
     seconds: dict[str, float] = field(default_factory=dict)
     policy_confidence: float | None = None
     retries: int = 0
+    layer: Image.Image | None = None
 
     def __post_init__(self) -> None:
         image: object = self.image
@@ -129,6 +135,9 @@ class SaliencyResult:
             raise TypeError(f"image: found {type(image).__name__}, expected a PIL image")
         if image.mode != "RGB":
             raise ValueError(f"image: found mode {image.mode}, expected RGB")
+        if self.layer is not None and (self.layer.mode, self.layer.size) != ("RGBA", image.size):
+            found = f"{self.layer.mode} of {self.layer.width}x{self.layer.height} pixels"
+            raise ValueError(f"layer: found {found}, expected RGBA of {image.width}x{image.height}")
         object.__setattr__(self, "source", None if self.source is None else str(self.source))
         object.__setattr__(self, "task", Task.parse(self.task))
         object.__setattr__(self, "expressions", tuple(self.expressions))
@@ -183,12 +192,17 @@ class SaliencyResult:
     def cutout(self) -> Image.Image:
         """The photo with the salient probability as alpha; what is fully transparent is black, not the photo.
 
+        The alpha is at most the photo's own, and so what is transparent in the photo stays so.
+
         Returns:
             RGBA image of the photo's size.
         """
-        alpha = to_grey(self.mask)
-        result = Image.new("RGBA", self.image.size)
-        result.paste(self.image, mask=alpha.point(_ANY))
+        alpha, photo = to_grey(self.mask), self.image
+        if self.layer is not None:
+            alpha = ImageChops.darker(alpha, self.layer.getchannel("A"))
+            photo = self.layer.convert("RGB")
+        result = Image.new("RGBA", photo.size)
+        result.paste(photo, mask=alpha.point(_ANY))
         result.putalpha(alpha)
         return result
 
@@ -234,6 +248,7 @@ class SaliencyResult:
         overlay: bool = True,
         cutout: bool = True,
         json: bool = True,
+        overwrite: bool = False,
     ) -> dict[str, Path]:
         """Write the files of this result, each of them whole or not at all.
 
@@ -244,6 +259,9 @@ class SaliencyResult:
         - `<stem>_cutout.png`: RGBA
         - `<stem>.json`: `to_json`, one line
 
+        Files of an earlier run are replaced. Where this process has written another photo's files of that
+        name, this photo's are called `<stem>-2`, with a warning.
+
         Args:
             folder: where to; made if need be.
             stem: name of the files, may hold sub-folders; `name` by default.
@@ -251,6 +269,7 @@ class SaliencyResult:
             overlay: whether to write the overlay.
             cutout: whether to write the cut-out.
             json: whether to write the JSON.
+            overwrite: whether another photo's files of this process are replaced too.
 
         Returns:
             The files written, by `mask`, `mask_1`, …, `overlay`, `cutout`, `json`.
@@ -263,6 +282,8 @@ class SaliencyResult:
         if not inner.name or Path(stem).is_absolute() or ".." in inner.parts:
             raise SaliencyError(f"stem {stem!r}: expected a relative name, without '..'")
         base = Path(folder, inner)
+        if not overwrite:
+            base = self._claimed(base)
         paths: dict[str, Path] = {}
 
         def path(kind: str, ending: str) -> Path:
@@ -288,6 +309,22 @@ class SaliencyResult:
             write_bytes_atomic(path("json", ".json"), f"{self.to_json()}\n".encode())
         return paths
 
+    def _claimed(self, base: Path) -> Path:
+        """The folder and stem of this photo's files, with a number if another photo has the stem."""
+        if self.source is not None:
+            photo: object = os.path.abspath(self.source)  # noqa: PTH100
+        else:
+            photo = self.image.tobytes()
+        claimed = claim_name(base, photo)
+        if claimed != base:
+            whose = printable(self.source or self.name)
+            warnings.warn(
+                f"{printable(str(base))}: holds another photo's files of this run; those of {whose} are "
+                f"written as {printable(claimed.name)}",
+                stacklevel=3,
+            )
+        return claimed
+
 
 def _fraction(value: float, what: str) -> float:
     if not 0 <= float(value) <= 1:
@@ -306,13 +343,13 @@ def save_jpeg(picture: Image.Image, path: Path) -> Path:
         _save_png(picture, path)
     else:
         with open_atomic(path) as file:
-            picture.save(file, format="JPEG", quality=92)
+            picture.save(file, format="JPEG", quality=92, comment=SOFTWARE)
     return path
 
 
 def _save_png(picture: Image.Image, path: Path) -> None:
     with open_atomic(path) as file:
-        picture.save(file, format="PNG", compress_level=4)
+        picture.save(file, format="PNG", compress_level=4, pnginfo=png_mark())
 
 
 _ANY = [255 * (value > 0) for value in range(256)]

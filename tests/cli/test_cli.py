@@ -115,7 +115,7 @@ def test_wrong_usage_is_exit_code_2(
         (["--policy", "{here}"], "no policy could be loaded from"),
         (["--policy", "{here}/nowhere"], "nowhere: no such folder, and no hub name"),
         (["--segmenter", "{here}/nowhere"], "nowhere: no such folder"),
-        (["--out", "{here}/a/cup.jpg"], "cup.jpg: File exists"),
+        (["--out", "{here}/a/cup.jpg"], "cup.jpg: is a file, and results go to a folder"),
     ],
 )
 def test_wrong_configuration_is_one_line_and_exit_code_2(

@@ -48,7 +48,8 @@ def test_every_fault_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert found[Fault.UNREADABLE_PHOTO] == {"0001"}
     assert found[Fault.UNREADABLE_MASK] == {"0002"}
     assert found[Fault.SIZE] == {"0003"}
-    assert found[Fault.EMPTY] == {"0004", "0006"}
+    assert found[Fault.EMPTY] == {"0004"}
+    assert found[Fault.LOW] == {"0006"}
     assert found[Fault.FULL] == {"0005"}
     assert found[Fault.NON_BINARY] == {"0007"}
     assert found[Fault.DUPLICATE] == {"0008"}

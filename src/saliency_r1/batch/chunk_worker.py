@@ -12,7 +12,8 @@ from saliency_r1.batch.plan import CHUNK_PHOTOS
 from saliency_r1.batch.rows import Row, error_row, result_row
 from saliency_r1.batch.sources import Photo, read_photos
 from saliency_r1.batch.storage import Folder
-from saliency_r1.errors import ImageError, SaliencyError, one_line
+from saliency_r1.errors import ImageError, OutputError, SaliencyError, one_line
+from saliency_r1.own_files import png_mark
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -69,11 +70,11 @@ class ChunkWorker:
     def rows(self, photos: Sequence[Photo]) -> list[Row]:
         """The rows of the photos, in their order; for co-saliency they are one group.
 
-        A photo that cannot be read, or over which the models fail, gives a row with its error.
+        A photo that cannot be read, over which the models fail, or whose mask cannot be written, gives a row
+        with its error.
 
         Raises:
-            SaliencyError: if what fails is not a photo: an endpoint that does not answer, a mask that cannot
-                be written.
+            SaliencyError: if what fails is not a photo: an endpoint that does not answer, a full disk.
         """
         try:
             return self._rows(photos)
@@ -113,9 +114,14 @@ class ChunkWorker:
         )
         for result in done:
             photo, _ = waiting.popleft()
-            if self._masks is not None:
-                self._write_masks(photo, result)
             rows[photo] = result_row(photo, result)
+            if self._masks is not None:
+                try:
+                    self._write_masks(photo, result)
+                except OutputError as error:
+                    if error.ends_the_run:
+                        raise
+                    rows[photo] = error_row(photo, job.task, str(error))
         return [rows[photo] for photo in photos]
 
     def _write_masks(self, photo: Photo, result: SaliencyResult) -> None:
@@ -130,7 +136,7 @@ class ChunkWorker:
 
 def _png(picture: Image.Image) -> bytes:
     content = BytesIO()
-    picture.save(content, format="PNG", compress_level=4)
+    picture.save(content, format="PNG", compress_level=4, pnginfo=png_mark())
     return content.getvalue()
 
 

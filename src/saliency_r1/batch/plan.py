@@ -111,7 +111,7 @@ class Plan:
             raise SaliencyError(
                 f"{out.url}: holds {others[0]!r} and no run of saliency-r1 batch; give another --out"
             )
-        photos = find_photos(settings.sources, settings.column, settings.group_column)
+        photos = find_photos(settings.sources, settings.column, settings.group_column, out=out.url)
         if settings.task.spec.several_images:
             photos = _grouped(photos)
         content = BytesIO()

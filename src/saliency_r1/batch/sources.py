@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from saliency_r1.batch.storage import absolute, file_system, is_url, named, read_bytes
 from saliency_r1.errors import SaliencyError
-from saliency_r1.images import IMAGE_SUFFIXES
+from saliency_r1.files import decode_text
+from saliency_r1.finding import IMAGE_SUFFIXES, LeftOut
 
 TABLE, TAR, LIST = ".parquet", ".tar", ".txt"
 
@@ -57,13 +59,18 @@ PHOTO_SCHEMA = pa.schema(
 
 
 def find_photos(
-    sources: Sequence[str], column: str | None = None, group_column: str | None = None
+    sources: Sequence[str],
+    column: str | None = None,
+    group_column: str | None = None,
+    *,
+    out: str | None = None,
 ) -> pa.Table:
     """All photos of the sources, in their order.
 
     A folder gives the pictures in it and below, those with an ending in `IMAGE_SUFFIXES`, sorted; one
     without pictures its tables, else its tars. A glob gives what it matches. A file is read by its ending:
-    `.txt` a path or URL a line, those without a root being from the list's folder on; `.parquet` a table with
+    `.txt` a path or URL a line, those without a root being from the list's folder on, in UTF-8 or as its
+    byte-order mark says; `.parquet` a table with
     a column of paths or of pictures (bytes, or structs with `bytes`); `.tar` a WebDataset shard; any other is
     a picture.
 
@@ -74,6 +81,8 @@ def find_photos(
         sources: paths, globs, URLs.
         column: of tables, where the photos are; default the first of `COLUMNS` that is there.
         group_column: of tables.
+        out: the folder that results go to. What lies in it is left out of the folders around it; one warning
+            counts and names the pictures that are left out, see `saliency_r1.finding`.
 
     Returns:
         A table with `PHOTO_SCHEMA`. A file reached twice is listed twice.
@@ -82,11 +91,12 @@ def find_photos(
         SaliencyError: if a source cannot be read, or gives nothing.
     """
     wanted: Counter[str] = Counter()
+    reading = _Reading(column, group_column, out)
     rows: list[Photo] = []
     for source in sources:
         count = len(rows)
         try:
-            for photo in _photos(absolute(source), column, group_column):
+            for photo in reading.photos(absolute(source)):
                 wanted[photo.stem.casefold()] += 1
                 rows.append(photo)
         except (OSError, tarfile.TarError, pa.ArrowException) as error:
@@ -96,6 +106,7 @@ def find_photos(
                 f"{source}: no photos, expected a folder, a glob, a list ({LIST}), Parquet ({TABLE}) or "
                 f"WebDataset shards ({TAR})"
             )
+    reading.left_out.warn()
     return pa.Table.from_pylist([asdict(photo) for photo in _unique(rows, wanted)], PHOTO_SCHEMA)
 
 
@@ -112,73 +123,112 @@ def _unique(photos: Sequence[Photo], wanted: Counter[str]) -> Iterator[Photo]:
         yield photo if key == stem else Photo(**asdict(photo) | {"stem": photo.stem + key[len(stem) :]})
 
 
-def _photos(source: str, column: str | None, group_column: str | None) -> Iterator[Photo]:
-    system, path = file_system(source)
-    local = isinstance(system, LocalFileSystem)
-    if any(sign in path for sign in "*?[") and not system.exists(path):
-        fixed = path.rstrip("/").split("/")
-        base = "/".join(fixed[: next(i for i, part in enumerate(fixed) if any(s in part for s in "*?["))])
-        for match in sorted(system.glob(path)):
-            if system.isdir(match):
-                yield from _folder(system, match, base, column, group_column)
-            else:
-                yield from _file(named(system, match), _relative(match, base), column, group_column)
-    elif not local and PurePosixPath(path).suffix.lower() in _FILES:  # asking may cost a download
-        yield from _file(source, PurePosixPath(path).name, column, group_column)
-    elif system.isdir(path):
-        yield from _folder(system, path, path, column, group_column)
-    elif local and not system.exists(path):
-        raise SaliencyError(f"{source}: no such file or folder")
-    else:
-        yield from _file(source, PurePosixPath(path).name, column, group_column)
+class _Reading:
+    """Reads sources; knows which columns to take and what to leave out."""
+
+    def __init__(self, column: str | None, group_column: str | None, out: str | None) -> None:
+        self.column, self.group_column = column, group_column
+        self.left_out = LeftOut(None)
+        self._out = absolute(out).rstrip("/") if out is not None else None
+
+    def photos(self, source: str) -> Iterator[Photo]:
+        system, path = file_system(source)
+        local = isinstance(system, LocalFileSystem)
+        if any(sign in path for sign in "*?[") and not system.exists(path):
+            fixed = path.rstrip("/").split("/")
+            base = "/".join(fixed[: next(i for i, part in enumerate(fixed) if any(s in part for s in "*?["))])
+            for match in sorted(system.glob(path)):
+                if system.isdir(match):
+                    yield from self._folder(system, match, base)
+                elif self._is_taken(system, match, (*IMAGE_SUFFIXES, TABLE, TAR, LIST)):
+                    yield from self._file(named(system, match), _relative(match, base))
+        elif not local and PurePosixPath(path).suffix.lower() in _FILES:  # asking may cost a download
+            yield from self._file(source, PurePosixPath(path).name)
+        elif system.isdir(path):
+            yield from self._folder(system, path, path)
+        elif local and not system.exists(path):
+            raise SaliencyError(f"{source}: no such file or folder")
+        else:
+            yield from self._file(source, PurePosixPath(path).name)
+
+    def _folder(self, system: Any, folder: str, base: str) -> Iterator[Photo]:
+        files = [
+            path
+            for path in sorted(system.find(folder))
+            if not any(part.startswith(".") for part in PurePosixPath(_relative(path, folder)).parts)
+            and not self._is_result(system, path, folder)
+        ]
+        for endings in (IMAGE_SUFFIXES, {TABLE}, {TAR}):
+            kept = [path for path in files if self._is_taken(system, path, endings)]
+            for path in kept:
+                yield from self._file(named(system, path), _relative(path, base))
+            if kept:
+                return
+
+    def _is_taken(self, system: Any, path: str, endings: Collection[str]) -> bool:
+        """Whether a file has one of the endings and is not to be left out."""
+        suffix = PurePosixPath(path).suffix.lower()
+        if suffix in (TABLE, TAR, LIST):
+            return suffix in endings
+        local = isinstance(system, LocalFileSystem)
+        return not self.left_out.takes(Path(path), is_local=local) and suffix in endings
+
+    def _is_result(self, system: Any, path: str, folder: str) -> bool:
+        """Whether a file lies in the folder of results, and that below the folder that is read."""
+        if self._out is None or not f"{named(system, path)}/".startswith(f"{self._out}/"):
+            return False
+        if named(system, folder).rstrip("/") == self._out:
+            return False
+        if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+            self.left_out.add(LeftOut.OWN, Path(path))
+        return True
+
+    def _file(self, url: str, inner: str) -> Iterator[Photo]:
+        """The photos of a file; `inner` is its path from the source on."""
+        ending = PurePosixPath(inner).suffix.lower()
+        if ending == TABLE:
+            yield from _table(url, self.column, self.group_column)
+        elif ending == TAR:
+            yield from _tar(url, self.left_out)
+        elif ending == LIST:
+            for line in _lines(read_bytes(url), url):
+                yield _listed(line, url)
+        else:
+            yield Photo(url, _stem(inner), url.rpartition("/")[0], url)
 
 
-def _folder(
-    system: Any, folder: str, base: str, column: str | None, group_column: str | None
-) -> Iterator[Photo]:
-    files = [
-        path
-        for path in sorted(system.find(folder))
-        if not any(part.startswith(".") for part in PurePosixPath(_relative(path, folder)).parts)
-    ]
-    for endings in (IMAGE_SUFFIXES, {TABLE}, {TAR}):
-        kept = [path for path in files if PurePosixPath(path).suffix.lower() in endings]
-        for path in kept:
-            yield from _file(named(system, path), _relative(path, base), column, group_column)
-        if kept:
-            return
+def _lines(content: bytes, url: str) -> Iterator[str]:
+    """The entries of a list. One that is not UTF-8 may hold names as they are on disk, or of Windows."""
+    try:
+        lines = decode_text(content).split("\n")
+    except UnicodeDecodeError:
+        lines = []
+        for raw in content.split(b"\n"):
+            line = raw.decode("utf-8", "surrogateescape")
+            known = os.path.exists(_placed(line.strip(), url))  # noqa: PTH110  # may hold any byte
+            lines.append(line if known else raw.decode("cp1252", "replace"))
+    return (line.strip() for line in lines if line.strip())
 
 
-def _file(url: str, inner: str, column: str | None, group_column: str | None) -> Iterator[Photo]:
-    """The photos of a file; `inner` is its path from the source on."""
-    ending = PurePosixPath(inner).suffix.lower()
-    if ending == TABLE:
-        yield from _table(url, column, group_column)
-    elif ending == TAR:
-        yield from _tar(url)
-    elif ending == LIST:
-        text = read_bytes(url).decode("utf-8", "surrogateescape")
-        for line in text.splitlines():
-            if line.strip():
-                yield _listed(line.strip(), url)
-    else:
-        yield Photo(url, _stem(inner), url.rpartition("/")[0], url)
+def _placed(entry: str, url: str) -> str:
+    """An entry of the list or table at `url`; one without a root is from there on."""
+    return entry if is_url(entry) or entry.startswith("/") else f"{url.rpartition('/')[0]}/{entry}"
 
 
 def _listed(entry: str, url: str, group: str | None = None) -> Photo:
     """The photo that a list or table at `url` names."""
-    if not is_url(entry) and not entry.startswith("/"):
-        entry = f"{url.rpartition('/')[0]}/{entry}"
+    entry = _placed(entry, url)
     name = PurePosixPath(entry.partition("::")[0].partition("?")[0]).name
     return Photo(entry, _stem(name), entry.rpartition("/")[0] if group is None else group, entry)
 
 
-def _tar(url: str) -> Iterator[Photo]:
+def _tar(url: str, left_out: LeftOut) -> Iterator[Photo]:
     system, path = file_system(url)
     with system.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             inner = PurePosixPath(member.name)
-            if member.isfile() and inner.suffix.lower() in IMAGE_SUFFIXES:
+            left = member.isfile() and left_out.takes(Path(member.name), is_local=False)
+            if not left and member.isfile() and inner.suffix.lower() in IMAGE_SUFFIXES:
                 folder = inner.parent.as_posix()
                 group = url if folder == "." else folder
                 stem = _stem(member.name)

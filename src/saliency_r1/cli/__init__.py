@@ -5,6 +5,8 @@ Exit codes: 0 all done, 1 some pictures failed, 2 wrong usage or configuration, 
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -75,8 +77,26 @@ def saliency_r1(
     """What stands out in a picture, as masks and in words."""
 
 
+_PLAIN = "saliency_r1.plain"
+_PLAIN_SIGNS = {"→": "->", "×": "x", "–": "-", "…": "...", "’": "'", "²": "2", "≥": ">=", "≤": "<="}
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Write what an encoding of the console does not have with signs that every encoding has."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    given = error.object[error.start : error.end]
+    return "".join(_PLAIN_SIGNS.get(sign, "?") for sign in given), error.end
+
+
+codecs.register_error(_PLAIN, _plain)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on `arguments` (default: those of the process) and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN)
     if not sys.warnoptions:  # our own warnings in one line each, nobody else's
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module="saliency_r1")

@@ -30,7 +30,8 @@ def check(
     """Compare a data set with what is expected, and find what is wrong with it, with a fix for each.
 
     The exit code is 1 if an evaluation would stop, or would be of another set: too few or too many photos,
-    files that cannot be read, sizes that differ.
+    files that cannot be read, sizes that differ, masks most of which keep the object elsewhere than in values
+    above 127.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -47,6 +47,29 @@ OutOption = Annotated[
 MissingOption = Annotated[
     Missing, typer.Option(help="A prediction that is missing, unreadable or of a wrong size.")
 ]
+
+
+class Values(StrEnum):
+    """What of the pixels of a mask or prediction tells the object."""
+
+    GREY = "grey"
+    NONZERO = "nonzero"
+    ALPHA = "alpha"
+
+
+MaskValuesOption = Annotated[
+    Values | None,
+    typer.Option(
+        help="What tells the object in a mask; default grey (above 127), and to stop if most are doubtful."
+    ),
+]
+PredictionValuesOption = Annotated[
+    Values | None, typer.Option(help="The same of predictions; default grey, from 0 to 255.")
+]
+ResizeOption = Annotated[
+    bool,
+    typer.Option("--resize-predictions", help="Resize predictions of another size to their masks."),
+]
 WorkersOption = Annotated[
     int | None, typer.Option(min=0, help="Processes that score; default one a core, 8 at most.")
 ]
@@ -77,6 +100,9 @@ def sod(
         typer.Option(help="Of DUTS-TR (--data is the DUTS folder) 500 photos are held out, else a tenth."),
     ] = None,
     missing: MissingOption = Missing.ERROR,
+    mask_values: MaskValuesOption = None,
+    prediction_values: PredictionValuesOption = None,
+    resize_predictions: ResizeOption = False,
     workers: WorkersOption = None,
     overwrite: OverwriteOption = False,
     fast: FastOption = False,
@@ -84,7 +110,22 @@ def sod(
     device: DeviceOption = "auto",
 ) -> None:
     """Salient object detection: a mask for each photo."""
-    _run(Task.SOD, data, model, predictions, out, split, missing, workers, overwrite, fast, segmenter, device)
+    values = mask_values, prediction_values, resize_predictions
+    _run(
+        Task.SOD,
+        data,
+        model,
+        predictions,
+        out,
+        split,
+        missing,
+        workers,
+        overwrite,
+        fast,
+        segmenter,
+        device,
+        values=values,
+    )
 
 
 @app.command()
@@ -94,6 +135,9 @@ def cosod(
     predictions: PredictionsOption = None,
     out: OutOption = None,
     missing: MissingOption = Missing.ERROR,
+    mask_values: MaskValuesOption = None,
+    prediction_values: PredictionValuesOption = None,
+    resize_predictions: ResizeOption = False,
     workers: WorkersOption = None,
     overwrite: OverwriteOption = False,
     fast: FastOption = False,
@@ -116,6 +160,7 @@ def cosod(
         segmenter,
         device,
         group_images,
+        (mask_values, prediction_values, resize_predictions),
     )
 
 
@@ -150,11 +195,14 @@ def _run(
     segmenter: str | None,
     device: str,
     group_images: int = GROUP_IMAGES,
+    values: tuple[Values | None, Values | None, bool] = (None, None, False),
 ) -> None:
     import shlex
     import sys
 
+    from saliency_r1.data.mask_files import MaskValues
     from saliency_r1.errors import SaliencyError
+    from saliency_r1.evaluation.reading import Reading
     from saliency_r1.evaluation.runner import Request
     from saliency_r1.workers import default_workers
 
@@ -163,6 +211,7 @@ def _run(
     name = None
     if model is not None:
         name = model if segmenter is None else f"{model} + {segmenter}"
+    of_masks, of_predictions = (None if each is None else MaskValues(each) for each in values[:2])
     request = Request(
         task=task,
         data=data,
@@ -173,6 +222,7 @@ def _run(
         group_images=group_images,
         split=split,
         missing=missing,
+        reading=Reading(of_masks, of_predictions, values[2]),
         workers=default_workers() if workers is None else workers,
         overwrite=overwrite,
         command=shlex.join(["saliency-r1", *sys.argv[1:]]),

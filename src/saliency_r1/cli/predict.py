@@ -59,6 +59,10 @@ def predict(
         bool, typer.Option("--json", help="Print one JSON line a photo and nothing else, for pipes.")
     ] = False,
     group_images: GroupImagesOption = GROUP_IMAGES,
+    accept_truncated: Annotated[
+        bool,
+        typer.Option("--accept-truncated", help="Read files that are cut short as far as they reach."),
+    ] = False,
     policy: PolicyOption = None,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
@@ -101,7 +105,7 @@ def predict(
     """
     from saliency_r1.cli.reporting import load_aloud, run
     from saliency_r1.contact_sheet import GroupSheet
-    from saliency_r1.images import find_images
+    from saliency_r1.finding import find_images
     from saliency_r1.result import save_jpeg
 
     options = PolicyOptions(dtype, device_map, revision, max_pixels, prompting, timeout)
@@ -109,13 +113,14 @@ def predict(
         out = Path("out")
     sheet = GroupSheet() if task.spec.several_images and out is not None else None
     failed = run(
-        find_images(inputs),
+        find_images(inputs, out=out),
         lambda: load_aloud(policy, segmenter, device, policy_options=options, quiet=as_json),
         task=task,
         reasoning=not fast,
         out=out,
         as_json=as_json,
         group_images=group_images,
+        accept_truncated=accept_truncated,
         on_result=sheet.add if sheet is not None else None,
     )
     if out is not None and sheet:

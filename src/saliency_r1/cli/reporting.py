@@ -14,8 +14,9 @@ from rich.text import Text
 
 from saliency_r1.cli.models import load_pipeline
 from saliency_r1.cosod import GROUP_IMAGES
-from saliency_r1.errors import ImageError
-from saliency_r1.images import FoundImage
+from saliency_r1.errors import ImageError, OutputError
+from saliency_r1.files import make_folder, printable
+from saliency_r1.finding import FoundImage
 
 if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline
@@ -33,6 +34,7 @@ def run(
     out: Path | None,
     as_json: bool = False,
     group_images: int = GROUP_IMAGES,
+    accept_truncated: bool = False,
     on_result: Callable[[SaliencyResult], None] | None = None,
 ) -> int:
     """Do the photos, print and write each one's result, and return how many failed.
@@ -51,14 +53,17 @@ def run(
     if not photos:
         return failed
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
 
     pipe = load()
 
-    def on_error(source: object, error: ImageError) -> None:
+    def fail(error: ImageError | OutputError) -> None:
         nonlocal failed
         failed += 1
         print(f"saliency-r1: {error}", file=sys.stderr)
+
+    def on_error(source: object, error: ImageError) -> None:
+        fail(error)
         bar.advance(progress)
 
     # A bar and results on one terminal must share one console, or they overwrite each other.
@@ -69,10 +74,22 @@ def run(
     retries: list[int] = []
     with Progress(*columns, console=shown_on, transient=True, disable=hidden) as bar:
         progress = bar.add_task("photos", total=len(photos))
-        done = pipe.stream(photos, task, reasoning=reasoning, group_images=group_images, on_error=on_error)
+        done = pipe.stream(
+            photos,
+            task,
+            reasoning=reasoning,
+            group_images=group_images,
+            accept_truncated=accept_truncated,
+            on_error=on_error,
+        )
         for result in done:
             if out is not None:
-                result.save(out)
+                try:
+                    result.save(out, overwrite=True)
+                except OutputError as error:
+                    if error.ends_the_run:
+                        raise
+                    fail(error)
             if as_json:
                 print(result.to_json(), flush=True)
             else:
@@ -116,7 +133,7 @@ def _device_line(pipe: SaliencyPipeline) -> str:
 def _described(result: SaliencyResult) -> Text:
     """A result in a few lines for people."""
     text = Text()
-    text.append(f"{result.source or result.name}\n", style="bold")
+    text.append(f"{printable(result.source or result.name)}\n", style="bold")
     if result.reasoning:
         text.append(f"  {result.reasoning}\n")
     if result.task.spec.several_expressions:
@@ -148,7 +165,7 @@ def _described_group() -> Callable[[SaliencyResult], Text]:
             else:
                 text.append("→ nothing that stands out is shared", style="yellow")
             text.append(f"  (confidence {_sure(result.policy_confidence)})\n\n")
-        text.append(f"{result.source or result.name}\n", style="bold")
+        text.append(f"{printable(result.source or result.name)}\n", style="bold")
         share = f"{result.binary.mean():.1%} of the photo" if result.instances else "not in this photo"
         text.append(f"  {share}, confidence {_sure(result.confidence)}, {_seconds(result)}")
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,11 +16,12 @@ from saliency_r1.data.benchmarks import Benchmark, find_benchmark
 from saliency_r1.data.duplicates import Fingerprint, duplicates, fingerprint
 from saliency_r1.data.groups import group_of
 from saliency_r1.data.layouts import load_instances, load_maps, task_of
-from saliency_r1.data.mask_files import load_grey
+from saliency_r1.data.mask_files import Doubt, MaskPicture, read_mask
 from saliency_r1.data.samples import Sample
 from saliency_r1.data.true_instances import InstanceImage
 from saliency_r1.errors import SaliencyError
-from saliency_r1.images import FoundImage, find_images, load_image
+from saliency_r1.finding import FoundImage, find_images
+from saliency_r1.images import load_image
 from saliency_r1.masks import THRESHOLD
 from saliency_r1.tasks import Task
 from saliency_r1.workers import map_unordered
@@ -38,6 +40,9 @@ class Fault(StrEnum):
     SIZE = "photo and mask of different sizes"
     EMPTY = "empty mask"
     NOTHING = "photo without an instance"
+    LOW = "mask without a value above 127"
+    PALETTE = "palette mask, whose colours are no brightness"
+    ALPHA = "mask kept in the alpha channel"
     FULL = "mask that covers the whole photo"
     NON_BINARY = "non-binary mask"
     DUPLICATE = "exact duplicate"
@@ -55,13 +60,21 @@ class Fault(StrEnum):
         """Whether an evaluation stops at it or its numbers are wrong."""
         return self in (Fault.UNREADABLE_PHOTO, Fault.UNREADABLE_MASK, Fault.SIZE)
 
+    @property
+    def fatal_if_most(self) -> bool:
+        """Whether numbers are wrong if most masks have it; of a few it may be right."""
+        return self in (Fault.LOW, Fault.PALETTE, Fault.ALPHA)
+
 
 _BROKEN = "download it again; if it is broken at its source, move photo and mask away and say so"
 _FIXES = {
     Fault.UNREADABLE_PHOTO: _BROKEN,
     Fault.UNREADABLE_MASK: _BROKEN,
     Fault.SIZE: "resize the mask to the photo by nearest neighbour; if EXIF turns the photo, save it upright",
-    Fault.EMPTY: "F is 0 there whatever is predicted; keep it if nothing is salient; of 0 and 1: times 255",
+    Fault.EMPTY: "F is 0 there whatever is predicted; keep it if nothing is salient",
+    Fault.LOW: "multiply masks of 0 and 1 by 255, or evaluate with --mask-values nonzero",
+    Fault.PALETTE: "save the object white (255) on black, or evaluate with --mask-values nonzero",
+    Fault.ALPHA: "save the alpha channel as the mask, or evaluate with --mask-values alpha",
     Fault.NOTHING: "keep it if nothing is salient: whatever is predicted there is a false positive",
     Fault.FULL: "check that the mask is not inverted",
     Fault.NON_BINARY: "nothing, if a cut above 127 is right; else cut it at the threshold you report",
@@ -124,27 +137,35 @@ def _look(sample: Sample) -> Looked:
 
 def _look_at_mask(name: str, path: Path, size: tuple[int, int] | None) -> Iterator[Finding]:
     try:
-        values = load_grey(path)
+        picture = read_mask(path)
     except SaliencyError as error:
         yield Finding(Fault.UNREADABLE_MASK, name, str(error))
         return
+    values = picture.grey
     if size is not None and values.shape[::-1] != size:
         yield Finding(
             Fault.SIZE, name, f"photo {size[0]}x{size[1]}, mask {values.shape[1]}x{values.shape[0]}"
         )
-    yield from mask_findings(name, values)
+    yield from _mask_findings(name, picture)
 
 
-def mask_findings(name: str, values: np.ndarray) -> Iterator[Finding]:
-    """What is odd about a mask, uint8 (H, W)."""
-    high = int(values.max(initial=0))
-    if high <= THRESHOLD:
-        yield Finding(Fault.EMPTY, name, f"largest value {high}" if high else "")
+def _mask_findings(name: str, picture: MaskPicture) -> Iterator[Finding]:
+    """What is odd about a mask."""
+    values, doubt = picture.grey, picture.doubt
+    if doubt is not None:
+        detail = f"largest value {picture.high:g}" if doubt is Doubt.LOW else ""
+        yield Finding(_DOUBTFUL[doubt], name, detail)
+        return
+    if not values.any():
+        yield Finding(Fault.EMPTY, name)
     elif int(values.min()) > THRESHOLD:
         yield Finding(Fault.FULL, name)
     soft = np.count_nonzero((values > SOFT[0]) & (values < SOFT[1])) / max(values.size, 1)
     if soft:
         yield Finding(Fault.NON_BINARY, name, f"{soft:.1%} of its pixels are grey")
+
+
+_DOUBTFUL = {Doubt.LOW: Fault.LOW, Doubt.PALETTE: Fault.PALETTE, Doubt.ALPHA: Fault.ALPHA}
 
 
 def look_at_instances(images: Sequence[InstanceImage]) -> Iterator[Looked]:
@@ -197,7 +218,11 @@ class Checked:
     @property
     def good(self) -> bool:
         """Whether an evaluation can run and its numbers are of the whole benchmark."""
-        return self.as_expected and not any(finding.fault.fatal for finding in self.findings)
+        counts = Counter(finding.fault for finding in self.findings)
+        return self.as_expected and not any(
+            fault.fatal or (fault.fatal_if_most and 2 * count > self.photos)
+            for fault, count in counts.items()
+        )
 
 
 def check_data(

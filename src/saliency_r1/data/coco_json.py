@@ -6,7 +6,9 @@ name="000000000009", image=…/images/000000000009.jpg, height=360, width=480, i
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +18,16 @@ from saliency_r1.data.folders import IMAGE_FOLDERS, listed, subfolders
 from saliency_r1.data.true_instances import InstanceImage, TrueInstance, run_lengths_of
 from saliency_r1.errors import SaliencyError, one_line
 
+_OTHER_FILES = ("synsets.json", "groups.json")
+_KEYS = (b"info", b"licenses", b"images", b"annotations", b"categories", b"type", b"videos")
+_LOOKED_AT = 4096
+
 
 def find_json(root: str | Path) -> Path | None:
     """The json file of a data set: `root` itself, or the only one in it or in its `annotations` folder.
+
+    What is in a set's folder for other ends is left aside: the names in `synsets.json` and `groups.json`, and
+    json files that do not begin as COCO's do.
 
     Raises:
         SaliencyError: if there are several.
@@ -27,7 +36,7 @@ def find_json(root: str | Path) -> Path | None:
     if root.suffix.lower() == ".json":
         return root
     for folder in (root, root / "annotations", root / "Annotations"):
-        found = sorted(folder.glob("*.json"))
+        found = [path for path in sorted(folder.glob("*.json")) if _may_be_coco(path)]
         if len(found) > 1:
             raise SaliencyError(
                 f"{folder}: several json files, give one of them as the data: "
@@ -36,6 +45,19 @@ def find_json(root: str | Path) -> Path | None:
         if found:
             return found[0]
     return None
+
+
+def _may_be_coco(path: Path) -> bool:
+    """Whether a json file begins with one of COCO's keys, or cannot be read, which is told where it is."""
+    if path.name in _OTHER_FILES or path.name.startswith("."):
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_LOOKED_AT)
+    except OSError:
+        return True
+    key = re.match(rb'\s*\{\s*"((?:[^"\\]|\\.)*)"\s*:', head.removeprefix(codecs.BOM_UTF8))
+    return key is None or key[1] in _KEYS
 
 
 def read_coco(path: str | Path) -> Iterator[InstanceImage]:

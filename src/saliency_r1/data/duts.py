@@ -8,10 +8,10 @@ Source: Wang et al., "Learning to Detect Salient Objects with Image-level Superv
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from saliency_r1.data.coco_json import load_json
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
 
@@ -45,14 +45,23 @@ def load_duts(root: str | Path) -> list[Sample]:
 
 
 def load_synsets(root: str | Path) -> dict[str, Synset]:
-    """The synsets of `synsets.json` by their WordNet number; empty if the file is not there."""
+    """The synsets of `synsets.json` by their WordNet number; empty if the file is not there.
+
+    Raises:
+        SaliencyError: if the file is not of that form.
+    """
     path = Path(root) / "synsets.json"
     if not path.is_file():
         return {}
-    return {
-        number: Synset(number, row["name"], tuple(row["synonyms"]), tuple(row["hypernyms"]))
-        for number, row in json.loads(path.read_text()).items()
-    }
+    try:
+        return {
+            number: Synset(number, row["name"], tuple(row["synonyms"]), tuple(row["hypernyms"]))
+            for number, row in load_json(path).items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SaliencyError(
+            f"{path}: expected for each name `name`, `synonyms` and `hypernyms` ({error!r})"
+        ) from None
 
 
 def load_groups(root: str | Path, samples: Iterable[Sample]) -> dict[str, list[Sample]]:
@@ -71,7 +80,7 @@ def load_groups(root: str | Path, samples: Iterable[Sample]) -> dict[str, list[S
     of_name = {sample.name: sample for sample in samples}
     groups = {
         number: [of_name[name] for name in members if name in of_name]
-        for number, members in json.loads(path.read_text()).items()
+        for number, members in load_json(path).items()
     }
     return {number: members for number, members in groups.items() if members}
 

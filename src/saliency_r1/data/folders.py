@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.images import IMAGE_SUFFIXES
+from saliency_r1.finding import IMAGE_SUFFIXES
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "im", "rgb")
 MASK_FOLDERS = ("masks", "mask", "gts", "gt", "ground_truth_mask", "pixelwisegt-new-png", "binary")
@@ -76,8 +76,15 @@ def subfolders(root: Path) -> list[Path]:
     return sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def pictures_by_stem(folder: Path, what: str = "pictures") -> dict[str, Path]:
+def pictures_by_stem(
+    folder: Path, what: str = "pictures", more_suffixes: Collection[str] = ()
+) -> dict[str, Path]:
     """The picture files in a folder, sorted by stem; other and hidden files are left out.
+
+    Args:
+        folder: of the files.
+        what: what errors call them.
+        more_suffixes: endings that count beside those of pictures, in lower case.
 
     Raises:
         SaliencyError: if there is no such folder, or two files have one stem.
@@ -86,7 +93,8 @@ def pictures_by_stem(folder: Path, what: str = "pictures") -> dict[str, Path]:
         raise SaliencyError(f"{folder}: no such folder, expected one of {what}")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith(".") or not path.is_file():
+        is_one = path.suffix.lower() in IMAGE_SUFFIXES or path.suffix.lower() in more_suffixes
+        if not is_one or path.name.startswith(".") or not path.is_file():
             continue
         if path.stem in found:
             raise SaliencyError(

@@ -1,79 +1,218 @@
-"""Reading ground truth masks and saliency maps as the field does: as 8-bit grey, of any mode."""
+"""Reading ground truth masks and saliency maps: with the reader of photos, as 8-bit grey, of any mode."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from saliency_r1.decoding import decode, identify
+from saliency_r1.depth import to_bytes
 from saliency_r1.errors import ImageError, one_line
+from saliency_r1.files import printable
 from saliency_r1.masks import THRESHOLD
 
+ARRAY_SUFFIX = ".npy"
+"""The ending of saliency maps that numpy saved."""
 
-def load_mask(source: str | Path | bytes, name: str = "mask") -> np.ndarray:
-    """A ground truth mask as bool (H, W): grey above 127.
+_MAX_PIXELS = 400_000_000  # a mask takes a third of a photo's memory
+_GREY_SPREAD = 16
+_LEAST_SHARE = 0.01
+
+
+class MaskValues(StrEnum):
+    """What of a mask's pixels tells the object."""
+
+    GREY = "grey"
+    NONZERO = "nonzero"
+    ALPHA = "alpha"
+
+
+class Doubt(StrEnum):
+    """Why the grey values of a mask may not be what is meant."""
+
+    LOW = "low"
+    PALETTE = "palette"
+    ALPHA = "alpha"
+
+
+@dataclass(frozen=True)
+class MaskPicture:
+    """A mask or saliency map as it was read.
+
+    Attributes:
+        grey: uint8 (H, W), the luminance.
+        nonzero: bool (H, W): where the stored value, of a palette the index, is not 0.
+        alpha: uint8 (H, W); None without one, or if it is the same everywhere.
+        high: the largest stored value.
+        coloured: whether it is a palette picture with colours that are no greys.
+    """
+
+    grey: np.ndarray
+    nonzero: np.ndarray
+    alpha: np.ndarray | None
+    high: float
+    coloured: bool
+
+    def values(self, kind: MaskValues, name: str) -> np.ndarray:
+        """Give the values that count, as uint8 (H, W).
+
+        Raises:
+            ImageError: if alpha is asked for, and there is none.
+        """
+        if kind is MaskValues.NONZERO:
+            return self.nonzero.astype(np.uint8) * np.uint8(255)
+        if kind is MaskValues.ALPHA:
+            if self.alpha is None:
+                raise ImageError(f"{name}: has no alpha that tells an object; read it as grey or nonzero")
+            return self.alpha
+        return self.grey
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """Why `grey` may not be what is meant; None where nothing speaks against it."""
+        inside = self.grey > THRESHOLD
+        if self.alpha is not None and ((self.alpha > THRESHOLD) != inside).mean() > _LEAST_SHARE:
+            return Doubt.ALPHA
+        if self.coloured and (self.nonzero != inside).any():
+            return Doubt.PALETTE
+        if self.nonzero.any() and not inside.any():
+            return Doubt.LOW
+        return None
+
+    @property
+    def is_zero_and_one(self) -> bool:
+        """Whether its stored values are 0 and 1 where 255 would be white."""
+        return self.high == 1 and not (self.grey > THRESHOLD).any()
+
+
+def load_mask(
+    source: str | Path | bytes, name: str = "mask", values: MaskValues = MaskValues.GREY
+) -> np.ndarray:
+    """Read a ground truth mask as bool (H, W): above 127.
 
     Arguments and errors as of `load_grey`.
     """
-    return load_grey(source, name) > THRESHOLD
+    return load_grey(source, name, values) > THRESHOLD
 
 
-def load_grey(source: str | Path | bytes, name: str = "picture") -> np.ndarray:
-    """A mask or saliency map as uint8 (H, W), at its own size.
+def load_grey(
+    source: str | Path | bytes, name: str = "picture", values: MaskValues = MaskValues.GREY
+) -> np.ndarray:
+    """Read a mask or saliency map as uint8 (H, W), at its own size.
 
-    Of modes 1, L, P and RGB the luminance (ITU-R 601) is taken, as OpenCV does; alpha is dropped; 16-bit grey
-    is scaled by 65535. EXIF is not applied: a mask is data.
+    It is decoded as photos are, see `saliency_r1.images.load_image`: grey of more than 8 bits and floats are
+    scaled by the same rule. Of colours and palettes the luminance (ITU-R 601) is taken, as OpenCV does. Alpha
+    is dropped. EXIF and colour profiles are not applied: a mask is data. `.npy` files hold (H, W), (H, W, 1)
+    or (1, H, W).
 
     Args:
-        source: path or content of a picture file.
+        source: path or content of a picture file, or of one that numpy saved.
         name: what errors call the content.
+        values: what tells the object instead of the luminance, see `MaskPicture`.
 
     Raises:
         ImageError: if it cannot be read; one line that names the file and the reason.
     """
-    file: BytesIO | Path
+    if not isinstance(source, bytes):
+        name = printable(str(source))
+    return read_mask(source, name).values(values, name)
+
+
+def read_mask(source: str | Path | bytes, name: str = "picture") -> MaskPicture:
+    """Read a mask or saliency map with all that may tell the object; see `load_grey`."""
+    file: BinaryIO
     if isinstance(source, bytes):
         file = BytesIO(source)
     else:
-        file, name = Path(source), str(source)
+        name = printable(str(source))
+        file = _open(Path(source), name)
     try:
-        with Image.open(file) as image:
-            image.load()
-            return grey(image)
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
+        with file:
+            if file.read(6) == b"\x93NUMPY":
+                file.seek(0)
+                return _of_array(np.load(file, allow_pickle=False), name)
+            file.seek(0)
+            return _of_picture(decode(file, name, max_pixels=_MAX_PIXELS), name)
     except Exception as error:  # a decoder may raise anything on a broken file
-        reason = one_line(error)
+        reason = one_line(error).removeprefix(f"{name}: ")
         raise ImageError(f"{name}: cannot be read as a mask ({reason})") from error
 
 
-def grey(image: Image.Image) -> np.ndarray:
-    """The grey values of a PIL image as uint8 (H, W); see `load_grey`."""
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8) * np.uint8(255)
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.max(initial=0) > 255:
-            return np.rint(values.clip(0, 65535) / 257).astype(np.uint8)
-        return values.clip(0, 255).astype(np.uint8)
-    if image.mode in ("P", "PA", "RGBA", "LA", "La", "RGBa"):
-        image = image.convert("RGBA").convert("RGB")
-    return np.array(image if image.mode == "L" else image.convert("L"))
+def _open(path: Path, name: str) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read ({one_line(error)})") from error
+
+
+def _of_array(array: np.ndarray, name: str) -> MaskPicture:
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array[0] if array.shape[0] == 1 else array[:, :, 0]
+    if array.ndim != 2 or not array.size:
+        raise ImageError(f"{name}: shape {array.shape}, expected (H, W)")
+    return MaskPicture(
+        to_bytes(array, name, stretch=True), array != 0, None, float(array.max()), coloured=False
+    )
+
+
+def _of_picture(image: Image.Image, name: str) -> MaskPicture:
+    stored = np.asarray(image)
+    alpha = None
+    clear = image.mode == "P" and "transparency" in image.info
+    if clear or {"A", "a"} & {*image.getbands()}:
+        alpha = np.array(image.convert("RGBA").getchannel("A"))
+    if alpha is not None and alpha.min(initial=255) == alpha.max(initial=0):
+        alpha = None
+    coloured = image.mode in ("P", "PA") and _is_coloured(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        grey = to_bytes(stored, name, stretch=True)
+    elif image.mode == "1":
+        grey = stored.astype(np.uint8) * np.uint8(255)
+    elif image.mode == "L":
+        grey = np.array(stored)
+    else:
+        opaque = image.convert("RGBA").convert("RGB") if image.mode in _CLEAR else image
+        grey = np.array(opaque.convert("L"))
+    told = stored if stored.ndim == 2 else stored[:, :, : 1 if image.mode in ("LA", "La", "PA") else 3]
+    nonzero = told != 0 if told.ndim == 2 else (told != 0).any(axis=2)
+    high = 255.0 if stored.dtype == bool else float(told.max(initial=0))
+    return MaskPicture(grey, nonzero, alpha, high, coloured)
+
+
+_CLEAR = ("P", "PA", "RGBA", "LA", "La", "RGBa")
+
+
+def _is_coloured(image: Image.Image) -> bool:
+    """Whether a palette picture uses colours that are no greys."""
+    used = image.convert("RGB").getcolors(1 << 16) or ()
+    return any(max(colour) - min(colour) > _GREY_SPREAD for _, colour in used)  # type: ignore[arg-type]
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Height and width from the header alone.
+    """Give height and width of a picture or `.npy` file from its header alone.
 
     Raises:
         ImageError: if there is no such file or no such header.
     """
-    try:
-        with Image.open(path) as image:
+    name = printable(str(path))
+    with _open(path, name) as file:
+        try:
+            if file.read(6) == b"\x93NUMPY":
+                shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+                if len(shape) == 3:
+                    shape = shape[1:] if shape[0] == 1 else shape[:2]
+                return int(shape[0]), int(shape[1])
+            file.seek(0)
+            image = identify(file, name)
             return image.height, image.width
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
-    except Exception as error:
-        reason = one_line(error)
-        raise ImageError(f"{path}: cannot be read ({reason})") from error
+        except Exception as error:
+            reason = one_line(error).removeprefix(f"{name}: ")
+            raise ImageError(f"{name}: cannot be read ({reason})") from error

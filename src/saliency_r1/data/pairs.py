@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from saliency_r1.data.folders import find_folders, listed, pictures_by_stem
+from saliency_r1.data.folders import find_folders, listed, pictures_by_stem, subfolders
 from saliency_r1.data.samples import Sample
 from saliency_r1.errors import SaliencyError
 
@@ -26,6 +26,12 @@ def read_pairs(root: str | Path) -> Iterator[Sample]:
     """
     images_folder, masks_folder = find_folders(Path(root))
     images, masks = pictures_by_stem(images_folder, "photos"), pictures_by_stem(masks_folder, "masks")
+    if not images and not masks and (groups := subfolders(images_folder)):
+        raise SaliencyError(
+            f"{images_folder}: holds {len(groups)} folders, as a set of groups does, and no photos: "
+            f"{listed(group.name for group in groups)}; give it to `saliency-r1 evaluate cosod`, or give the "
+            "folder of one set"
+        )
     check_complete(images_folder, images, masks_folder, masks)
     return (Sample(name, path, masks[name]) for name, path in images.items())
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from saliency_r1.data.true_instances import RunLengths, decode
-from saliency_r1.errors import SaliencyError, one_line
-from saliency_r1.files import open_atomic
+from saliency_r1.errors import SaliencyError
+from saliency_r1.files import open_atomic, read_text
 from saliency_r1.tasks import Task
 
 
@@ -78,10 +78,7 @@ def read_prompts(path: str | Path) -> list[PromptExample]:
     Raises:
         SaliencyError: if the file or one of its lines cannot be read, or there is none.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise SaliencyError(f"{path}: cannot be read ({one_line(error)})") from None
+    lines = read_text(path).splitlines()
     examples = []
     for number, line in enumerate(lines, start=1):
         try:

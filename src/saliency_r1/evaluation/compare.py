@@ -100,7 +100,7 @@ def load_run(folder: str | Path) -> Run:
         summary = json.loads((folder / SUMMARY).read_bytes())
         metrics = list(summary["definitions"])
         str(summary["method"]["name"]), str(summary["data"]["fingerprint"]), Task(summary["task"])
-        with (folder / "per_image.csv").open(newline="") as file:
+        with (folder / "per_image.csv").open(newline="", encoding="utf-8-sig") as file:
             rows = {line["name"]: _row(line, metrics) for line in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SaliencyError(f"{folder}: not a run of `saliency-r1 evaluate` ({error!r})") from error

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from saliency_r1.data.groups import group_of
-from saliency_r1.data.mask_files import load_grey, load_mask
+from saliency_r1.data.mask_files import MaskValues
 from saliency_r1.data.samples import Sample
 from saliency_r1.errors import ImageError, one_line
 from saliency_r1.evaluation.evaluation import Evaluation, Row, words_beside
 from saliency_r1.evaluation.predictions import Matched, Pair, Problem, refuse
+from saliency_r1.evaluation.reading import BY_BRIGHTNESS, Reading, check_doubts
 from saliency_r1.evaluation.sod_scores import CURVES, SCALARS, THRESHOLDS, SodMean
 from saliency_r1.evaluation.workspace import Workspace, key_of
 from saliency_r1.tasks import Task
@@ -36,10 +37,12 @@ class Chunk:
     Attributes:
         index: of the chunk.
         pairs: with or without a prediction.
+        reading: how they are read.
     """
 
     index: int
     pairs: tuple[Pair, ...]
+    reading: Reading = BY_BRIGHTNESS
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,16 @@ class ChunkScores:
         curves: float64 (4, 256), the sum of the photos' `CURVES`.
         digests: SHA-256 of each mask's file.
         problems: reason by photo, "" where there was none; its scores are those of an empty mask.
+        doubts: of each mask and each prediction, (2, N) of text, "" where there was none.
+        resized: bool (N,): whether the prediction was.
     """
 
     scalars: np.ndarray
     curves: np.ndarray
     digests: np.ndarray
     problems: np.ndarray
+    doubts: np.ndarray
+    resized: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
         """To be kept."""
@@ -71,25 +78,33 @@ def score_chunk(chunk: Chunk) -> ChunkScores:
     """
     from saliency_r1.evaluation.sod import score  # only workers load the metrics' libraries
 
-    scalars, digests, problems = [], [], []
+    scalars, digests, problems, doubts, resized = [], [], [], [], []
     curves = np.zeros((len(CURVES), len(THRESHOLDS)))
     for pair in chunk.pairs:
         content = _read(pair.truth)
-        truth = load_mask(content, str(pair.truth))
-        prediction, problem = np.zeros(truth.shape, np.uint8), ""
+        truth, doubt = chunk.reading.mask(content, str(pair.truth))
+        prediction, problem, other_doubt, was_resized = np.zeros(truth.shape, np.uint8), "", "", False
         if pair.prediction is not None:
             try:
-                prediction = load_grey(pair.prediction)
-                if prediction.shape != truth.shape:  # its header was read before, but it may have changed
-                    raise ImageError(f"{pair.prediction}: {prediction.shape}, expected {truth.shape}")
+                # Its size was read from its header before, but the file may have changed.
+                prediction, other_doubt, was_resized = chunk.reading.prediction(pair.prediction, truth.shape)
             except ImageError as error:
-                prediction, problem = np.zeros(truth.shape, np.uint8), f"unreadable, {error}"
+                problem = f"unreadable, {error}"
         scores = score(prediction, truth)
         scalars.append(scores.scalars())
         curves += scores.curves()
         digests.append(hashlib.sha256(content).hexdigest())
         problems.append(problem)
-    return ChunkScores(np.array(scalars), curves, np.array(digests), np.array(problems))
+        doubts.append((doubt, other_doubt))
+        resized.append(was_resized)
+    return ChunkScores(
+        np.array(scalars),
+        curves,
+        np.array(digests),
+        np.array(problems),
+        np.array(doubts, dtype=str).T,
+        np.array(resized),
+    )
 
 
 def _read(path: Path) -> bytes:
@@ -99,11 +114,12 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{path}: cannot be read ({one_line(error)})") from error
 
 
-def run_key(matched: Matched, task: Task, missing: str) -> str:
+def run_key(matched: Matched, task: Task, missing: str, reading: Reading) -> str:
     """What a run over given predictions is about; see `Workspace`."""
     options = {
         "task": str(task),
         "missing": missing,
+        **reading.options(),
         "saliency-r1": version("saliency-r1"),
         "pysodmetrics": version("pysodmetrics"),
     }
@@ -118,6 +134,7 @@ def evaluate_maps(
     *,
     workers: int,
     missing: str = "error",
+    reading: Reading = BY_BRIGHTNESS,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Score every sample's prediction.
@@ -129,13 +146,15 @@ def evaluate_maps(
         workspace: keeps what is done.
         workers: processes; 0 for none but this.
         missing: `error`, or `empty` to score an empty mask where a prediction cannot be scored.
+        reading: how masks and predictions are read.
         progress: told how far it is.
 
     Raises:
-        SaliencyError: if predictions cannot be decoded and `missing` is `error`.
+        SaliencyError: if predictions cannot be decoded and `missing` is `error`, or most masks or predictions
+            are doubtful, see `saliency_r1.evaluation.reading`.
         ImageError: if a mask cannot be read.
     """
-    chunks = list(_chunks(matched.pairs, task))
+    chunks = list(_chunks(matched.pairs, task, reading))
     done = sum(len(chunk.pairs) for chunk in chunks if workspace.has_part(_part(chunk)))
     progress(done, len(samples))
     broken: list[Problem] = []
@@ -158,13 +177,13 @@ def evaluate_maps(
     )
 
 
-def _chunks(pairs: Sequence[Pair], task: Task) -> Iterator[Chunk]:
+def _chunks(pairs: Sequence[Pair], task: Task, reading: Reading) -> Iterator[Chunk]:
     """For CoSOD a chunk is a group, so that its curves are the group's."""
     if task is Task.COSOD:
         grouped = (tuple(members) for _, members in groupby(pairs, key=lambda pair: group_of(pair.name)))
     else:
         grouped = (tuple(pairs[start : start + CHUNK]) for start in range(0, len(pairs), CHUNK))
-    return (Chunk(index, members) for index, members in enumerate(grouped))
+    return (Chunk(index, members, reading) for index, members in enumerate(grouped))
 
 
 def _part(chunk: Chunk) -> str:
@@ -180,6 +199,10 @@ def _gather(
     extra: tuple[str, ...],
 ) -> Evaluation:
     image_of = {sample.name: sample.image for sample in samples}
+    reading = chunks[0].reading if chunks else BY_BRIGHTNESS
+    read_as = "" if reading.masks in (None, MaskValues.GREY) else f":{reading.masks}"
+    doubts: list[np.ndarray] = []
+    resized = 0
     mean, groups, rows = SodMean(), {}, []
     fingerprint = hashlib.sha256()
     for chunk in chunks:
@@ -188,6 +211,8 @@ def _gather(
             raise RuntimeError(f"part {chunk.index} is gone: does another run write to {workspace.out}?")
         scores = ChunkScores(**part)
         mean.add(scores.scalars, scores.curves)
+        doubts.append(scores.doubts)
+        resized += int(scores.resized.sum())
         if task is Task.COSOD:
             of_group = SodMean()
             of_group.add(scores.scalars, scores.curves)
@@ -195,7 +220,7 @@ def _gather(
         for pair, values, digest, problem in zip(
             chunk.pairs, scores.scalars.tolist(), scores.digests, scores.problems, strict=True
         ):
-            fingerprint.update(f"{pair.name}:{digest}\n".encode())
+            fingerprint.update(f"{pair.name}:{digest}{read_as}\n".encode())
             reason = str(problem) or reasons.get(pair.name)
             if reason:
                 reasons[pair.name] = reason
@@ -210,6 +235,12 @@ def _gather(
                     reason,
                 )
             )
+    of_masks, of_predictions = np.concatenate(doubts, axis=1).tolist()
+    notes = [
+        *reading.notes(resized, len(rows)),
+        *check_doubts(of_masks),
+        *check_doubts(of_predictions, predictions=True),
+    ]
     result = mean.result()
     numbers = result.to_dict()
     count = numbers.pop("count")
@@ -224,5 +255,6 @@ def _gather(
         groups=groups,
         problems=tuple(Problem(name, reason) for name, reason in sorted(reasons.items())),
         extra=extra,
-        counts=counts,
+        counts=counts | ({"resized predictions": resized} if resized else {}),
+        notes=tuple(notes),
     )

@@ -12,9 +12,10 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from saliency_r1.data.mask_files import load_grey, load_mask
+from saliency_r1.data.mask_files import MaskValues, load_grey, load_mask
 from saliency_r1.data.true_instances import RunLengths, decode
 from saliency_r1.errors import SaliencyError
+from saliency_r1.evaluation.reading import BY_BRIGHTNESS, Reading
 from saliency_r1.images import load_image
 
 LONGEST = 176
@@ -29,19 +30,24 @@ _COLOURS = ((228, 87, 46), (46, 125, 154), (106, 153, 78), (142, 94, 162), (184,
 
 
 def map_pictures(
-    image: Path | None, truth: Path | None, predictions: dict[str, Path | None]
+    image: Path | None,
+    truth: Path | None,
+    predictions: dict[str, Path | None],
+    reading: Reading = BY_BRIGHTNESS,
 ) -> list[Captioned]:
     """Photo, truth and saliency maps.
 
     Args:
         image, truth: paths.
         predictions: paths by caption; None for an empty mask that was scored instead.
+        reading: how masks and predictions were read.
     """
+    of_mask, of_map = reading.masks or MaskValues.GREY, reading.predictions or MaskValues.GREY
     return [
         ("photo", _read(image, load_image)),
-        ("truth", _read(truth, lambda path: Image.fromarray(load_mask(path)).convert("L"))),
+        ("truth", _read(truth, lambda path: Image.fromarray(load_mask(path, values=of_mask)).convert("L"))),
         *(
-            (caption, _read(path, lambda path: Image.fromarray(load_grey(path))))
+            (caption, _read(path, lambda path: Image.fromarray(load_grey(path, values=of_map))))
             for caption, path in predictions.items()
         ),
     ]

@@ -14,7 +14,7 @@ from saliency_r1.data.samples import Sample
 from saliency_r1.data.true_instances import InstanceImage, run_lengths_of
 from saliency_r1.evaluation.evaluation import Words, words_in
 from saliency_r1.evaluation.instance_metrics import PredictedInstance, Predictions
-from saliency_r1.images import FoundImage
+from saliency_r1.finding import FoundImage
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def predict_maps(
     for question in todo:
         photos = [FoundImage(sample.image, sample.name) for sample in question]
         for result in pipe.stream(photos, task, reasoning=reasoning, group_images=group_images):
-            result.save(folder, overlay=False, cutout=False)
+            result.save(folder, overlay=False, cutout=False, overwrite=True)
             done += 1
             progress(done, len(samples))
 
@@ -80,7 +80,7 @@ def predict_instances(
     done = len(images) - len(todo)
     progress(done, len(images))
     for result in pipe.stream(todo, Task.SIS, reasoning=reasoning):
-        result.save(folder, mask=False, overlay=False, cutout=False)
+        result.save(folder, mask=False, overlay=False, cutout=False, overwrite=True)
         done += 1
         progress(done, len(images))
     predictions: Predictions = {}

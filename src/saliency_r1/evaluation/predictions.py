@@ -9,7 +9,7 @@ from pathlib import Path
 
 from saliency_r1.data.folders import listed, pictures_by_stem, subfolders
 from saliency_r1.data.groups import group_of
-from saliency_r1.data.mask_files import picture_size
+from saliency_r1.data.mask_files import ARRAY_SUFFIX, picture_size
 from saliency_r1.data.samples import Sample
 from saliency_r1.errors import ImageError, SaliencyError
 
@@ -69,15 +69,16 @@ class Matched:
             raise refuse(self.problems, len(self.pairs), self.folder)
 
 
-def match_predictions(samples: Sequence[Sample], folder: str | Path) -> Matched:
+def match_predictions(samples: Sequence[Sample], folder: str | Path, *, resize: bool = False) -> Matched:
     """Find each sample's prediction by its stem, and check its size by the headers.
 
-    The prediction of `0001` is `0001.png` (or of another picture format) or, as `saliency-r1 predict` names
-    it, `0001_mask.png`; that of `Accordion/0001` is in the folder `Accordion`.
+    The prediction of `0001` is `0001.png` (or of another picture format, or `.npy`) or, as `saliency-r1
+    predict` names it, `0001_mask.png`; that of `Accordion/0001` is in the folder `Accordion`.
 
     Args:
         samples: with masks.
         folder: of the predictions.
+        resize: whether predictions of another size are to be resized, and so no problem.
 
     Raises:
         SaliencyError: if there is no such folder, it holds no picture, or two of one stem.
@@ -90,7 +91,9 @@ def match_predictions(samples: Sequence[Sample], folder: str | Path) -> Matched:
         )
     groups = dict.fromkeys(group_of(sample.name) for sample in samples)
     found = {
-        group: pictures_by_stem(folder / group, "predictions") if (folder / group).is_dir() else {}
+        group: pictures_by_stem(folder / group, "predictions", (ARRAY_SUFFIX,))
+        if (folder / group).is_dir()
+        else {}
         for group in groups
     }
     if not any(found.values()):
@@ -104,7 +107,7 @@ def match_predictions(samples: Sequence[Sample], folder: str | Path) -> Matched:
             raise SaliencyError(f"{sample.name}: has no mask, nothing can be scored against it")
         if path is not None:
             used.add(path)
-        problem = "missing" if path is None else _size_problem(sample.mask, path)
+        problem = "missing" if path is None else _size_problem(sample.mask, path, resize)
         if problem:
             problems.append(Problem(sample.name, problem))
         pairs.append(Pair(sample.name, sample.mask, None if problem else path))
@@ -120,13 +123,13 @@ def match_predictions(samples: Sequence[Sample], folder: str | Path) -> Matched:
     return Matched(folder, tuple(pairs), tuple(problems), tuple(sorted(extra)))
 
 
-def _size_problem(mask: Path, prediction: Path) -> str | None:
+def _size_problem(mask: Path, prediction: Path, resize: bool) -> str | None:
     truth = picture_size(mask)
     try:
         size = picture_size(prediction)
     except ImageError as error:
         return f"unreadable, {error}"
-    if size != truth:
+    if size != truth and not resize:
         return f"{size[1]}x{size[0]} pixels, expected {truth[1]}x{truth[0]}"
     return None
 
@@ -140,7 +143,9 @@ def _goes_with(stem: str, used: set[str]) -> bool:
 def refuse(problems: Sequence[Problem], total: int, folder: str | Path) -> SaliencyError:
     """The error that lists the problems: the first ten and how many there are."""
     first = listed(f"{problem.name} ({problem.reason})" for problem in problems)
+    sizes = any(" pixels, expected " in problem.reason for problem in problems)
+    resizing = "resize them to their masks with --resize-predictions, " if sizes else ""
     return SaliencyError(
         f"{folder}: {len(problems)} of {total} predictions cannot be scored: {first}; "
-        "mend them, or score each as an empty mask with --missing empty"
+        f"mend them, {resizing}or score each as an empty mask with --missing empty"
     )

@@ -18,6 +18,7 @@ from saliency_r1.evaluation.maps import evaluate_maps, run_key
 from saliency_r1.evaluation.outputs import RunFacts
 from saliency_r1.evaluation.pictures import Captioned, instance_pictures, map_pictures
 from saliency_r1.evaluation.predictions import match_predictions
+from saliency_r1.evaluation.reading import BY_BRIGHTNESS, Reading, look_ahead
 from saliency_r1.evaluation.report import report
 from saliency_r1.evaluation.workspace import Workspace, key_of, refuse_finished
 from saliency_r1.tasks import Task
@@ -46,6 +47,7 @@ class Request:
         group_images: photos of a CoSOD group that the policy sees at a time.
         split: `train` or `validation`, see `load_splits`; None for all photos.
         missing: `error`, or `empty` to score an empty mask where a prediction cannot be scored.
+        reading: how masks and predictions are read.
         workers: processes that score; 0 for none but this.
         overwrite: whether a finished run in `out` may be replaced.
         command: how it was asked for, for the record.
@@ -60,6 +62,7 @@ class Request:
     group_images: int = GROUP_IMAGES
     split: str | None = None
     missing: str = "error"
+    reading: Reading = BY_BRIGHTNESS
     workers: int = 2
     overwrite: bool = False
     command: str = ""
@@ -148,19 +151,23 @@ class _Maps:
         self.model_name: str | None = None
         self.samples = load_maps(request.data, request.task, request.split)
         if request.predictions is not None:
-            matched = match_predictions(self.samples, request.predictions)
+            matched = match_predictions(self.samples, request.predictions, resize=request.reading.resize)
             if request.missing != "empty":
                 matched.refuse_problems()
-            key = run_key(matched, request.task, request.missing)
+            key = run_key(matched, request.task, request.missing, request.reading)
+            predictions = [pair.prediction for pair in matched.pairs if pair.prediction is not None]
+            look_ahead(predictions, request.reading, predictions=True)
         else:
             key = _model_key(request, [path for one in self.samples for path in (one.image, one.mask)])
+        look_ahead([one.mask for one in self.samples if one.mask is not None], request.reading)
         self.workspace = Workspace(request.out, key, overwrite=request.overwrite)
 
     def evaluate(self) -> Evaluation:
         request = self.request
         if request.predictions is None:
             self._predict()
-        matched = match_predictions(self.samples, request.predictions or self.workspace.predictions)
+        folder = request.predictions or self.workspace.predictions
+        matched = match_predictions(self.samples, folder, resize=request.reading.resize)
         if request.missing != "empty":
             matched.refuse_problems()
         evaluation = evaluate_maps(
@@ -170,6 +177,7 @@ class _Maps:
             self.workspace,
             workers=request.workers,
             missing=request.missing,
+            reading=request.reading,
             progress=lambda done, total: self.progress("scoring", done, total),
         )
         self._rows = {row.name: row for row in evaluation.rows}
@@ -194,7 +202,7 @@ class _Maps:
 
     def pictures_of(self, name: str) -> list[Captioned]:
         row = self._rows[name]
-        return map_pictures(row.image, row.truth, {"prediction": row.prediction})
+        return map_pictures(row.image, row.truth, {"prediction": row.prediction}, self.request.reading)
 
     def more_outputs(self) -> dict[str, bytes]:
         return {}
@@ -267,5 +275,6 @@ def _model_key(request: Request, files: list[Path | None]) -> str:
         "reasoning": request.reasoning,
         "split": request.split,
         "group_images": request.group_images,
+        **request.reading.options(),
     }
     return key_of(options, files)

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from saliency_r1.data.mask_files import load_grey
 from saliency_r1.data.samples import Sample
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
+from saliency_r1.images import load_image
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,8 @@ def _pack(samples: Sequence[Sample], folder: Path, size: int) -> None:
     for row, sample in enumerate(track(samples, f"packing {len(samples)} photos at {size} px")):
         if sample.mask is None:
             raise SaliencyError(f"{sample.name} has no mask: training needs one for each photo")
-        with Image.open(sample.image) as image:
-            images[row] = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
-        with Image.open(sample.mask) as mask:
-            masks[row] = np.asarray(mask.convert("L").resize((size, size), Image.Resampling.BILINEAR))
+        image, mask = load_image(sample.image), Image.fromarray(load_grey(sample.mask))
+        images[row] = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+        masks[row] = np.asarray(mask.resize((size, size), Image.Resampling.BILINEAR))
     images.flush()
     masks.flush()

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from saliency_r1.overlay import to_grey
+from saliency_r1.own_files import png_mark
 from saliency_r1.result import SaliencyResult
 from saliency_r1.serving.engine import Picture
 from saliency_r1.serving.problems import Problem
@@ -109,14 +110,14 @@ def png(result: SaliencyResult, view: View) -> bytes:
 
 def _encoded(picture: Image.Image) -> bytes:
     buffer = BytesIO()
-    picture.save(buffer, format="PNG", compress_level=4)
+    picture.save(buffer, format="PNG", compress_level=4, pnginfo=png_mark())
     return buffer.getvalue()
 
 
 def files(result: SaliencyResult) -> dict[str, bytes]:
     """The files that `SaliencyResult.save` writes: name and content."""
     with TemporaryDirectory(prefix="saliency-r1-") as folder:
-        paths = result.save(folder).values()
+        paths = result.save(folder, overwrite=True).values()
         return {path.name: Path(path).read_bytes() for path in paths}
 
 

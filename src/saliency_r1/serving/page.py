@@ -104,6 +104,7 @@ def mount_page(app: FastAPI, engine: Engine, settings: ServerSettings) -> FastAP
         settings: limits.
     """
     folder = Path(tempfile.mkdtemp(prefix="saliency-r1-page-"))
+    app.state.folder = folder
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     answers = folder / "answers"
     outer = app.router.lifespan_context
@@ -286,7 +287,7 @@ async def _find(
 def _written(picture: Picture, result: SaliencyResult, answers: Path) -> _Shown:
     """Write the files of a result that the page shows and gives."""
     folder = answers / secrets.token_hex(16)
-    paths = result.save(folder, picture.name, overlay=False)
+    paths = result.save(folder, picture.name, overlay=False, overwrite=True)
     small = _reduced(result)
     alone = [paint_masks(small.image, [one.mask]) for one in small.instances]
     several = len(alone) > 1
@@ -316,7 +317,8 @@ def _reduced(result: SaliencyResult) -> SaliencyResult:
         return np.asarray(grey, np.float32) / np.float32(255)
 
     instances = tuple(replace(one, mask=shrunk(one.mask)) for one in result.instances)
-    return replace(result, image=result.image.resize((width, height)), instances=instances)
+    image, layer = (picture and picture.resize((width, height)) for picture in (result.image, result.layer))
+    return replace(result, image=image, layer=layer, instances=instances)
 
 
 def _details(shown: _Shown, index: int) -> list[Any]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from saliency_r1.errors import SaliencyError, one_line
+from saliency_r1.files import read_text
 
 Recipe = TypeVar("Recipe")
 
@@ -39,10 +40,8 @@ def load_recipe(path: str | Path, kind: type[Recipe], overrides: Sequence[str] =
 def read_values(path: str | Path, overrides: Sequence[str] = ()) -> dict[Any, Any]:
     """The keys and values of a recipe's file, overrides over them, of any type. See `load_recipe`."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SaliencyError(f"{path}: cannot be read ({one_line(error)})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
         raise SaliencyError(f"{path}: is not YAML ({one_line(error)})") from None
     if values is None:
         values = {}

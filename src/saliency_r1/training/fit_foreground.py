@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from rich.progress import track
 
+from saliency_r1.data.mask_files import load_grey
 from saliency_r1.nano.foreground import SUB_CELLS
 from saliency_r1.nano.vision import Adapter
 from saliency_r1.training.features import FeatureCache, Key
@@ -72,6 +73,5 @@ def fit_foreground(
 
 def _read(key: Key, path: Path, side: int) -> np.ndarray:
     """The mask at (side, side), uint8, mirrored if the key says so."""
-    with Image.open(path) as mask:
-        small = mask.convert("L").resize((side, side), Image.Resampling.BOX)
+    small = Image.fromarray(load_grey(path)).resize((side, side), Image.Resampling.BOX)
     return np.asarray(ImageOps.mirror(small) if key[1] else small)

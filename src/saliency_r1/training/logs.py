@@ -62,7 +62,7 @@ def read_metrics(table: str | Path) -> list[tuple[int, str, float]]:
     """The rows (step, metric, value) of a `metrics.csv`; none if it is not there, nor a cut-off one."""
     rows = []
     try:
-        with open(table, newline="") as file:
+        with open(table, newline="", encoding="utf-8-sig") as file:
             for row in csv.reader(file):
                 if len(row) == 3 and row[0].isdigit():
                     rows.append((int(row[0]), row[1], float(row[2])))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.files import read_text
 from saliency_r1.tasks import Task
 from saliency_r1.writing.sft_set import read_examples
 
@@ -36,11 +36,7 @@ def read_corpus(files: Iterable[str | Path]) -> Iterator[str]:
             for example in read_examples(file):
                 yield from (example.prompt, example.response)
             continue
-        try:
-            yield from file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "is not UTF-8"
-            raise SaliencyError(f"{file}: cannot be read ({reason})") from None
+        yield from read_text(file).splitlines()
 
 
 def tokens_a_word(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:

@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from saliency_r1.data.samples import Sample
-from saliency_r1.errors import SaliencyError, one_line
-from saliency_r1.files import open_atomic
+from saliency_r1.errors import SaliencyError
+from saliency_r1.files import open_atomic, read_text
 from saliency_r1.images import load_image
 from saliency_r1.language.cues import measure
 from saliency_r1.language.naming import NameBook
@@ -184,10 +184,7 @@ def read_examples(path: str | Path) -> list[SFTExample]:
         SaliencyError: if the file or one of its lines cannot be read, or there is none.
     """
     examples = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise SaliencyError(f"{path}: cannot be read ({one_line(error)})") from None
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             examples.append(_example(json.loads(line)))

@@ -1,0 +1,110 @@
+"""The images that a pipeline is given, read one by one, each with a name of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from saliency_r1.errors import ImageError
+from saliency_r1.finding import FoundImage
+from saliency_r1.images import LoadedImage, load_layers
+
+ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundImage
+"""A path, the content of an image file, a PIL image, an array, or what `find_images` found."""
+
+OnError: TypeAlias = Callable[[ImageSource, ImageError], None]
+"""Told of an image that cannot be read, and why."""
+
+BATCH_PIXELS = 16_000_000
+
+
+@dataclass(frozen=True)
+class LoadedSource:
+    """An image that was read, what it is called, and the seconds that took."""
+
+    source: ImageSource
+    name: str
+    picture: LoadedImage
+    seconds: float
+
+    @property
+    def image(self) -> Image.Image:
+        return self.picture.image
+
+    @property
+    def path(self) -> str | None:
+        return _path_of(self.source)
+
+
+def _path_of(source: ImageSource) -> str | None:
+    source = source.path if isinstance(source, FoundImage) else source
+    return str(source) if isinstance(source, str | Path) else None
+
+
+def load_sources(
+    images: Iterable[ImageSource], on_error: OnError | None, accept_truncated: bool
+) -> Iterator[LoadedSource]:
+    """Read each image when its turn comes.
+
+    Args:
+        images: what to read.
+        on_error: told of one that cannot be read, which is left out. Without it the error is raised.
+        accept_truncated: see `saliency_r1.images.load_image`.
+    """
+    names = _Names()
+    for source in images:
+        start = perf_counter()
+        try:
+            picture = load_layers(
+                source.path if isinstance(source, FoundImage) else source, accept_truncated=accept_truncated
+            )
+        except ImageError as error:
+            if on_error is None:
+                raise
+            on_error(source, error)
+            continue
+        yield LoadedSource(source, names.of(source), picture, perf_counter() - start)
+
+
+class _Names:
+    """What the files of each image are called: as no other's of the stream, in upper or lower case."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def of(self, source: ImageSource) -> str:
+        if isinstance(source, FoundImage):  # has one of its own
+            self._numbers.setdefault(source.stem.casefold(), 1)
+            return source.stem
+        path = _path_of(source)
+        stem = Path(path).stem if path else "image"
+        key = stem.casefold()
+        if key not in self._numbers:
+            self._numbers[key] = 1
+            return stem
+        name = stem
+        while name.casefold() in self._numbers:
+            self._numbers[key] += 1
+            name = f"{stem}-{self._numbers[key]}"
+        self._numbers[name.casefold()] = 1
+        return name
+
+
+def in_batches(loaded: Iterable[LoadedSource], batch_images: int) -> Iterator[list[LoadedSource]]:
+    """Give groups of at most `batch_images`, closed once they hold `BATCH_PIXELS`."""
+    batch: list[LoadedSource] = []
+    pixels = 0
+    for item in loaded:
+        batch.append(item)
+        pixels += item.image.width * item.image.height
+        if len(batch) >= batch_images or pixels >= BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch

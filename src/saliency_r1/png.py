@@ -1,0 +1,214 @@
+"""PNG files as viewers take them: without what only describes the picture, and as far as they reach."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO, RawIOBase
+from typing import BinaryIO
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_SHOWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+"""The chunks that make the picture. Of an animation these are its first frame."""
+
+_EXIF, _PROFILE = b"eXIf", b"iCCP"
+_CHUNK_BYTES = 1 << 20  # of a chunk that is read whole here; EXIF and palettes are far smaller
+_PROFILE_BYTES = 16 << 20
+_PIECE = 4096
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Adam7: where each pass begins, and its steps: x, y, dx, dy."""
+
+
+@dataclass
+class Essence:
+    """What of a PNG file makes the picture.
+
+    Attributes:
+        file: reads as a PNG file of these parts alone.
+        profile: the ICC profile; None without one, or if it is broken or larger than 16 MB.
+        left_out: what was damaged and left out.
+    """
+
+    file: BinaryIO
+    profile: bytes | None = None
+    left_out: list[str] = field(default_factory=list)
+
+
+def essence(file: BinaryIO) -> Essence:
+    """Take what makes the picture out of a PNG file, and leave its descriptions aside.
+
+    PIL refuses a picture for a long text, a large profile, or a wrong checksum of either. Viewers show it.
+    Nothing but small chunks is read or copied.
+
+    Args:
+        file: open for reading, at any place; it is read through what is returned.
+    """
+    parts: list[tuple[int, int]] = [(0, len(SIGNATURE))]
+    found = Essence(file)
+    for kind, start, length in _chunks(file):
+        if kind in (_EXIF, b"tRNS"):
+            if _intact(file, start, length):
+                parts.append((start, length + 12))
+            else:
+                found.left_out.append("EXIF" if kind == _EXIF else "transparency")
+        elif kind == _PROFILE:
+            found.profile = _profile(file, start, length)
+            if found.profile is None:
+                found.left_out.append("colour profile")
+        elif (
+            kind in _SHOWN or not kind[0] & 0x20
+        ):  # an unknown part that must be understood is PIL's to refuse
+            parts.append((start, length + 12))
+    found.file = _Parts(file, parts)  # type: ignore[assignment]
+    return found
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, place and length of each chunk's content, up to the end of the picture or of the file."""
+    place = len(SIGNATURE)
+    while True:
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        length, kind = struct.unpack(">I4s", head)
+        yield kind, place, length
+        if kind == b"IEND":
+            return
+        place += length + 12
+
+
+def _intact(file: BinaryIO, start: int, length: int) -> bool:
+    if length > _CHUNK_BYTES:
+        return False
+    file.seek(start + 4)
+    content, checksum = file.read(length + 4), file.read(4)
+    return len(checksum) == 4 and zlib.crc32(content) == int.from_bytes(checksum, "big")
+
+
+def _profile(file: BinaryIO, start: int, length: int) -> bytes | None:
+    """The profile in an iCCP chunk: a name, a zero, the method (0), and the compressed profile."""
+    file.seek(start + 8)
+    content = file.read(min(length, _PROFILE_BYTES))
+    _, _, rest = content.partition(b"\0")
+    if rest[:1] != b"\0":
+        return None
+    unpacking = zlib.decompressobj()
+    try:
+        profile = unpacking.decompress(rest[1:], _PROFILE_BYTES)
+    except zlib.error:
+        return None
+    return profile if unpacking.eof else None
+
+
+class _Parts(RawIOBase):
+    """Parts of a file as if they were one file, without a copy of it."""
+
+    def __init__(self, file: BinaryIO, parts: list[tuple[int, int]]) -> None:
+        self._file = file
+        self._parts = parts
+        self._place = 0
+        self._size = sum(length for _, length in parts)
+        # Where the search for the part of the present place begins: most reads go on where the last ended.
+        self._part = self._before = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._place = max(0, offset + (0, self._place, self._size)[whence])
+        return self._place
+
+    def read(self, size: int | None = -1) -> bytes:
+        wanted = self._size if size is None or size < 0 else size
+        if self._place < self._before:
+            self._part = self._before = 0
+        pieces = []
+        while wanted > 0 and self._part < len(self._parts):
+            start, length = self._parts[self._part]
+            inner = self._place - self._before
+            if inner >= length:
+                self._before += length
+                self._part += 1
+                continue
+            self._file.seek(start + inner)
+            piece = self._file.read(min(wanted, length - inner))
+            if not piece:
+                break
+            pieces.append(piece)
+            self._place += len(piece)
+            wanted -= len(piece)
+        return b"".join(pieces)
+
+
+def completed(content: bytes) -> tuple[bytes, float] | None:
+    """A PNG file whose pixels end too early, filled up with zeros, and the share of them that is there.
+
+    Args:
+        content: of the file.
+
+    Returns:
+        A whole PNG file and the share in [0, 1]; None if its header is not there.
+    """
+    head = content[16:29]
+    if len(head) < 13:
+        return None
+    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head)
+    if colour not in _CHANNELS or not width or not height:
+        return None
+    size = _packed_bytes(width, height, bits * _CHANNELS[colour], bool(interlaced))
+    file = BytesIO(content)
+    before, packed = [SIGNATURE], []
+    for kind, start, length in _chunks(file):
+        if kind == b"IDAT":
+            packed.append(content[start + 8 : start + 8 + length])
+        elif kind in (*_SHOWN[:3], _EXIF, _PROFILE) and not packed:
+            before.append(content[start : start + length + 12])
+    pixels = _unpacked(b"".join(packed), size)
+    share = len(pixels) / size
+    body = zlib.compress(pixels + bytes(size - len(pixels)), 1)
+    return b"".join([*before, _chunk(b"IDAT", body), _chunk(b"IEND", b"")]), share
+
+
+def _packed_bytes(width: int, height: int, bits: int, interlaced: bool) -> int:
+    """How many bytes the pixels take before compression: a filter byte and whole bytes a row."""
+    passes = _PASSES if interlaced else ((0, 0, 1, 1),)
+    total = 0
+    for x, y, dx, dy in passes:
+        columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + -(-columns * bits // 8))
+    return total
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
+    """What can be unpacked before the stream ends or breaks."""
+    unpacking = zlib.decompressobj()
+    pieces, left = [], most
+    for start in range(0, len(packed), _PIECE):
+        waiting = packed[start : start + _PIECE]
+        try:
+            while waiting and left > 0:
+                piece = unpacking.decompress(waiting, left)
+                pieces.append(piece)
+                left -= len(piece)
+                waiting = unpacking.unconsumed_tail
+        except zlib.error:
+            break
+        if left <= 0:
+            break
+    return b"".join(pieces)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
