@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RENDERERS = 2
 _RENDERED_AT_ONCE = 4
 _LOADING_SECONDS = 5
-_STOPPING_SECONDS = 20
+_STOPPING_SECONDS = 2
 
 
 class State(StrEnum):
@@ -110,6 +110,7 @@ class Engine:
         state: see `State`.
         error: why the model could not be loaded.
         metrics: what is counted.
+        stopping: set as soon as it is to stop.
     """
 
     def __init__(self, load: Callable[[], SaliencyPipeline], *, waiting: int, batch_images: int = 8) -> None:
@@ -118,6 +119,7 @@ class Engine:
         self.pipe: SaliencyPipeline | None = None
         self.metrics = Metrics(lambda: self.taken, lambda: self.state == State.READY)
         self.taken = 0
+        self.stopping = asyncio.Event()
         self.on_failure: Callable[[], None] = lambda: None
         self._load = load
         self._most = waiting
@@ -187,18 +189,27 @@ class Engine:
         """Take no more requests, and wait until those that were taken are answered."""
         if self.state != State.FAILED:
             self.state = State.STOPPING
+        self.stopping.set()
         while self.taken:
             await asyncio.sleep(0.02)
 
     def stop(self) -> None:
-        """End the engine's threads; a batch that nobody waits for has some seconds to end."""
+        """End the engine's threads; a batch that nobody waits for has some seconds to end.
+
+        Loading a model cannot be interrupted, and is not waited for.
+        """
         with self._changed:
             if self.state != State.FAILED:
                 self.state = State.STOPPING
             self._changed.notify()
-        # A thread within torch at the interpreter's end aborts the process.
-        self._thread.join(_STOPPING_SECONDS)
+        if self.pipe is not None:
+            self._thread.join(_STOPPING_SECONDS)
         self._renderers.shutdown(wait=False)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether its thread still loads or works. At the interpreter's end torch would abort the process."""
+        return self._thread.is_alive()
 
     def _live(self) -> None:
         try:

@@ -79,7 +79,8 @@ class Gate:
                 await self.app(scope, self._limited(scope, receive), send_noted)
         except Problem as problem:
             # The body is read first: an answer before its end is lost to many clients.
-            await self._drain(receive)
+            if not self.engine.stopping.is_set():
+                await self._drain(receive)
             await problem.response()(scope, receive, send_noted)
         finally:
             label = path if path in _KNOWN else PAGE if path.startswith(f"{PAGE}/") else "other"
@@ -125,7 +126,7 @@ class Gate:
                 return await receive()  # tells when the asker leaves
             try:
                 async with asyncio.timeout_at(scope["state"]["deadline"]):
-                    message = await receive()
+                    message = await self._arriving(receive)
             except TimeoutError:
                 raise Problem(408, "the request took longer than the limit to arrive", "slow") from None
             received += len(message.get("body", b""))
@@ -138,13 +139,30 @@ class Gate:
 
         return limited
 
+    async def _arriving(self, receive: Receive) -> Message:
+        """The next part of a body; a request that is not whole when the server stops is given up.
+
+        Raises:
+            Problem: 503 if the server stops before the part is there.
+        """
+        receiving = asyncio.ensure_future(receive())
+        stopping = asyncio.ensure_future(self.engine.stopping.wait())
+        try:
+            await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                return receiving.result()
+        finally:
+            receiving.cancel()
+            stopping.cancel()
+        raise Problem(503, "the server is stopping, and the request was not whole", "stopping", retry_after=5)
+
     async def _drain(self, receive: Receive) -> None:
         """Read what is left of a body, up to the limit once more and a few seconds."""
         left = self.settings.limits.bytes
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, Problem):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while left > 0:
-                    message = await receive()
+                    message = await self._arriving(receive)
                     left -= len(message.get("body", b""))
                     if message["type"] != "http.request" or not message.get("more_body", False):
                         return

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,7 +21,7 @@ from PIL import Image
 
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.serving.api import create_api
-from saliency_r1.serving.engine import Engine
+from saliency_r1.serving.engine import Engine, State
 from saliency_r1.serving.gate import PAGE, Gate
 from saliency_r1.serving.settings import ServerSettings
 from saliency_r1.tasks import Task
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 
 _CLOSING_SECONDS = 2
 _BACKLOG = 512
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -> tuple[Gate, FastAPI]:
@@ -64,16 +70,41 @@ def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -
 
 
 class Server(uvicorn.Server):
-    """A server of uvicorn that answers what was accepted before it goes."""
+    """A server of uvicorn that answers what was accepted before it goes.
 
-    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+    Args:
+        config: of uvicorn.
+        engine: answers.
+        folder: temporary files, which a process that leaves at once removes.
+    """
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, folder: Path | None = None) -> None:
         super().__init__(config)
+        self.folder = folder
         self.engine = engine
         engine.on_failure = self.leave
 
     def leave(self) -> None:
         """Stop, as a signal would have it."""
         self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at a signal.
+
+        While the model is loaded nothing can be waiting: then, and at a second Ctrl-C, the process leaves at
+        once.
+        """
+        if self.engine.state == State.LOADING or (self.should_exit and sig == signal.SIGINT):
+            self.leave_at_once(128 + sig)
+        super().handle_exit(sig, frame)
+
+    def leave_at_once(self, code: int) -> NoReturn:
+        """End the process without waiting for threads, some of which torch would not let end in order."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -110,7 +141,7 @@ def serve(
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         engine = Engine(load, waiting=settings.limits.waiting)
-        app, _ = create_app(engine, settings, page=page)
+        app, api = create_app(engine, settings, page=page)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -120,7 +151,16 @@ def serve(
             timeout_graceful_shutdown=_CLOSING_SECONDS,
         )
         announce(f"http://{shown}:{port}")
-        Server(config, engine).run(sockets=[listener])
+        code = 0
+        server = Server(config, engine, getattr(api.state, "folder", None))
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            code = _INTERRUPTED
+        if engine.is_busy:
+            server.leave_at_once(code)
+        if code:
+            raise KeyboardInterrupt
     if engine.error is not None:
         if isinstance(engine.error, SaliencyError):
             raise engine.error
