@@ -317,7 +317,8 @@ def _reduced(result: SaliencyResult) -> SaliencyResult:
         return np.asarray(grey, np.float32) / np.float32(255)
 
     instances = tuple(replace(one, mask=shrunk(one.mask)) for one in result.instances)
-    image, layer = (picture and picture.resize((width, height)) for picture in (result.image, result.layer))
+    image = result.image.resize((width, height))
+    layer = result.layer.resize((width, height)) if result.layer is not None else None
     return replace(result, image=image, layer=layer, instances=instances)
 
 
