@@ -38,6 +38,7 @@ from saliency_r1.training.checkpoints import COMPLETE, checkpoint_to_resume, is_
 from saliency_r1.training.config import load_recipe, recipe_from
 from saliency_r1.training.features import FeatureCache
 from saliency_r1.training.logs import read_metrics
+from saliency_r1.training.run import RunRecipe, begin
 from saliency_r1.training.sft import SFTRecipe, _policy, train_sft, words_loss
 from saliency_r1.training.sft_data import IGNORED, Collator, Pictures, tokenise
 from saliency_r1.writing.corpus import read_corpus, tokens_a_word
@@ -245,7 +246,7 @@ def test_recipe_errors_are_one_line_and_name_the_key(tmp_path: Path, text: str, 
 
 
 def test_recipe_that_lacks_a_key() -> None:
-    with pytest.raises(SaliencyError, match="r: the key 'train' is missing"):
+    with pytest.raises(SaliencyError, match="r: the key 'output' is missing"):
         recipe_from({}, SFTRecipe, "r")
 
 
@@ -456,3 +457,21 @@ def test_grpo_takes_a_step_with_one_and_two_images(data: Path, finished: Path, t
 def test_example_keys_tell_mirrored_photos_apart() -> None:
     example = SFTExample("a", ("x.png", "y.png"), True, Task.COSOD, "Which?", "…")
     assert example.keys == [("x.png", True), ("y.png", True)]
+
+
+def test_a_run_in_a_used_folder_is_refused_unless_told_what_to_do(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    for name in ("checkpoint-9", "tensorboard", "policy", "mine"):
+        (output / name).mkdir(parents=True)
+    (output / "checkpoint-9" / "model.safetensors").write_bytes(b"old")
+    for name in ("metrics.csv", "recipe.json", "notes.txt"):
+        (output / name).write_text("old")
+    run = RunRecipe(output=output)
+    with pytest.raises(SaliencyError, match="holds a run already: go on with --resume, replace it with --ov"):
+        begin(run, resume=False)
+    with pytest.raises(SaliencyError, match="choose one"):
+        begin(run, resume=True, overwrite=True)
+    assert begin(run, resume=False, overwrite=True, first=False) is None
+    assert (output / "checkpoint-9").is_dir()  # the first of several processes deletes, no other
+    assert begin(run, resume=False, overwrite=True) is None
+    assert sorted(path.name for path in output.iterdir()) == ["mine", "notes.txt"]

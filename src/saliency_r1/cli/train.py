@@ -11,6 +11,9 @@ app = typer.Typer(no_args_is_help=True, help="Train a model by a recipe.")
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The recipe, a YAML file.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Delete the run in the output folder first.")
+]
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that go over the recipe's.")
 ]
@@ -22,7 +25,12 @@ def train() -> None:
 
 
 @app.command()
-def sft(config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False) -> None:
+def sft(
+    config: ConfigOption,
+    overrides: OverridesArgument = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
     """Fine-tune a policy: it learns to write the reasoning and the expression.
 
     It is the nano policy, or that which the recipe names as `policy`.
@@ -34,11 +42,13 @@ def sft(config: ConfigOption, overrides: OverridesArgument = None, resume: Resum
     if "policy" in values:
         from saliency_r1.training.sft_large import LargeSFTRecipe, train_large_sft
 
-        folder = train_large_sft(recipe_from(values, LargeSFTRecipe, str(config)), resume=resume)
+        large = recipe_from(values, LargeSFTRecipe, str(config))
+        folder = train_large_sft(large, resume=resume, overwrite=overwrite)
     else:
         from saliency_r1.training.sft import SFTRecipe, train_sft
 
-        folder = train_sft(recipe_from(values, SFTRecipe, str(config)), resume=resume)
+        nano = recipe_from(values, SFTRecipe, str(config))
+        folder = train_sft(nano, resume=resume, overwrite=overwrite)
     _finish("policy", folder)
 
 
@@ -56,24 +66,34 @@ def segmenter(
 
 
 @app.command()
-def cgpo(config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False) -> None:
+def cgpo(
+    config: ConfigOption,
+    overrides: OverridesArgument = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
     """Train a policy by its rewards: one sample a prompt, less its own confidence."""
     _check_extra()
     from saliency_r1.training.config import load_recipe
     from saliency_r1.training.rl import CGPORecipe, train_rl
 
-    folder = train_rl(load_recipe(config, CGPORecipe, overrides or ()), resume=resume)
+    folder = train_rl(load_recipe(config, CGPORecipe, overrides or ()), resume=resume, overwrite=overwrite)
     _finish("policy", folder)
 
 
 @app.command()
-def grpo(config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False) -> None:
+def grpo(
+    config: ConfigOption,
+    overrides: OverridesArgument = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
+) -> None:
     """Train a policy by its rewards with GRPO, several samples a prompt."""
     _check_extra()
     from saliency_r1.training.config import load_recipe
     from saliency_r1.training.rl import GRPORecipe, train_rl
 
-    folder = train_rl(load_recipe(config, GRPORecipe, overrides or ()), resume=resume)
+    folder = train_rl(load_recipe(config, GRPORecipe, overrides or ()), resume=resume, overwrite=overwrite)
     _finish("policy", folder)
 
 

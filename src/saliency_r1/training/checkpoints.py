@@ -24,33 +24,6 @@ _PREFIX = "checkpoint-"
 _log = logging.getLogger(__name__)
 
 
-def check_keeping(
-    keep: int, keep_best: bool = False, validation: Path | None = None, save: int = 1, validate: int = 1
-) -> None:
-    """That a recipe keeps checkpoints enough, and validates each of them if the best is wanted.
-
-    Args:
-        keep: how many.
-        keep_best: whether the best is wanted.
-        validation: what is held out.
-        save, validate: after how many optimiser steps each.
-
-    Raises:
-        ValueError: if it does not.
-    """
-    if keep < 2:
-        raise ValueError(f"keep is {keep}: choose 2 or more, or a kill while saving loses the run")
-    if not keep_best:
-        return
-    if validation is None:
-        raise ValueError("keep_best needs validation, which is null: give a file, or set keep_best to false")
-    if validate < 1 or save % validate:
-        raise ValueError(
-            f"keep_best needs each checkpoint validated: save_every is {save}, which is no multiple of "
-            f"validate_every, {validate}"
-        )
-
-
 def mark_complete(checkpoint: Path) -> None:
     """Say that all files of a checkpoint are written."""
     write_bytes_atomic(checkpoint / COMPLETE, json.dumps(_sizes(checkpoint), indent=1).encode())
@@ -72,7 +45,10 @@ def checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
     """
     found = sorted(output.glob(f"{_PREFIX}*"), key=step_of)
     if found and not resume:
-        raise SaliencyError(f"{output} holds a run already: go on with --resume, or choose another output")
+        raise SaliencyError(
+            f"{output} holds a run already: go on with --resume, replace it with "
+            "--overwrite, or choose another output"
+        )
     for checkpoint in reversed(found):
         if is_complete(checkpoint):
             return checkpoint

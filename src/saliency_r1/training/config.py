@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +62,10 @@ def recipe_from(values: dict[Any, Any], kind: type[Recipe], source: str) -> Reci
     """A recipe from keys and values; `source` begins the error messages. See `load_recipe`."""
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    renamed: Mapping[str, str] = getattr(kind, "OLD_KEYS", {})
     for key in values:
+        if key in renamed and key not in fields:
+            raise SaliencyError(f"{source}: the key {key!r} has another name now: {renamed[key]}")
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(fields))}"

@@ -9,8 +9,6 @@ which `TransformersPolicy.from_pretrained` reads.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,51 +20,39 @@ from trl.import_utils import is_vllm_available
 
 from saliency_r1.data.prompt_examples import PromptExample, read_prompts
 from saliency_r1.data.samples import spread
-from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError
-from saliency_r1.files import write_bytes_atomic
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
 from saliency_r1.rewards.own import load_reward
 from saliency_r1.rewards.segmenting import CachedSegmenter
 from saliency_r1.segmenters.load_segmenter import load_segmenter
-from saliency_r1.training.adapters import check_sharding, export, lora
+from saliency_r1.training.adapters import check_sharding, lora
 from saliency_r1.training.cgpo import CGPOTrainer
 from saliency_r1.training.cgpo_config import CGPOConfig, check_saving
-from saliency_r1.training.checkpoints import check_keeping, checkpoint_to_resume
+from saliency_r1.training.exporting import export_trained
 from saliency_r1.training.features import FeatureMemory
 from saliency_r1.training.grpo import MeasuredGRPOTrainer
-from saliency_r1.training.logs import RunLog
+from saliency_r1.training.logs import TrainerLog
 from saliency_r1.training.rl_data import Photos, prompt_dataset
+from saliency_r1.training.run import POLICY, PolicyRecipe, begin, check_keep_best, trainer_arguments
 from saliency_r1.training.validation import answer, summarise
 
 MEGABYTE = 1024**2
 
 
-@dataclass(frozen=True)
-class RLRecipe:
-    """What `train cgpo` and `train grpo` share.
+@dataclass(frozen=True, kw_only=True)
+class RLRecipe(PolicyRecipe):
+    """What `train cgpo` and `train grpo` share, beside what every recipe of a policy holds.
 
     Attributes:
-        train: JSON lines of `saliency-r1 data prompts`.
-        output: the run's folder.
-        image_root: where the photo paths of the lines begin.
-        validation: JSON lines held out; None for no validation.
         start: folder or hub name of the policy to start from; None for the embedded one.
         revision: of the start on the hub.
         segmenter: name, name with weights or folder, as `--segmenter` takes it; None for the embedded one.
         segmenter_device: where it runs, `cuda:1` say; None for where the policy runs.
         segmenter_dtype: of its weights: auto, float32, bfloat16, float16.
-        max_steps: optimiser steps.
-        batch_size: completions a gradient pass and device.
-        accumulation: gradient passes an optimiser step.
         passes: optimiser passes over one batch of completions; over 1 the clipping has an effect.
-        learning_rate: the peak.
         schedule: how it goes on after the warm-up: constant, linear (to 0) or cosine (to 0).
-        warmup: share of the steps, in [0, 1).
-        weight_decay: AdamW's.
-        max_grad_norm: gradients are clipped to it.
         temperature: of sampling.
         max_tokens: where a completion is cut.
         kl: weight of the KL divergence from the start; over 0 the start is kept in memory.
@@ -82,12 +68,7 @@ class RLRecipe:
         gradient_checkpointing: whether activations are computed again in the backward pass, to save memory.
         vllm: who samples completions: `colocate` vLLM on the same GPUs, `server` `trl vllm-serve` on others,
             None the model itself.
-        precision: of the arithmetic; with LoRA also of the frozen weights.
-        device: auto, cpu, cuda.
-        seed: of sampling, order and adapters.
-        log_every, save_every, validate_every: in optimiser steps.
         validation_prompts: of the validation questions, spread over all; None for all.
-        keep: newest checkpoints to keep, at least 2.
         keep_best: whether `policy/` is the checkpoint of the highest validation reward, not the last; then
             `save_every` must be a multiple of `validate_every`.
 
@@ -95,10 +76,6 @@ class RLRecipe:
         ValueError: for values that do not fit together.
     """
 
-    train: Path
-    output: Path
-    image_root: Path
-    validation: Path | None = None
     start: str | None = None
     revision: str | None = None
     segmenter: str | None = None
@@ -106,13 +83,9 @@ class RLRecipe:
     segmenter_dtype: str = "auto"
     max_steps: int = 300
     batch_size: int = 16
-    accumulation: int = 1
     passes: int = 1
     learning_rate: float = 1e-5
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    warmup: float = 0.03
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
     temperature: float = 1.0
     max_tokens: int = 128
     kl: float = 0.0
@@ -129,17 +102,15 @@ class RLRecipe:
     max_pixels: int | None = None
     gradient_checkpointing: bool = False
     vllm: Literal["colocate", "server"] | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
-    device: str = "auto"
-    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     log_every: int = 5
     save_every: int = 50
     validate_every: int = 25
     validation_prompts: int | None = None
-    keep: int = 2
     keep_best: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.rewards) != len(self.rewards_weights) or min(self.rewards_weights, default=1) <= 0:
             raise ValueError(
                 f"rewards_weights are {list(self.rewards_weights)} for {len(self.rewards)} rewards: "
@@ -148,17 +119,15 @@ class RLRecipe:
         names = [path.rpartition(":")[2] for path in self.rewards]
         if len(set(names)) < len(names):
             raise ValueError(f"rewards are {list(self.rewards)}: two are called alike; rename one function")
-        for name in ("max_steps", "batch_size", "accumulation", "passes", "max_tokens"):
+        for name in ("max_steps", "passes", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: choose 1 or more")
-        for name in ("log_every", "save_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: choose 1 or more optimiser steps")
-        check_keeping(self.keep, self.keep_best, self.validation, self.save_every, self.validate_every)
+        if self.keep_best:
+            check_keep_best(self)
         RewardWeights(self.format_weight, self.iou_weight, self.s_measure_weight)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CGPORecipe(RLRecipe):
     """What `train cgpo` reads.
 
@@ -170,7 +139,7 @@ class CGPORecipe(RLRecipe):
     confidence_weight: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GRPORecipe(RLRecipe):
     """What `train grpo` reads.
 
@@ -243,19 +212,18 @@ class Validator(TrainerCallback):
         return float(self._trainer.accelerator.gather(reward.to(self._trainer.args.device))[0])
 
 
-def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False) -> Path:
+def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Train a policy with CGPO or GRPO, as the recipe's type says.
 
     Args:
         recipe: what to do.
-        resume: whether to go on from the newest whole checkpoint of `recipe.output`, if there is one.
+        resume, overwrite: what to do about a run that `recipe.output` holds, see `begin`.
 
     Returns:
         The folder of the finished policy.
 
     Raises:
-        SaliencyError: for data or settings that cannot be used, or an output that holds a run while `resume`
-            is False.
+        SaliencyError: for data or settings that cannot be used, or an output that holds a run.
     """
     check_sharding(recipe.output, recipe.lora_rank, one_process_answers=recipe.validation is not None)
     if recipe.vllm is not None and not is_vllm_available():
@@ -267,11 +235,8 @@ def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False) -> Path:
     held_out = read_prompts(recipe.validation) if recipe.validation else []
     settings = rl_settings(recipe)
     with settings.main_process_first():  # cut-off checkpoints are deleted by one process
-        checkpoint = checkpoint_to_resume(recipe.output, resume)
+        checkpoint = begin(recipe, resume=resume, overwrite=overwrite, first=settings.process_index == 0)
     trainer, policy, photos = build_trainer(recipe, settings, examples)
-    if trainer.is_world_process_zero():
-        values = json.dumps(dataclasses.asdict(recipe), default=str).encode()
-        write_bytes_atomic(recipe.output / "recipe.json", values)
     if held_out:
         chosen = spread(held_out, recipe.validation_prompts)
         reward: Any = trainer.reward_funcs[0]
@@ -292,8 +257,8 @@ def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False) -> Path:
     best = trainer.state.best_model_checkpoint
     if recipe.keep_best and best is not None:
         trainer._load_from_checkpoint(best)
-    folder = recipe.output / "policy"
-    export(trainer, policy.processor, folder)
+    folder = recipe.output / POLICY
+    export_trained(trainer, policy.processor, folder)
     return folder
 
 
@@ -303,7 +268,7 @@ def build_trainer(
     """The trainer of a recipe, ready to run, the policy that it trains, and the reader of photos."""
     set_seed(recipe.seed)
     frozen = recipe.lora_rank > 0
-    dtype = torch.bfloat16 if frozen and recipe.precision == "bfloat16" else torch.float32
+    dtype = torch.bfloat16 if frozen and recipe.bfloat16 else torch.float32
     policy = TransformersPolicy.from_pretrained(
         recipe.start,
         device=str(settings.device),
@@ -332,7 +297,7 @@ def build_trainer(
         args=settings,
         train_dataset=prompt_dataset(examples, photos),
         processing_class=policy.processor,
-        callbacks=[RunLog(recipe.output)],
+        callbacks=[TrainerLog(recipe)],
         peft_config=lora(recipe.lora_rank, recipe.lora_alpha) if frozen else None,
     )
     return trainer, policy, photos
@@ -344,35 +309,19 @@ def rl_settings(recipe: CGPORecipe | GRPORecipe) -> GRPOConfig:
     Raises:
         SaliencyError: for settings that do not fit together.
     """
-    device = choose_device(recipe.device)
     values: dict[str, Any] = {
-        "output_dir": str(recipe.output),
-        "max_steps": recipe.max_steps,
-        "per_device_train_batch_size": recipe.batch_size,
-        "gradient_accumulation_steps": recipe.accumulation,
+        **trainer_arguments(recipe),
         "num_iterations": recipe.passes,
-        "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": recipe.schedule if recipe.schedule != "constant" else "constant_with_warmup",
-        "warmup_steps": recipe.warmup,
-        "weight_decay": recipe.weight_decay,
-        "max_grad_norm": recipe.max_grad_norm,
         "temperature": recipe.temperature,
         "max_completion_length": recipe.max_tokens,
         "beta": recipe.kl,
         "epsilon": recipe.clip,
-        "bf16": recipe.precision == "bfloat16",
-        "use_cpu": device.type == "cpu",
-        "seed": recipe.seed,
-        "logging_steps": recipe.log_every,
-        "logging_first_step": True,
-        "save_steps": recipe.save_every,
-        "save_total_limit": recipe.keep,
         "disable_dropout": True,
         "log_multimodal": False,
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "use_vllm": recipe.vllm is not None,
         "vllm_mode": recipe.vllm or "colocate",
-        "report_to": "none",
     }
     try:
         if isinstance(recipe, CGPORecipe):

@@ -9,50 +9,43 @@ end `policy/`, which `TransformersPolicy.from_pretrained` reads.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from saliency_r1 import nano
 from saliency_r1.data.layouts import load_splits
 from saliency_r1.data.samples import spread
-from saliency_r1.device import choose_device
 from saliency_r1.errors import ResponseError, SaliencyError, one_line
-from saliency_r1.files import write_bytes_atomic
 from saliency_r1.nano.configuration import NanoConfig
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
 from saliency_r1.response import parse_strict
 from saliency_r1.tasks import Task
-from saliency_r1.training.checkpoints import WholeCheckpoints, check_keeping, checkpoint_to_resume
+from saliency_r1.training.checkpoints import WholeCheckpoints
+from saliency_r1.training.exporting import export_policy
 from saliency_r1.training.features import FeatureCache, Key
 from saliency_r1.training.fit_foreground import fit_foreground
 from saliency_r1.training.fit_instances import InstanceTruth, fit_instances, right_counts
-from saliency_r1.training.logs import RunLog
+from saliency_r1.training.logs import TrainerLog
+from saliency_r1.training.run import POLICY, begin, check_keep_best
 from saliency_r1.training.sft_data import Collator, Pictures, prompt_text, tokenise
+from saliency_r1.training.sft_recipe import FineTuningRecipe, fine_tuning_settings
 from saliency_r1.training.vocabulary import change_tokenizer
 from saliency_r1.writing.sft_set import SFTExample, read_examples
 
 
-@dataclass(frozen=True)
-class SFTRecipe:
-    """What `train sft` reads.
+@dataclass(frozen=True, kw_only=True)
+class SFTRecipe(FineTuningRecipe):
+    """What `train sft` reads for the nano policy, beside what every recipe of fine-tuning holds.
 
     Attributes:
-        train: JSON lines to learn from.
-        output: the run's folder.
-        image_root: where the photo paths of the lines begin.
-        validation: JSON lines held out; None for no validation.
         tokenizer: folder of `saliency-r1 data tokenizer`; with `start` only for another vocabulary.
         start: folder of a policy to go on from; None for a new one.
         vision: folder of the nano segmenter whose backbone the policy sees with; None for ImageNet's alone,
@@ -68,31 +61,13 @@ class SFTRecipe:
         adapter_layers: transformer layers over the tokens of one image.
         adapter_dropout: dropout there and on the vision features, while training.
         freeze_vision: whether the vision tower keeps its weights.
-        epochs: passes over `train`.
-        max_steps: optimiser steps in place of `epochs`, if positive.
-        batch_size: examples a step and device.
-        accumulation: steps whose gradients are summed.
-        learning_rate: the peak; warmed up linearly, then a cosine to 0.
-        warmup: share of the steps, in [0, 1).
-        weight_decay: AdamW's.
-        max_grad_norm: gradients are clipped to it.
-        precision: of the arithmetic; `auto` takes bfloat16.
-        device: auto, cpu, cuda.
-        seed: of weights, order and dropout.
-        log_every, validate_every, save_every: in optimiser steps.
-        keep: newest checkpoints to keep, at least 2.
         keep_best: whether `policy/` is the checkpoint of the lowest validation loss, not the last; then
             `save_every` must be a multiple of `validate_every`.
         decode: validation examples that are answered greedily at each validation.
         decode_tokens: where such an answer is cut.
-        workers: processes that read pictures.
         words_weight: of an extra loss, see `words_loss`, for a policy whose adapter starts from nothing.
     """
 
-    train: Path
-    output: Path
-    image_root: Path
-    validation: Path | None = None
     tokenizer: Path | None = None
     start: Path | None = None
     vision: Path | None = None
@@ -108,28 +83,17 @@ class SFTRecipe:
     adapter_dropout: float = 0.1
     freeze_vision: bool = True
     epochs: float = 10.0
-    max_steps: int = -1
     batch_size: int = 32
-    accumulation: int = 1
-    learning_rate: float = 1e-3
-    warmup: float = 0.03
     weight_decay: float = 0.05
-    max_grad_norm: float = 1.0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: str = "auto"
-    seed: int = 0
-    log_every: int = 20
-    validate_every: int = 500
-    save_every: int = 500
-    keep: int = 2
     keep_best: bool = False
     decode: int = 64
     decode_tokens: int = 192
-    workers: int = 0
     words_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        check_keeping(self.keep, self.keep_best, self.validation, self.save_every, self.validate_every)
+        super().__post_init__()
+        if self.keep_best:
+            check_keep_best(self)
         if self.features is not None and not self.freeze_vision:
             raise ValueError("features are of a frozen tower: drop features, or set freeze_vision to true")
         if self.foreground is not None and self.features is None:
@@ -275,32 +239,36 @@ def greedy_responses(
     return texts
 
 
-def train_sft(recipe: SFTRecipe, *, resume: bool = False) -> Path:
+def train_sft(recipe: SFTRecipe, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Fine-tune a nano policy.
 
     Args:
         recipe: what to do.
-        resume: whether to go on from the newest whole checkpoint of `recipe.output`, if there is one.
+        resume, overwrite: what to do about a run that `recipe.output` holds, see `begin`.
 
     Returns:
         The folder of the finished policy.
 
     Raises:
-        SaliencyError: for data that cannot be read, or an output that holds a run while `resume` is False.
+        SaliencyError: for data that cannot be read, or an output that holds a run.
     """
-    checkpoint = checkpoint_to_resume(recipe.output, resume)
+    checkpoint = begin(recipe, resume=resume, overwrite=overwrite)
     train = read_examples(recipe.train)
     validation = read_examples(recipe.validation) if recipe.validation else []
     set_seed(recipe.seed)
     model, processor = _policy(recipe)
-    settings = _settings(recipe)
+    settings = fine_tuning_settings(
+        recipe,
+        load_best_model_at_end=recipe.keep_best,
+        metric_for_best_model="eval_loss" if recipe.keep_best else None,
+        train_sampling_strategy="group_by_length",
+        length_column_name="length",
+        gradient_checkpointing=False,
+    )
     if settings.device.type == "cpu":
         model.set_attn_implementation(
             "eager"
         )  # at these lengths a fifth faster than the fused kernel's backward
-    write_bytes_atomic(
-        recipe.output / "recipe.json", json.dumps(dataclasses.asdict(recipe), default=str).encode()
-    )
     cache = None
     if recipe.features is not None:
         with settings.main_process_first():
@@ -321,34 +289,14 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False) -> Path:
         train_dataset=tokenise(train, processor),
         eval_dataset=tokenise(validation, processor) if validation else None,
         data_collator=Collator(processor.tokenizer.pad_token_id, pictures),
-        callbacks=[RunLog(recipe.output)],
+        callbacks=[TrainerLog(recipe)],
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    folder = recipe.output / "policy"
+    folder = recipe.output / POLICY
     if trainer.is_world_process_zero():
         export_policy(trainer.accelerator.unwrap_model(trainer.model), processor, folder)
     trainer.accelerator.wait_for_everyone()
     return folder
-
-
-def export_policy(model: Any, processor: Any, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a policy for use: weights in `dtype`, no dropout, processor and tokenizer beside them.
-
-    The folder appears, or is replaced, in one step.
-    """
-    folder = Path(folder)
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    config = type(model.config).from_dict({**model.config.to_dict(), "adapter_dropout": 0.0})
-    config.dtype = dtype
-    copy = type(model)(config).to(dtype)
-    copy.load_state_dict(model.state_dict())
-    copy.save_pretrained(fresh)
-    processor.save_pretrained(fresh)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
@@ -446,40 +394,3 @@ def _tokenizer(folder: Path | None) -> Any:
     if folder is None or not (folder / "tokenizer.json").is_file():
         raise SaliencyError(f"{folder} holds no tokenizer: make one with `saliency-r1 data tokenizer`")
     return AutoTokenizer.from_pretrained(folder)
-
-
-def _settings(recipe: SFTRecipe) -> SFTConfig:
-    device = choose_device(recipe.device)
-    validated = recipe.validation is not None
-    return SFTConfig(
-        output_dir=str(recipe.output),
-        num_train_epochs=recipe.epochs,
-        max_steps=recipe.max_steps,
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.accumulation,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=recipe.warmup,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        bf16=recipe.precision != "float32",
-        use_cpu=device.type == "cpu",
-        seed=recipe.seed,
-        logging_steps=recipe.log_every,
-        logging_first_step=True,
-        eval_strategy="steps" if validated else "no",
-        eval_steps=recipe.validate_every if validated else None,
-        prediction_loss_only=True,
-        save_steps=recipe.save_every,
-        save_total_limit=recipe.keep,
-        load_best_model_at_end=recipe.keep_best,
-        metric_for_best_model="eval_loss" if recipe.keep_best else None,
-        dataloader_num_workers=recipe.workers,
-        train_sampling_strategy="group_by_length",
-        length_column_name="length",
-        remove_unused_columns=False,
-        gradient_checkpointing=False,
-        max_length=None,
-        report_to="none",
-    )
