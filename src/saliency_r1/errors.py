@@ -53,7 +53,7 @@ class ResponseError(SaliencyError):
     exit_code = 1
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: object) -> str:
     """Return what an error says on one line, or its type's name if it says nothing.
 
     Of an error of the operating system it is the reason alone: the message names the file already.
