@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from saliency_r1.nano.backbone import HEAD_CHANNELS, TAP_CHANNELS, TAP_STRIDES, Lite0
+from saliency_r1.nano.backbone import HEAD_CHANNELS, TAP_CHANNELS, TAP_STRIDES, Lite
 from saliency_r1.nano.segmenter_model import normalise
 
 CATS = {281, 282, 283, 284, 285}
@@ -14,7 +14,7 @@ COFFEE = {504, 967, 968}
 
 
 def test_taps_have_the_documented_channels_and_strides():
-    taps = Lite0(head=True)(torch.zeros(1, 3, 64, 96))
+    taps = Lite(head=True)(torch.zeros(1, 3, 64, 96))
     assert [tap.shape[1] for tap in taps] == [*TAP_CHANNELS, HEAD_CHANNELS]
     assert [tuple(tap.shape[2:]) for tap in taps[:5]] == [(64 // s, 96 // s) for s in TAP_STRIDES]
 
@@ -25,7 +25,7 @@ def test_imagenet_weights_recognise_real_photos(photo, classes):
     from PIL import Image
     from skimage import data
 
-    model = Lite0(head=True).eval()
+    model = Lite(head=True).eval()
     model.load_imagenet()
     path = next((Path(package.__file__).parent / "models").glob("*.pth"))
     weights = torch.load(path, weights_only=True)
@@ -37,7 +37,7 @@ def test_imagenet_weights_recognise_real_photos(photo, classes):
 
 
 def test_frozen_blocks_get_no_gradient():
-    model = Lite0()
+    model = Lite()
     model.freeze(11)
     model(torch.randn(1, 3, 64, 64))[-1].sum().backward()
     assert model.stem.weight.grad is None

@@ -124,8 +124,8 @@ def test_the_tower_sees_what_the_segmenter_sees(processor: NanoProcessor) -> Non
     pixels = processor.image_processor([draw("red")], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         features = tower(pixels)[0]
-        _, _, _, f16, f32 = trained.backbone(pixels)
-        head = trained.semantics(f16)
+        f32 = trained.backbone(pixels)[-1]
+        head = trained.semantics_of(pixels)
     torch.testing.assert_close(features[:, :1280], head[0].flatten(1).T)
     torch.testing.assert_close(features[:, 1280:1600], f32[0].flatten(1).T)
     with pytest.raises(SaliencyError, match="holds no nano segmenter"):

@@ -8,7 +8,15 @@ from PIL import Image
 
 from drawn_data import real_data
 from saliency_r1.errors import SaliencyError
-from saliency_r1.scenes.instance_photos import category_nouns, cropped, is_held_out, open_photos, select
+from saliency_r1.scenes.instance_photos import (
+    category_nouns,
+    cropped,
+    flipped,
+    is_held_out,
+    open_photos,
+    salient_of,
+    select,
+)
 
 
 def rectangle(left, top, right, bottom):
@@ -95,3 +103,45 @@ def test_real_sets(name, least):
     assert 0 < len(validation) < len(train)
     for image, names in train + validation:
         assert 1 <= len(image.instances) == len(names) <= 6
+
+
+def square(left: int, top: int, side: int = 20) -> np.ndarray:
+    mask = np.zeros((64, 64), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def test_salient_are_the_instances_that_a_teacher_covers():
+    masks = np.stack([square(2, 2), square(40, 40)])
+    soft = square(3, 3).astype(np.uint8) * np.uint8(200)
+    assert (salient_of(masks, soft) == masks[0] * 255).all()
+    both = (square(2, 2) | square(40, 40)).astype(np.uint8) * np.uint8(255)
+    assert (salient_of(masks, both) == both).all()
+
+
+def test_a_teacher_that_shows_something_else_is_not_believed():
+    masks = np.stack([square(2, 2), square(40, 40)])
+    elsewhere = square(40, 2).astype(np.uint8) * np.uint8(255)
+    assert salient_of(masks, elsewhere) is None
+    wide = np.full((64, 64), 255, np.uint8)
+    assert salient_of(masks, wide) is None
+    assert salient_of(masks, None) is None
+    assert (salient_of(masks[:1], elsewhere) == masks[0] * 255).all()  # alone in its photo, over 8 %
+    assert salient_of(np.stack([square(2, 2, 6)]), elsewhere) is None
+
+
+def test_teacher_s_masks_are_found_by_folder_and_name_and_follow_crops_and_mirrors(drawn_coco, tmp_path):
+    teacher = tmp_path / "teacher"
+    (teacher / drawn_coco.name).mkdir(parents=True)
+    for photo in open_photos([drawn_coco], "train", 80):
+        whole = photo.masks[0].astype(np.uint8) * np.uint8(255)
+        Image.fromarray(whole).resize((80, 40)).save(teacher / drawn_coco.name / f"{photo.name}.png")
+    photos = open_photos([drawn_coco], "train", 80, teacher)
+    assert all(((photo.salient > 127) == photo.masks[0]).all() for photo in photos)
+    assert all(photo.salient is None for photo in open_photos([drawn_coco], "train", 80))
+    mirror = flipped(photos[0])
+    assert ((mirror.salient > 127) == mirror.masks[0]).all()
+    assert (mirror.image[:, 0] == photos[0].image[:, -1]).all()
+    part = cropped(photos[0], (2, 0, 80, 78))
+    assert part is not None
+    assert ((part.salient > 127) == part.masks[0]).mean() > 0.99

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from saliency_r1.errors import SaliencyError
+from saliency_r1.nano.backbone import Lite
 from saliency_r1.nano.segmenter_model import NanoSegmenterModel, SegmenterConfig, normalise
 from saliency_r1.training.segmenter import (
     SegmenterTraining,
@@ -18,6 +19,7 @@ from saliency_r1.training.segmenter import (
     checkpoints,
     rate_factor,
     segmentation_loss,
+    started,
     train_segmenter,
 )
 
@@ -63,6 +65,7 @@ def settings(drawn_duts, tmp_path):
         workers=0,
         device="cpu",
         bf16=False,
+        align_steps=20,
         width=32,
         layers=1,
         pyramid=16,
@@ -141,6 +144,70 @@ def test_scenes_and_instances_go_on_from_earlier_weights_and_survive_a_kill(sett
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
+def test_it_thaws_in_stages_and_sees_small_squares_first(settings, tmp_path):
+    """The first stage leaves the backbone alone, the second trains its late blocks."""
+    frozen = dataclasses.replace(settings, steps=4, frozen_blocks=(16, 5), thaw_steps=2, average=0.0)
+    staged = dataclasses.replace(frozen, early_size=32, early_share=0.5, out=str(tmp_path / "staged"))
+    sides = []
+    with pytest.MonkeyPatch.context() as patch:
+        encode = NanoSegmenterModel.encode
+
+        def seen(model, pixels):
+            if model.training:
+                thawed = sum(block.project.weight.requires_grad for block in model.backbone.blocks)
+                sides.append((pixels.shape[-1], thawed))
+            return encode(model, pixels)
+
+        patch.setattr(NanoSegmenterModel, "encode", seen)
+        folder = train_segmenter(staged)
+    assert sides == [(32, 0), (32, 0), (64, 11), (64, 11)]
+    trained = NanoSegmenterModel.from_pretrained(folder)
+    fresh = Lite()
+    fresh.load_imagenet()
+    moved = [
+        not torch.equal(block.project.weight.half(), other.project.weight.half())
+        for block, other in zip(trained.backbone.blocks, fresh.blocks, strict=True)
+    ]
+    assert not any(moved[:5])
+    assert all(moved[5:])
+
+
+def test_what_is_exported_is_the_average_over_time(settings, tmp_path):
+    settings = dataclasses.replace(settings, steps=4, save_every=1, warmup_steps=1)
+    quick = load_file(train_segmenter(dataclasses.replace(settings, average=0.0)) / "model.safetensors")
+    slow = dataclasses.replace(settings, average=0.999, out=str(tmp_path / "slow"))
+    averaged = load_file(train_segmenter(slow) / "model.safetensors")
+    last = load_file(checkpoints(tmp_path / "slow")[-1] / "state.safetensors")
+    name = "logit16.weight"
+    assert torch.equal(quick[name], last[f"model.{name}"].half())
+    assert not torch.equal(averaged[name], quick[name])
+    assert torch.equal(averaged[name], last[f"average.module.{name}"].half())
+
+
+def test_weights_of_the_older_layout_start_a_run_and_are_refused_for_prediction(settings, tmp_path):
+    folder = train_segmenter(dataclasses.replace(settings, steps=2, save_every=2, validate_every=2))
+    older = tmp_path / "older"
+    older.mkdir()
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("finest", "backbone", "semantics_stride"):
+        del config[key]
+    (older / "config.json").write_text(json.dumps(config))
+    finest = ("lateral2.", "down2.", "refine2.", "logit2.", "semantics.")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith(finest)}
+    save_file(kept, older / "model.safetensors")
+    with pytest.raises(SaliencyError, match=r"layout before 0\.2\.0.*init="):
+        NanoSegmenterModel.from_pretrained(older)
+    model = started(older, SegmenterConfig(("extra",), image_size=96, width=32, layers=1, pyramid=16))
+    assert model.config.words == (*config["words"], "extra")
+    assert model.place.shape[1] == 36
+    assert torch.equal(model.logit16.weight.half(), weights["logit16.weight"])
+    with pytest.raises(SaliencyError, match="other sizes"):
+        started(older, SegmenterConfig(("extra",), image_size=64, width=64, layers=1, pyramid=16))
+    with pytest.raises(SaliencyError, match="holds no nano segmenter"):
+        started(tmp_path, SegmenterConfig(()))
+
+
 def test_new_words_leave_the_old_ones_as_they_were():
     model = NanoSegmenterModel(
         SegmenterConfig(("dog", "left"), image_size=64, width=32, layers=1, pyramid=16)
@@ -157,7 +224,7 @@ def test_new_words_leave_the_old_ones_as_they_were():
     for each in (model.eval(), grown.eval()):
         numbers = torch.tensor(each.word_list.encode(["left dog"], 16))
         with torch.no_grad():
-            masks.append(each.segment(each.encode(pixels), numbers).stride4)
+            masks.append(each.segment(each.encode(pixels), numbers).stride2)
     assert torch.equal(*masks)
     assert model.with_words(["dog"]) is model
 
@@ -187,7 +254,7 @@ def test_one_encoding_serves_many_expressions(settings):
         together = model.segment(encoded.repeat(torch.tensor([3])), words)
         for row in range(3):
             alone = model.segment(encoded, words[row : row + 1])
-            assert torch.allclose(together.stride4[row], alone.stride4[0], atol=1e-4)
+            assert torch.allclose(together.stride2[row], alone.stride2[0], atol=1e-4)
             assert torch.allclose(together.quality[row], alone.quality[0], atol=1e-4)
 
 
@@ -198,7 +265,8 @@ def test_loss_prefers_the_true_mask():
     target[..., 16:48, 16:48] = 1
 
     def loss_of(mask):
-        logits = [torch.nn.functional.interpolate(mask, size=(side, side)) * 12 - 6 for side in (16, 8, 4)]
+        sides = (32, 16, 8, 4)
+        logits = [torch.nn.functional.interpolate(mask, size=(side, side)) * 12 - 6 for side in sides]
         return segmentation_loss(SegmenterOutput(*logits, torch.zeros(1)), target)
 
     right, half, empty = (loss_of(mask) for mask in (target, target * (torch.arange(64) < 32), target * 0))

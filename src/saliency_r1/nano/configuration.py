@@ -33,6 +33,7 @@ class NanoConfig(PreTrainedConfig):
         adapter_dropout: dropout in those layers, in [0, 1); only while fine-tuning.
         foreground: whether the tokens also hold what is measured of the salient region, see `Foreground`.
         instances: whether the tokens also hold where single objects are, see `InstanceMap`.
+        semantics_stride: of the backbone's map from which ImageNet's late blocks read names, 8 or 16.
         image_token_id: the placeholder's id in the tokenizer.
         freeze_vision: whether the vision tower is left out of training.
     """
@@ -51,6 +52,7 @@ class NanoConfig(PreTrainedConfig):
     adapter_dropout: float = 0.0
     foreground: bool = False
     instances: bool = False
+    semantics_stride: int = 16
     image_token_id: int = 3
     freeze_vision: bool = True
     tie_word_embeddings: bool = True

@@ -8,6 +8,7 @@ called.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class NanoModel(NanoPreTrainedModel):
 
     def __init__(self, config: NanoConfig) -> None:
         super().__init__(config)
-        self.vision_tower = VisionTower()
+        self.vision_tower = VisionTower(config.semantics_stride)
         self.vision_tower.requires_grad_(not config.freeze_vision)
         text: Any = config.text_config
         self.adapter = Adapter(
@@ -61,6 +62,12 @@ class NanoModel(NanoPreTrainedModel):
         )
         self.language_model = AutoModel.from_config(text)
         self.post_init()
+
+    def load_segmenter(self, folder: Path) -> None:
+        """Look through the backbone of a saved nano segmenter, see `VisionTower.load_segmenter`."""
+        self.vision_tower.load_segmenter(folder)
+        self.vision_tower.requires_grad_(not self.config.freeze_vision)
+        self.config.semantics_stride = self.vision_tower.semantics.stride
 
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()

@@ -1,9 +1,9 @@
 """The nano referring segmenter: an image and an expression in, a mask and its expected quality out.
 
-The backbone reads the image once. For each expression a small transformer reads the 16x16 grid of image
+The backbone reads the image once. For each expression a small transformer reads the stride-16 grid of image
 tokens together with the words, so that a word can pick an object and compare places and sizes over the
 whole image; the expression as a whole also scales and shifts the image tokens before each layer. A
-depthwise pyramid then brings the choice to stride 4. The layout is ours; the parts are standard: Lite0
+pyramid then brings the choice to stride 2. The layout is ours; the parts are standard: Lite0
 features, joint self-attention over image and text tokens, FiLM, a feature pyramid, an IoU head as in SAM.
 """
 
@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite0, Semantics
+from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_STRIDES, VARIANTS, Lite, Semantics
 from saliency_r1.nano.words import PAD, UNKNOWN, WordList
 
 CONFIG_FILE = "config.json"
@@ -35,23 +35,30 @@ class SegmenterConfig:
 
     Attributes:
         words: the vocabulary, in the order of the embedding's rows 2, 3, ...
-        image_size: the side of the square that it sees, in pixels; a multiple of 32.
+        image_size: the side of the square that it sees, in pixels; a multiple of 32. The network itself takes
+            squares of any such side.
         width: channels of the image and text tokens.
         layers: joint transformer layers.
         heads: attention heads.
         pyramid: channels of the stride-8 and stride-4 maps.
+        finest: channels of the stride-2 map.
         match: dimensions in which words and cells of the image are compared.
         length: the most words of an expression.
+        backbone: a name of `saliency_r1.nano.backbone.VARIANTS`.
+        semantics_stride: of the backbone's map from which the never trained late blocks read names, 8 or 16.
     """
 
     words: tuple[str, ...]
-    image_size: int = 256
+    image_size: int = 320
     width: int = 160
     layers: int = 3
     heads: int = 4
     pyramid: int = 64
+    finest: int = 16
     match: int = 128
     length: int = 16
+    backbone: str = "lite0"
+    semantics_stride: int = 8
 
     @classmethod
     def load(cls, folder: Path) -> SegmenterConfig:
@@ -59,6 +66,11 @@ class SegmenterConfig:
         try:
             values = json.loads((folder / CONFIG_FILE).read_text())
             values.pop("model_type", None)
+            if "finest" not in values:
+                raise SaliencyError(
+                    f"{folder} holds a nano segmenter of the layout before 0.2.0, without a map of stride 2: "
+                    "train it again, starting from it with init="
+                )
             return cls(**{**values, "words": tuple(values["words"])})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise SaliencyError(f"{folder} holds no nano segmenter: {error}") from None
@@ -72,15 +84,16 @@ class EncodedImage(NamedTuple):
     """What the segmenter keeps of B images.
 
     Attributes:
-        tokens: (B, 256, width).
-        meanings: (B, match, 8, 8), unit vectors to compare with the expression's.
-        stride8, stride4: maps of the pyramid.
+        tokens: (B, (S / 16)^2, width).
+        meanings: (B, match, S / 32, S / 32), unit vectors to compare with the expression's.
+        stride8, stride4, stride2: maps of the pyramid.
     """
 
     tokens: Tensor
     meanings: Tensor
     stride8: Tensor
     stride4: Tensor
+    stride2: Tensor
 
     def repeat(self, counts: Tensor) -> EncodedImage:
         """Each image as often as `counts` (B,) says, side by side."""
@@ -88,8 +101,9 @@ class EncodedImage(NamedTuple):
 
 
 class SegmenterOutput(NamedTuple):
-    """Logits at stride 4, 8 and 16, each (N, 1, h, w), and the expected IoU's logit (N,)."""
+    """Logits at stride 2, 4, 8 and 16, each (N, 1, h, w), and the expected IoU's logit (N,)."""
 
+    stride2: Tensor
     stride4: Tensor
     stride8: Tensor
     stride16: Tensor
@@ -143,6 +157,18 @@ class Refine(nn.Module):
         return x + self.pointwise(self.norm(self.depthwise(x)))
 
 
+class Edges(nn.Module):
+    """A 3x3 residual block for the few channels of the finest map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(x)))
+
+
 class NanoSegmenterModel(nn.Module):
     """The network of the nano segmenter.
 
@@ -154,19 +180,20 @@ class NanoSegmenterModel(nn.Module):
         super().__init__()
         self.config = config
         width, pyramid = config.width, config.pyramid
-        self.backbone = Lite0()
-        _, c4, c8, c16, c32 = TAP_CHANNELS
+        self.backbone = Lite(config.backbone)
+        c2, c4, c8, c16, c32 = VARIANTS[config.backbone].tap_channels
         self.lateral32 = nn.Conv2d(c32, width, 1)
         self.lateral16 = nn.Conv2d(c16, width, 1)
         self.lateral8 = nn.Conv2d(c8, pyramid, 1)
         self.lateral4 = nn.Conv2d(c4, pyramid, 1)
+        self.lateral2 = nn.Conv2d(c2, config.finest, 1)
         self.image_norm = nn.LayerNorm(width)
         self.place = nn.Parameter(_waves(config.image_size // 16, width)[None])
         self.words = nn.Embedding(len(config.words) + 2, width, padding_idx=PAD)
         self.order = nn.Parameter(torch.zeros(1, config.length, width))
         self.text = Attention(width, config.heads)
         self.text_norm = nn.LayerNorm(width)
-        self.semantics = Semantics()
+        self.semantics = Semantics(config.backbone, config.semantics_stride)
         self.match_image = nn.Conv2d(HEAD_CHANNELS, config.match, 1)
         self.match_words = nn.Embedding(len(config.words) + 2, config.match, padding_idx=PAD)
         self.match_in = nn.Linear(3, width)
@@ -180,26 +207,46 @@ class NanoSegmenterModel(nn.Module):
         self.logit8 = nn.Conv2d(pyramid, 1, 1)
         self.refine4 = nn.Sequential(Refine(pyramid), Refine(pyramid))
         self.logit4 = nn.Conv2d(pyramid, 1, 1)
+        self.down2 = nn.Conv2d(pyramid, config.finest, 1)
+        self.refine2 = nn.Sequential(Edges(config.finest), Edges(config.finest))
+        self.logit2 = nn.Conv2d(config.finest, 1, 1)
         nn.init.trunc_normal_(self.order, std=0.1)
         nn.init.normal_(self.words.weight, std=0.5)
+        # At first the finest logits are those of stride 4, upsampled.
+        nn.init.zeros_(self.logit2.weight)
+        nn.init.zeros_(self.logit2.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.match_in.weight)
         nn.init.zeros_(self.match_in.bias)
 
     def encode(self, pixels: Tensor) -> EncodedImage:
         """The text-free part: B images, once each."""
-        _, f4, f8, f16, f32 = self.backbone(pixels)
+        maps = self.backbone(pixels)
+        f2, f4, f8, f16, f32 = maps
         top = F.interpolate(self.lateral32(f32), scale_factor=2, mode="bilinear", align_corners=False)
         tokens = (self.lateral16(f16) + top).flatten(2).transpose(1, 2)
         # Normalised before the place is added: the features are so large that it would drown in them.
-        tokens = self.image_norm(tokens) + self.place
-        meanings = F.normalize(self.match_image(self.semantics(f16)).float(), dim=1)
-        return EncodedImage(tokens, meanings, self.lateral8(f8), self.lateral4(f4))
+        tokens = self.image_norm(tokens) + self.places(f16.shape[-1])
+        meanings = F.normalize(self.match_image(self._semantics(maps)).float(), dim=1)
+        return EncodedImage(tokens, meanings, self.lateral8(f8), self.lateral4(f4), self.lateral2(f2))
+
+    def semantics_of(self, pixels: Tensor) -> Tensor:
+        """What ImageNet's classifier reads of each cell of B images, (B, 1280, S / 32, S / 32)."""
+        return self._semantics(self.backbone(pixels))
+
+    def _semantics(self, maps: Sequence[Tensor]) -> Tensor:
+        features: Tensor = self.semantics(maps[TAP_STRIDES.index(self.semantics.stride)])
+        return features
+
+    def places(self, side: int) -> Tensor:
+        """What is added to the tokens of each cell of a grid of that side, (1, side^2, width)."""
+        own = round(self.place.shape[1] ** 0.5)
+        return self.place if side == own else resized_places(self.place, side)
 
     def segment(self, encoded: EncodedImage, words: Tensor) -> SegmenterOutput:
         """One mask for each of N pairs of an encoded image and an expression."""
         count, cells, width = encoded.tokens.shape
         keep = words != PAD
-        text = self.text_norm(self.text(self.words(words) + self.order, keep))
+        text = self.text_norm(self.text(self.words(words) + self.order[:, : words.shape[1]], keep))
         expression = (text * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
         tokens = encoded.tokens + self.match_in(self.matches(encoded.meanings, words))
         text = text.to(tokens.dtype)
@@ -216,8 +263,11 @@ class NanoSegmenterModel(nn.Module):
         grid = tokens.transpose(1, 2).reshape(count, width, side, side)
         x8 = self.refine8(_double(self.down8(grid)) + encoded.stride8)
         x4 = self.refine4(_double(x8) + encoded.stride4)
+        logit4 = self.logit4(x4)
+        x2 = self.refine2(_double(self.down2(x4)) + encoded.stride2)
         return SegmenterOutput(
-            self.logit4(x4),
+            _double(logit4) + self.logit2(x2),
+            logit4,
             self.logit8(x8),
             logit16.transpose(1, 2).reshape(count, 1, side, side),
             quality,
@@ -231,7 +281,7 @@ class NanoSegmenterModel(nn.Module):
         """How well each image token fits the expression's words.
 
         Returns:
-            (N, 256, 3): ten times the cosine; the same in standard deviations over the image; its maximum.
+            (N, cells, 3): ten times the cosine; the same in standard deviations over the image; its maximum.
         """
         cosine = 10 * torch.einsum("ndhw,nd->nhw", meanings, self.meaning(words))[:, None]
         spread, mean = torch.std_mean(cosine, dim=(2, 3), keepdim=True)
@@ -289,6 +339,14 @@ def normalise(pixels: Tensor) -> Tensor:
     mean = torch.tensor(MEAN, device=pixels.device)
     std = torch.tensor(STD, device=pixels.device)
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def resized_places(place: Tensor, side: int) -> Tensor:
+    """Interpolate the learned places of a square grid (1, cells, width) to a grid of another side."""
+    own = round(place.shape[1] ** 0.5)
+    grid = place.transpose(1, 2).reshape(1, -1, own, own)
+    grid = F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=False)
+    return grid.flatten(2).transpose(1, 2)
 
 
 def _waves(side: int, width: int) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite0, Semantics
+from saliency_r1.errors import SaliencyError
+from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Lite, Semantics
 from saliency_r1.nano.foreground import Foreground
 from saliency_r1.nano.instance_map import InstanceMap
 from saliency_r1.nano.layers import AdapterLayer
@@ -46,24 +47,32 @@ class VisionTower(nn.Module):
 
     Backbone and late blocks are the segmenter's, so that the policy sees what the segmenter will find.
 
+    Args:
+        semantics_stride: of the backbone's map that the late blocks read, 8 or 16, see `Semantics`.
+
     Attributes:
         features: how many numbers.
     """
 
     features = FEATURES
 
-    def __init__(self) -> None:
+    def __init__(self, semantics_stride: int = 16) -> None:
         super().__init__()
-        self.backbone = Lite0()
-        self.semantics = Semantics()
+        self.backbone = Lite()
+        self.semantics = Semantics(stride=semantics_stride)
 
     def load_segmenter(self, folder: Path) -> None:
         """Take over both from a saved nano segmenter.
 
         Raises:
-            SaliencyError: if the folder does not hold one.
+            SaliencyError: if the folder does not hold one, or one of another backbone.
         """
         trained = NanoSegmenterModel.from_pretrained(folder)
+        if trained.config.backbone != "lite0":
+            raise SaliencyError(
+                f"{folder} has the backbone {trained.config.backbone}: the policy looks through lite0 only"
+            )
+        self.semantics = Semantics(stride=trained.config.semantics_stride)
         self.backbone.load_state_dict(trained.backbone.state_dict())
         self.semantics.load_state_dict(trained.semantics.state_dict())
 
@@ -88,7 +97,7 @@ class VisionTower(nn.Module):
             mean = torch.tensor(MEAN, device=pixels.device)[:, None, None]
             std = torch.tensor(STD, device=pixels.device)[:, None, None]
             colours = F.pixel_unshuffle(lab((small * std + mean).clamp(0, 1)), 4)
-        head = self.semantics(f16)
+        head = self.semantics(f8 if self.semantics.stride == 8 else f16)
         parts = [head, f32, F.pixel_unshuffle(f16, 2), F.avg_pool2d(f8, 4), colours.to(head.dtype)]
         return torch.cat(parts, dim=1).flatten(2).transpose(1, 2)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ LEAST_LARGEST = 0.05
 """Share of the picture that the largest instance covers at least."""
 
 _SYNONYMS = {
-    "airplane": "plane",
+    "airplane": "plane|aeroplane",
     "bicycle": "bike",
     "cell phone": "mobile phone",
     "couch": "sofa",
@@ -38,10 +38,11 @@ _SYNONYMS = {
     "remote": "remote control",
     "sports ball": "ball",
     "teddy bear": "teddy",
-    "tv": "television",
+    "tv": "television|monitor",
 }
 _HYPERNYMS = {
-    "animal": "bird cat dog horse sheep cow elephant bear zebra giraffe",
+    "animal": "bird cat dog horse sheep cow elephant bear zebra giraffe monkey otter turtle tiger deer camel "
+    "goat",
     "vehicle": "bicycle car motorcycle airplane bus train truck boat",
     "fruit": "banana apple orange",
     "vegetable": "broccoli carrot",
@@ -65,20 +66,22 @@ class InstancePhoto:
         image: uint8 (S, S, 3), squeezed to a square.
         masks: bool (N, S, S).
         nouns: N, what each instance is called.
+        salient: uint8 (S, S), 0 to 255, what stands out as a whole; None where that is not known.
     """
 
     name: str
     image: np.ndarray
     masks: np.ndarray
     nouns: tuple[Nouns, ...]
+    salient: np.ndarray | None = None
 
 
 def category_nouns(name: str) -> Nouns:
     """What an instance of a category may be called."""
     name = name.lower()
-    synonym, hypernym = _SYNONYMS.get(name), _ABOVE.get(name)
-    kinds = frozenset(word for word in (name, synonym, hypernym) if word)
-    return Nouns((name,), (synonym,) if synonym else (), (hypernym,) if hypernym else (), kinds)
+    synonyms = tuple(_SYNONYMS[name].split("|")) if name in _SYNONYMS else ()
+    hypernyms = (_ABOVE[name],) if name in _ABOVE else ()
+    return Nouns((name,), synonyms, hypernyms, frozenset((name, *synonyms, *hypernyms)))
 
 
 def is_held_out(file_name: str) -> bool:
@@ -123,7 +126,41 @@ def select(root: str | Path, split: str) -> list[tuple[InstanceImage, tuple[str,
     ]
 
 
-def open_photos(roots: Iterable[str | Path], split: str, size: int) -> list[InstancePhoto]:
+SALIENT_AGREEMENT = 0.75
+"""The least IoU of a teacher's mask and the instances that it covers, for these to be what is salient."""
+_COVERED = 0.5
+_ALONE = 0.08
+
+
+def salient_of(masks: np.ndarray, soft: np.ndarray | None) -> np.ndarray | None:
+    """What stands out in a photo of annotated instances, by a teacher's mask and the true masks.
+
+    The instances that the teacher covers by half are salient if the teacher shows little else: then their
+    true masks count. Where the teacher disagrees, or there is none, an instance that is alone in its photo
+    and covers 8 % of it is salient.
+
+    Args:
+        masks: bool (N, S, S), the instances.
+        soft: uint8 (S, S), the teacher's mask, or None.
+
+    Returns:
+        uint8 (S, S), 0 or 255; None where it cannot be told.
+    """
+    if soft is not None:
+        shown = soft > 127
+        covered = [mask for mask in masks if (mask & shown).sum() >= _COVERED * mask.sum()]
+        if covered:
+            union = np.any(covered, axis=0)
+            if (union & shown).sum() >= SALIENT_AGREEMENT * (union | shown).sum():
+                return union.astype(np.uint8) * np.uint8(255)
+    if len(masks) == 1 and masks[0].mean() >= _ALONE:
+        return masks[0].astype(np.uint8) * np.uint8(255)
+    return None
+
+
+def open_photos(
+    roots: Iterable[str | Path], split: str, size: int, teacher: str | Path | None = None
+) -> list[InstancePhoto]:
     """The kept photos of several sets, read and squeezed to squares; a few hundred fit in memory.
 
     One with an instance too small to be seen at that size is left out.
@@ -132,6 +169,8 @@ def open_photos(roots: Iterable[str | Path], split: str, size: int) -> list[Inst
         roots: folders of COCO json sets.
         split: `train` or `validation`.
         size: pixels of a side.
+        teacher: folder of a teacher's soft masks, in it a folder of the name of each root, as
+            `saliency-r1 data masks` writes them; roots without one have no such masks.
 
     Raises:
         SaliencyError: as of `select`.
@@ -146,8 +185,21 @@ def open_photos(roots: Iterable[str | Path], split: str, size: int) -> list[Inst
             masks = [_squeezed(decode(each.mask), size) for each in image.instances]
             if all(mask.any() for mask in masks):
                 nouns = tuple(category_nouns(name) for name in names)
-                photos.append(InstancePhoto(image.name, pixels, np.stack(masks), nouns))
+                soft = _soft_mask(teacher, Path(root), image.image, size)
+                stacked = np.stack(masks)
+                photos.append(InstancePhoto(image.name, pixels, stacked, nouns, salient_of(stacked, soft)))
     return photos
+
+
+def _soft_mask(teacher: str | Path | None, root: Path, image: Path, size: int) -> np.ndarray | None:
+    if teacher is None:
+        return None
+    folder = Path(teacher) / root.name
+    path = folder / f"{image.stem}.png"
+    if not path.is_file():
+        return None
+    with Image.open(path) as mask:
+        return np.asarray(mask.convert("L").resize((size, size), Image.Resampling.BILINEAR))
 
 
 def category_names(roots: Iterable[str | Path]) -> list[str]:
@@ -182,7 +234,24 @@ def cropped(photo: InstancePhoto, box: tuple[int, int, int, int]) -> InstancePho
         for mask in photo.masks
     ]
     solid = np.stack([np.asarray(mask) > 127 for mask in masks])
-    return InstancePhoto(photo.name, np.asarray(pixels), solid, photo.nouns)
+    salient = photo.salient
+    if salient is not None:
+        if (salient[top:bottom, left:right] > 127).sum() < 0.8 * (salient > 127).sum():
+            return None
+        picture = Image.fromarray(salient).resize((size, size), Image.Resampling.BILINEAR, box=box)
+        salient = np.asarray(picture)
+    return InstancePhoto(photo.name, np.asarray(pixels), solid, photo.nouns, salient)
+
+
+def flipped(photo: InstancePhoto) -> InstancePhoto:
+    """The photo with left and right swapped."""
+    salient = None if photo.salient is None else np.ascontiguousarray(photo.salient[:, ::-1])
+    return replace(
+        photo,
+        image=np.ascontiguousarray(photo.image[:, ::-1]),
+        masks=np.ascontiguousarray(photo.masks[:, :, ::-1]),
+        salient=salient,
+    )
 
 
 def vocabulary_of(names: Sequence[str]) -> list[str]:

@@ -1,14 +1,14 @@
 """What the nano segmenter is trained on: photos with expressions and the mask of each.
 
-A sample is one photo, plain or composed, with two expressions. In a composed photo they name one object
-each, so that only the text decides which mask is right. Scenes of up to six objects and real photos of
+A sample is one photo, plain or composed, with one or two expressions. In a composed photo they name one
+object each, so that only the text decides which mask is right. Scenes of up to six objects and real photos of
 instances, both optional, have expressions that may name several objects or one of many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -18,7 +18,7 @@ from saliency_r1.language import expressions
 from saliency_r1.language.expressions import Nouns, Region
 from saliency_r1.language.naming import NameBook
 from saliency_r1.scenes.composing import box_of, fill, paste
-from saliency_r1.scenes.instance_photos import InstancePhoto, cropped
+from saliency_r1.scenes.instance_photos import InstancePhoto, cropped, flipped
 from saliency_r1.scenes.packed import PackedPhotos
 from saliency_r1.scenes.scene_expressions import Referred, pick_two, refer, referring
 from saliency_r1.scenes.scenes import Foregrounds, compose_scene
@@ -47,6 +47,7 @@ class Mix:
         composed: photos of two objects.
         negative: the second expression of a photo names what is not there.
         crop: a random crop of a plain photo.
+        alone: a plain photo comes with one expression for what is salient and no second one.
         scenes: scenes of up to six objects, drawn before all other kinds.
         instances: real photos of one to six named instances, drawn likewise.
     """
@@ -54,6 +55,7 @@ class Mix:
     composed: float = 0.35
     negative: float = 0.08
     crop: float = 0.5
+    alone: float = 0.0
     scenes: float = 0.0
     instances: float = 0.0
 
@@ -121,6 +123,8 @@ class ReferringPhotos:
         region = Region(mask > 127, self.nouns[row], self.colours[row])
         if not region.mask.any():
             return ReferringSample(image, (expressions.alone(region, rng),) * 2, np.stack([mask, mask]))
+        if self.mix.alone and rng.random() < self.mix.alone:
+            return ReferringSample(image, (str(rng.choice(expressions.GENERIC)),), mask[None])
         texts, masks = [str(rng.choice(expressions.GENERIC)), expressions.alone(region, rng)], [mask, mask]
         if rng.random() < self.mix.negative:
             absent = expressions.absent([region.nouns], self.known, rng)
@@ -157,23 +161,32 @@ class ReferringPhotos:
         photo = self.instances[int(rng.integers(len(self.instances)))]
         if rng.random() < self.mix.crop:
             photo = cropped(photo, _box(photo.image.shape[0], rng)) or photo
-        image, masks = photo.image, list(photo.masks)
         if rng.random() < 0.5:
-            image, masks = mirrored(image), [mirrored(mask) for mask in masks]
-        regions = [Region(mask, nouns) for mask, nouns in zip(masks, photo.nouns, strict=True)]
-        return _of_many(image, masks, refer(regions, rng, self.categories, closed=False), rng)
+            photo = flipped(photo)
+        regions = [Region(mask, nouns) for mask, nouns in zip(photo.masks, photo.nouns, strict=True)]
+        found = refer(regions, rng, self.categories, closed=False)
+        sample = _of_many(photo.image, photo.masks, found, rng)
+        if photo.salient is None or rng.random() < 0.4:
+            return sample
+        texts = (str(rng.choice(expressions.GENERIC)), sample.expressions[1])
+        return replace(sample, expressions=texts, masks=np.stack([photo.salient, sample.masks[1]]))
 
     def _jittered(self, sample: ReferringSample, rng: np.random.Generator) -> ReferringSample:
-        """Brightness and contrast, the same for every channel, so that colour words stay true."""
-        if rng.random() < 0.5:
+        """Change brightness and contrast, and the channels so little that colour words stay true."""
+        if rng.random() < 0.4:
             return sample
-        table = (np.arange(256) - 127.0) * rng.uniform(0.75, 1.25) + 127.0 + rng.uniform(-25, 25)
-        image = np.clip(table, 0, 255).astype(np.uint8)[sample.image]
-        return ReferringSample(image, sample.expressions, sample.masks)
+        table = (np.arange(256) - 127.0) * rng.uniform(0.7, 1.3) + 127.0 + rng.uniform(-30, 30)
+        table = table[:, None] * rng.uniform(0.95, 1.05, 3)
+        table = np.clip(table, 0, 255).astype(np.uint8)
+        channels = [table[:, channel][sample.image[..., channel]] for channel in range(3)]
+        return replace(sample, image=np.stack(channels, axis=-1))
 
 
 def _of_many(
-    image: np.ndarray, masks: Sequence[np.ndarray], found: Sequence[Referred], rng: np.random.Generator
+    image: np.ndarray,
+    masks: Sequence[np.ndarray] | np.ndarray,
+    found: Sequence[Referred],
+    rng: np.random.Generator,
 ) -> ReferringSample:
     """Two of the expressions, each with the union of the masks that it refers to."""
     chosen = pick_two(found, rng)

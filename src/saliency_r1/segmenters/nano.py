@@ -123,7 +123,7 @@ class NanoSegmenter:
             self.model.segment(EncodedImage(*(part.index_select(0, rows) for part in features)), asked)
             for rows, asked in zip(owners.split(step), words.split(step), strict=True)
         ]
-        masks = torch.cat([output.stride4 for output in outputs])
+        masks = torch.cat([output.stride2 for output in outputs])
         qualities = torch.cat([output.quality for output in outputs])
         found = []
         for photo, logits, quality in zip(encoded, masks.split(counts), qualities.split(counts), strict=True):

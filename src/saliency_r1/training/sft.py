@@ -318,7 +318,7 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
             reason = one_line(error)
             raise SaliencyError(f"no policy could be loaded from {recipe.start}: {reason}") from None
         if recipe.vision is not None:
-            started.model.vision_tower.load_segmenter(recipe.vision)
+            started.model.load_segmenter(recipe.vision)
         if recipe.tokenizer is not None:
             tokenizer = _tokenizer(recipe.tokenizer)
             change_tokenizer(started, processor.tokenizer, tokenizer)
@@ -349,7 +349,7 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
     )
     model = NanoForImageTextToText(config)
     if recipe.vision is not None:
-        model.model.vision_tower.load_segmenter(recipe.vision)
+        model.model.load_segmenter(recipe.vision)
     else:
         model.model.vision_tower.load_imagenet()
     return model, NanoProcessor(NanoImageProcessor(), tokenizer, image_tokens=config.image_tokens)
