@@ -28,3 +28,13 @@ def choose_device(name: str = "auto") -> torch.device:
     if missing.get(device.type, False):
         raise SaliencyError(f"this machine has no device {name!r}: leave the device on auto, or choose cpu")
     return device
+
+
+def moved(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A tensor on a device, in a type.
+
+    To a GPU it goes from pinned memory, so that the CPU need not wait for the copy.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.to(dtype or tensor.dtype).pin_memory().to(device, non_blocking=True)
+    return tensor.to(device, dtype)

@@ -17,6 +17,7 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.pipeline import SaliencyPipeline
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.segmenters.base import Segmenter
+from saliency_r1.segmenters.batched import PHOTOS_AT_ONCE, find_many
 from saliency_r1.segmenters.candidates import kept, one_mask
 from saliency_r1.segmenters.load_segmenter import load_segmenter
 from saliency_r1.segmenters.photo_reading import Reading, read_reading
@@ -89,6 +90,41 @@ def test_eight_expressions_equal_eight_calls(name, instances, segmenters, photo)
     assert np.abs(together.probabilities - together.probabilities[:1]).max() > 0.01
 
 
+def eight_photos() -> list[Image.Image]:
+    """Of four sizes, two of each."""
+    coffee, cat = Image.fromarray(data.coffee()), Image.fromarray(data.chelsea())
+    sizes = [(150, 100), (100, 150), (150, 100), (100, 80), (90, 37), (100, 80), (100, 150), (37, 90)]
+    return [(cat if index % 2 else coffee).resize(size) for index, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eight_photos_equal_eight_calls(name, segmenters):
+    segmenter = segmenters[name]
+    photos = eight_photos()
+    texts = [TEXTS[index : index + count] for index, count in enumerate((2, 0, 3, 1, 1, 2, 4, 1))]
+    instances = [index % 2 == 0 for index in range(8)]
+    together = segmenter.segment_many(segmenter.encode_many(photos), texts, instances)
+    for photo, words, each, found in zip(photos, texts, instances, together, strict=True):
+        alone = segmenter.segment(segmenter.encode(photo), words, instances=each)
+        assert found.probabilities.shape == (len(words), photo.height, photo.width)
+        assert np.abs(found.probabilities - alone.probabilities).max(initial=0) < 1e-4
+        assert np.abs(found.scores - alone.scores).max(initial=0) < 1e-4
+    first, third = together[0].probabilities[0], together[2].probabilities[0]
+    assert np.abs(first - third).max() > 0.01, "the photo makes no difference"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_masks_at_another_size_are_those_of_the_photo_made_smaller(name, segmenters, photo):
+    segmenter = segmenters[name]
+    encoded = segmenter.encode(photo)
+    full = segmenter.segment(encoded, TEXTS[:3])
+    [small] = find_many(segmenter, [encoded], [TEXTS[:3]], [False], [(50, 75)])
+    assert small.probabilities.shape == (3, 50, 75)
+    halved = full.probabilities.reshape(3, 50, 2, 75, 2).mean((2, 4))
+    assert np.abs(small.probabilities.numpy() - halved).mean() < 0.01
+    assert small.scores.numpy() == pytest.approx(full.scores, abs=1e-5)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (333, 7)])
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_photos(name, size, segmenters):
@@ -128,7 +164,7 @@ def test_half_precision_stays_near(name, folders, segmenters, photo):
         ("evf-sam", ["model.sam.vision_encoder"]),
     ],
 )
-def test_the_photo_is_encoded_once(name, parts, segmenters, photo):
+def test_the_photo_is_encoded_once_and_several_in_one_pass(name, parts, segmenters, photo):
     ran: list[str] = []
     hooks = []
     for part in parts:
@@ -140,6 +176,9 @@ def test_the_photo_is_encoded_once(name, parts, segmenters, photo):
     assert sorted(ran) == sorted(parts)
     segmenters[name].segment(encoded, TEXTS)
     assert sorted(ran) == sorted(parts)
+    ran.clear()
+    segmenters[name].encode_many([photo] * (2 * PHOTOS_AT_ONCE))
+    assert sorted(ran) == sorted(2 * parts)
     for hook in hooks:
         hook.remove()
 
@@ -170,9 +209,9 @@ def test_what_is_not_found_has_an_empty_mask(name, folders, photo):
 
 def test_some_found_and_some_not(segmenters, folders, photo):
     segmenter = tiny.load("grounded-sam", folders)
-    best = [
-        boxes.best for boxes in segmenter.detector.detect(segmenter.encode(photo).detector, TEXTS, most=1)
-    ]
+    encoded = [segmenter.encode(photo).detector]
+    found = segmenter.detector.detect(encoded, [0] * len(TEXTS), TEXTS, [1] * len(TEXTS))
+    best = [boxes.best for boxes in found]
     segmenter.detector.threshold = float(np.median(best))
     found = segmenter.segment(segmenter.encode(photo), TEXTS)
     there = np.array(best) >= np.median(best)
@@ -248,7 +287,7 @@ def test_the_detector_is_the_stock_model(segmenters, photo):
     tokens = detector.tokenizer("the brown dog.", return_tensors="pt")
     with torch.inference_mode():
         output = detector.model(pixel_values=detector.reading(photo), **tokens)
-        (found,) = detector.detect(detector.encode(photo), ["The brown  dog"], most=100)
+        (found,) = detector.detect(detector.encode_many([photo]), [0], ["The brown  dog"], [100])
     sure = output.logits[0].sigmoid().amax(-1)
     keep = sure >= detector.threshold
     assert keep.any()
@@ -269,9 +308,9 @@ def test_boxes_give_what_the_stock_sam_draws(name, size, segmenters):
     square = torch.nn.functional.pad(pixels, (0, sam.side - width, 0, sam.side - height))
     with torch.inference_mode():
         stock = sam.model(pixel_values=square, input_boxes=(box * frame)[None], multimask_output=False)
-        encoded = sam.encode(photo)
-        logits, ious = sam.masks(encoded, box)
-        found = sam.upscale(logits, encoded)
+        [encoded] = sam.encode_many([photo])
+        logits, ious = sam.masks([encoded], [0], box)
+        found = sam.upscale(logits, encoded, encoded.original)
     assert torch.allclose(logits, stock.pred_masks[0, :, 0], atol=1e-4)
     assert torch.allclose(ious, stock.iou_scores[0, :, 0].clamp(0, 1), atol=1e-5)
     assert found.shape == (1, *size[::-1])
@@ -315,7 +354,7 @@ def test_sam3_is_read_out_of_the_video_model_s_weights(folders, segmenters, tmp_
 # What a model reads of a photo.
 
 
-@pytest.mark.parametrize("size", [(150, 100), (99, 150), (64, 64), (700, 31)])
+@pytest.mark.parametrize("size", [(150, 100), (99, 150), (100, 80), (700, 31)])
 def test_photos_are_read_as_the_stock_processors_read_them(size, folders):
     photo = Image.fromarray(data.coffee()).resize(size)
     stock = (

@@ -6,24 +6,27 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 
 from saliency_r1.data.prompt_examples import PromptExample
+from saliency_r1.device import moved
 from saliency_r1.errors import SaliencyError
+from saliency_r1.memory import BoundedMemory
 from saliency_r1.response import Response
-from saliency_r1.rewards.cosod import cosod_parts
 from saliency_r1.rewards.format import parsed
 from saliency_r1.rewards.own import RewardFunction
-from saliency_r1.rewards.segmenting import CachedSegmenter, Question
-from saliency_r1.rewards.sis import sis_reward
+from saliency_r1.rewards.segmenting import CachedSegmenter, GreyMasks, Question, compared_size
+from saliency_r1.rewards.sis import matched
 from saliency_r1.rewards.sod import weighted_mean
-from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.rewards.tensors import overlaps, sod_parts_of
 from saliency_r1.tasks import Task
 
-if TYPE_CHECKING:
-    from PIL import Image
+TRUTH_BYTES = 128 * 1024**2
+"""For true masks that were decoded and brought to the size at which masks are compared."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class Scored:
 class SaliencyReward:
     """Rewards of a mixed batch: parse strictly, segment together, compare with the true masks.
 
+    Masks are compared in torch where the segmenter runs, at the size that it gives them, and the numbers of
+    the whole batch are fetched at once.
+
     If the response is of the task's form, r = (w_format + q + sum_k w_k r_k) / (w_format + 1 + sum_k w_k),
     else 0, with q the masks' part (`sod_reward`, `sis_reward` or `cosod_reward`) and r_k a user's own
     rewards. Rounded to four decimals, so that the grouping of segmenter calls, which changes the last digits,
@@ -95,6 +101,7 @@ class SaliencyReward:
         self.segmenter = segmenter
         self.weights = weights or RewardWeights()
         self.own = dict(own or {})
+        self._truths = BoundedMemory(TRUTH_BYTES)
         self.__name__ = "saliency"
 
     def __call__(
@@ -140,49 +147,91 @@ class SaliencyReward:
                     instances = example.task.spec.several_expressions
                     questions.append(Question(key, image, response.expressions, instances))
                     owners.append(row)
-        found: dict[int, list[Segmentation]] = defaultdict(list)
-        for row, masks in zip(owners, self.segmenter.segment(questions), strict=True):
+        found: dict[int, list[GreyMasks]] = defaultdict(list)
+        for row, masks in zip(owners, self.segmenter.find(questions), strict=True):
             found[row].append(masks)
         own = self._own(texts, examples, images)
-        known: dict[tuple[int, tuple[str, ...]], tuple[float, dict[str, float]]] = {}
+        answers = {
+            row: (id(examples[row]), response.expressions)
+            for row, response in enumerate(responses)
+            if response
+        }
+        # The samples of a group often say the same.
+        distinct = {answer: row for row, answer in answers.items()}
+        judged = self._judged([(examples[row], images[row], found[row]) for row in distinct.values()])
+        known = dict(zip(distinct, judged, strict=True))
         scored = []
-        for row, (response, example) in enumerate(zip(responses, examples, strict=True)):
+        for row, response in enumerate(responses):
             if response is None:
                 scored.append(Scored(0.0))
                 continue
-            answer = id(example), response.expressions  # the samples of a group often say the same
-            if answer not in known:
-                known[answer] = self._judged(example, images[row], found[row])
-            quality, parts = known[answer]
+            quality, parts = known[answers[row]]
             said = {name: value for name in own if (value := own[name][row]) is not None}
             named = {f"reward/own/{name}": value for name, value in said.items()}
             scored.append(Scored(self._joined(quality, said), response, parts | named))
         return scored
 
     def _judged(
-        self, example: PromptExample, images: Sequence[Image.Image], found: Sequence[Segmentation]
-    ) -> tuple[float, dict[str, float]]:
-        """The masks' part of the reward, in [0, 1], and what it is made of."""
-        truths = [example.truths(number) for number in range(len(images))]
-        for image, group in zip(images, truths, strict=True):
-            for truth in group:
-                if truth.shape != (image.height, image.width):
-                    raise SaliencyError(
-                        f"{example.name}: a mask of {truth.shape[1]}x{truth.shape[0]} pixels for a photo of "
-                        f"{image.width}x{image.height}; make the prompts again from masks that fit"
-                    )
+        self, answers: Sequence[tuple[PromptExample, Sequence[Image.Image], Sequence[GreyMasks]]]
+    ) -> list[tuple[float, dict[str, float]]]:
+        """The masks' part of each reward, in [0, 1], and what it is made of."""
+        compared = [self._compared(*answer) for answer in answers]
+        if not compared:
+            return []
+        # The one place that waits for the device.
+        numbers = (
+            torch.cat([tensor.flatten() for tensor in compared])
+            .cpu()
+            .split([one.numel() for one in compared])
+        )
+        judged = []
+        for (example, _, _), tensor, values in zip(answers, compared, numbers, strict=True):
+            table = values.view(tensor.shape).numpy()
+            if example.task is Task.SIS:
+                quality = matched(table)
+                judged.append((quality, {"reward/sis/matching": quality}))
+            else:  # SOD is a group of one image
+                overlap, structure = table.mean(0).tolist()
+                quality = weighted_mean(overlap, structure, self.weights.iou, self.weights.s_measure)
+                names = f"reward/{example.task}/iou", f"reward/{example.task}/s_measure"
+                judged.append((quality, dict(zip(names, (overlap, structure), strict=True))))
+        return judged
+
+    def _compared(
+        self, example: PromptExample, images: Sequence[Image.Image], found: Sequence[GreyMasks]
+    ) -> torch.Tensor:
+        """For SIS the IoU of each mask with each instance, (P, T); else IoU and S-measure, (images, 2)."""
+        device = getattr(self.segmenter.segmenter, "device", torch.device("cpu"))
+        truths = [self._truth(example, number, image, device) for number, image in enumerate(images)]
         if example.task is Task.SIS:
-            quality = sis_reward(list(found[0].probabilities), truths[0])
-            return quality, {"reward/sis/matching": quality}
-        # SOD is a group of one image.
-        masks = [one.probabilities.max(axis=0, initial=0) for one in found]
-        objects = [
-            np.logical_or.reduce(group) if group else np.zeros(mask.shape, bool)
-            for group, mask in zip(truths, masks, strict=True)
-        ]
-        overlap, structure = cosod_parts(masks, objects)
-        quality = weighted_mean(overlap, structure, self.weights.iou, self.weights.s_measure)
-        return quality, {f"reward/{example.task}/iou": overlap, f"reward/{example.task}/s_measure": structure}
+            return overlaps(found[0].values.to(device), truths[0])
+        parts = []
+        for masks, truth in zip(found, truths, strict=True):
+            nothing = truth.new_zeros((1, *truth.shape[1:]))
+            union = torch.cat([masks.values.to(device), nothing.byte()]).amax(0)
+            parts.append(sod_parts_of(union, torch.cat([truth, nothing]).any(0)))
+        return torch.stack(parts)
+
+    def _truth(
+        self, example: PromptExample, number: int, image: Image.Image, device: torch.device
+    ) -> torch.Tensor:
+        """The true masks of an image at the size at which they are compared, bool (T, h, w), none empty."""
+        lengths = example.masks[number]
+        for mask in lengths:
+            if tuple(mask["size"]) != (image.height, image.width):
+                raise SaliencyError(
+                    f"{example.name}: a mask of {mask['size'][1]}x{mask['size'][0]} pixels for a photo of "
+                    f"{image.width}x{image.height}; make the prompts again from masks that fit"
+                )
+        key = example.mirrored, image.size, tuple(mask["counts"] for mask in lengths)
+        known = self._truths.get(key)
+        if known is None:
+            size = compared_size(image.height, image.width, self.segmenter.longest)
+            masks = [reduced(mask, size) for mask in example.truths(number) if mask.any()]
+            known = torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), bool))
+            known = moved(known, device)
+            self._truths.put(key, known)
+        return known
 
     def _joined(self, quality: float, own: Mapping[str, float]) -> float:
         """The masks' part and a user's own rewards as one."""
@@ -221,3 +270,27 @@ class SaliencyReward:
                     )
             rewards[name] = checked
         return rewards
+
+
+def reduced(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A true mask, not empty, at a smaller size: inside is what is covered at least by half.
+
+    What is smaller than that keeps the pixel that it covers most.
+
+    Args:
+        mask: bool (H, W).
+        size: height and width.
+
+    Returns:
+        bool (h, w), not empty.
+    """
+    if mask.shape == size:
+        return np.ascontiguousarray(mask)
+    grey = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    covered = np.asarray(grey.resize(size[::-1], Image.Resampling.BOX))
+    most = int(covered.max())
+    if most == 0:  # less than a 510th of any pixel
+        row, column = (int(places.mean()) for places in np.nonzero(mask))
+        covered = np.zeros(size, np.uint8)
+        covered[row * size[0] // mask.shape[0], column * size[1] // mask.shape[1]] = most = 255
+    return covered >= min(128, most)

@@ -13,17 +13,19 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from saliency_r1.memory import BoundedMemory
-from saliency_r1.segmenters.base import Segmentation, Segmenter, encode_many, segment_many
+from saliency_r1.segmenters.base import Segmentation, Segmenter, encode_many
+from saliency_r1.segmenters.batched import find_many
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MEMORY_BYTES = 512 * 1024**2
 EXPRESSIONS_AT_ONCE = 32
-_Found = tuple[np.ndarray, float]
-"""A mask as it is kept, uint8 (H, W), probability times 255, and its score."""
+_Found = tuple[torch.Tensor, torch.Tensor]
+"""A mask as it is kept, uint8 (h, w), probability times 255, and its score, float32 ()."""
 _Meant = tuple[Hashable, bool]
 """The key of an image, and whether instances are looked for in it."""
 
@@ -62,6 +64,25 @@ class Counts:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class GreyMasks:
+    """The masks of a question where the segmenter runs, in an eighth of a float64's memory.
+
+    Attributes:
+        values: uint8 (N, h, w), probability times 255.
+        scores: float32 (N,) in [0, 1].
+    """
+
+    values: torch.Tensor
+    scores: torch.Tensor
+
+
+def compared_size(height: int, width: int, longest: int | None) -> tuple[int, int]:
+    """The height and width at which the masks of a photo are compared: the photo's, or within `longest`."""
+    scale = 1.0 if longest is None else min(1.0, longest / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 class CachedSegmenter:
     """A segmenter that remembers.
 
@@ -69,13 +90,17 @@ class CachedSegmenter:
         segmenter: the frozen one.
         memory_bytes: the most that remembered encodings and masks may take together; 0 to remember nothing
             beyond a call.
+        longest: the longer side of the masks at most, in pixels; None for the photo's size.
 
     Attributes:
         counts: what it did so far.
     """
 
-    def __init__(self, segmenter: Segmenter, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(
+        self, segmenter: Segmenter, memory_bytes: int = MEMORY_BYTES, *, longest: int | None = None
+    ) -> None:
         self.segmenter = segmenter
+        self.longest = longest
         self.counts = Counts()
         self._kept = BoundedMemory(memory_bytes)
 
@@ -85,10 +110,17 @@ class CachedSegmenter:
         return self._kept.bytes
 
     def segment(self, questions: Sequence[Question]) -> list[Segmentation]:
+        """`find` as arrays on the CPU; probabilities are multiples of 1/255, as a saved mask holds them."""
+        return [
+            Segmentation(found.values.cpu().numpy() / np.float32(255), found.scores.float().cpu().numpy())
+            for found in self.find(questions)
+        ]
+
+    def find(self, questions: Sequence[Question]) -> list[GreyMasks]:
         """The masks of each question's expressions, and the segmenter's scores of them.
 
         All that is not known yet is computed together, `EXPRESSIONS_AT_ONCE` at a time, whichever questions
-        it belongs to. Probabilities are rounded to multiples of 1/255, as a saved mask holds them.
+        it belongs to.
         """
         answers: dict[tuple[_Meant, str], _Found] = {}
         images: dict[Hashable, Image.Image] = {}
@@ -108,7 +140,7 @@ class CachedSegmenter:
         for part in _parts(missing):
             answers.update(self._compute({key: images[key] for (key, _), _ in part}, part))
         return [
-            _joined(
+            self._joined(
                 [answers[(question.key, question.instances), text] for text in question.expressions],
                 question.image,
             )
@@ -126,27 +158,31 @@ class CachedSegmenter:
         ):
             encoded[key] = found
             self._kept.put(("image", key), found)
-        results = segment_many(
+        results = find_many(
             self.segmenter,
             [encoded[key] for (key, _), _ in part],
             [texts for _, texts in part],
             [instances for (_, instances), _ in part],
+            [self._size(images[key]) for (key, _), _ in part],
         )
         self.counts.encoded += len(fresh)
         self.counts.segmented += sum(len(texts) for _, texts in part)
         self.counts.seconds += perf_counter() - start
         for (meant, texts), result in zip(part, results, strict=True):
-            for text, probability, score in zip(texts, result.probabilities, result.scores, strict=True):
-                found = np.rint(probability * np.float32(255)).astype(np.uint8), float(score)
+            grey = (result.probabilities * 255).round().to(torch.uint8)
+            for text, values, score in zip(texts, grey, result.scores, strict=True):
+                found = values.clone(), score.clone()  # or each would keep them all
                 self._kept.put(("mask", meant, text), found)
                 yield (meant, text), found
 
+    def _size(self, image: Image.Image) -> tuple[int, int]:
+        return compared_size(image.height, image.width, self.longest)
 
-def _joined(found: Sequence[_Found], image: Image.Image) -> Segmentation:
-    masks = np.zeros((len(found), image.height, image.width), np.float32)
-    for row, (mask, _) in enumerate(found):
-        np.divide(mask, np.float32(255), out=masks[row])
-    return Segmentation(masks, np.array([score for _, score in found], np.float32))
+    def _joined(self, found: Sequence[_Found], image: Image.Image) -> GreyMasks:
+        if not found:
+            return GreyMasks(torch.zeros((0, *self._size(image)), dtype=torch.uint8), torch.zeros(0))
+        masks, scores = zip(*found, strict=True)
+        return GreyMasks(torch.stack(masks), torch.stack(scores))
 
 
 def _parts(missing: dict[_Meant, list[str]]) -> Iterator[list[tuple[_Meant, list[str]]]]:

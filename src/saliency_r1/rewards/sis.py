@@ -44,6 +44,16 @@ def sis_reward(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> flo
     true = np.stack(wanted).reshape(len(wanted), -1).astype(np.float32)
     both = predicted @ true.T
     either = predicted.sum(1)[:, None] + true.sum(1)[None] - both
-    overlap = both / either
+    return matched(both / either)
+
+
+def matched(overlap: np.ndarray) -> float:
+    """The summed IoU of the best one-to-one matching over the larger side; 1 if both sides are empty.
+
+    Args:
+        overlap: float (P, T), the IoU of each mask with each true instance.
+    """
+    if not overlap.size:
+        return float(not any(overlap.shape))
     rows, columns = linear_sum_assignment(overlap, maximize=True)
-    return float(overlap[rows, columns].sum(dtype=np.float64) / max(len(found), len(wanted)))
+    return float(overlap[rows, columns].sum(dtype=np.float64) / max(overlap.shape))

@@ -6,13 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from saliency_r1.checkpoint import load_model, load_tokenizer, shown_name
-from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.device import moved
+from saliency_r1.segmenters.batched import (
+    BatchedSegmenter,
+    Collected,
+    DeviceMasks,
+    flat,
+    rows,
+    rows_of,
+    same_shapes,
+    stretched,
+)
 from saliency_r1.segmenters.photo_reading import Reading, read_reading
 
 READING = Reading({"height": 352, "width": 352})
@@ -32,7 +40,7 @@ class EncodedPhoto:
     size: tuple[int, int]
 
 
-class ClipSegSegmenter:
+class ClipSegSegmenter(BatchedSegmenter):
     """Finds what an expression names with CLIPSeg (arXiv:2112.10003).
 
     It squeezes the photo to 352×352 and gives soft masks without sharp borders. It knows no instances.
@@ -67,50 +75,60 @@ class ClipSegSegmenter:
         return cls(model, tokenizer, read_reading(folder, READING), name=shown_name(source))
 
     @torch.inference_mode()
-    def encode(self, image: Image.Image) -> EncodedPhoto:
-        """Look at an image (mode RGB, any size) once."""
-        pixels = self.reading(image).to(self.device, self.model.dtype)
-        states = self.model.clip.vision_model(
-            pixels, interpolate_pos_encoding=True, output_hidden_states=True
-        ).hidden_states
-        # The first state is what goes into the first layer.
-        layers = tuple(states[index + 1] for index in self.model.config.extract_layers)
-        return EncodedPhoto(layers, (image.height, image.width))
+    def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
+        """Look at images (mode RGB, any sizes) once."""
+        pixels = [self.reading(image) for image in images]
+        found: dict[int, EncodedPhoto] = {}
+        for indices in same_shapes(pixels):
+            states = self.model.clip.vision_model(
+                moved(torch.cat([pixels[index] for index in indices]), self.device, self.model.dtype),
+                interpolate_pos_encoding=True,
+                output_hidden_states=True,
+            ).hidden_states
+            # The first state is what goes into the first layer.
+            layers = [rows(states[index + 1]) for index in self.model.config.extract_layers]
+            for index, *own in zip(indices, *layers, strict=True):
+                found[index] = EncodedPhoto(tuple(own), (images[index].height, images[index].width))
+        return [found[index] for index in range(len(images))]
 
     @torch.inference_mode()
-    def segment(
-        self, encoded: EncodedPhoto, expressions: Sequence[str], *, instances: bool = False
-    ) -> Segmentation:
+    def find_many(
+        self,
+        encoded: Sequence[EncodedPhoto],
+        expressions: Sequence[Sequence[str]],
+        instances: Sequence[bool],
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[DeviceMasks]:
         """The mask of each expression. CLIPSeg tells no score: it is the mean probability inside the mask.
 
         Args:
-            encoded: from `encode`.
+            encoded: from `encode_many`.
             expressions: any texts; what stands beyond CLIP's longest text, 77 tokens, is not read.
             instances: ignored, the model knows no instances.
+            sizes: see `BatchedSegmenter.find_many`.
 
         Returns:
-            Probabilities float32 (N, H, W) at the image's size; scores float32 (N,) in [0, 1], for an empty
-            mask how sure it is that there is nothing.
+            The score of an empty mask is how sure it is that there is nothing.
         """
-        height, width = encoded.size
-        if not expressions:
-            return Segmentation(np.zeros((0, height, width), np.float32), np.zeros(0, np.float32))
-        tokens = self.tokenizer(
-            list(expressions),
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=self.model.config.text_config.max_position_embeddings,
-            return_tensors="pt",
-        ).to(self.device)
-        texts = self.model.clip.get_text_features(
-            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        ).pooler_output
-        activations = [layer.expand(len(texts), -1, -1) for layer in encoded.activations]
-        logits = self.model.decoder(activations, texts).logits.float()
-        found = logits.sigmoid()
-        inside = found >= 0.5
-        means = (found * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
-        scores = torch.where(inside.flatten(1).any(1), means, 1 - found.flatten(1).amax(1))
-        masks = F.interpolate(logits[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
-        return Segmentation(masks.sigmoid_().cpu().numpy(), scores.cpu().numpy())
+        sizes = [photo.size for photo in encoded] if sizes is None else sizes
+        collected = Collected(expressions, sizes, self.device)
+        for owners, texts in flat(expressions):
+            tokens = self.tokenizer(
+                texts,
+                padding=True,
+                padding_side="right",
+                truncation=True,
+                max_length=self.model.config.text_config.max_position_embeddings,
+                return_tensors="pt",
+            ).to(self.device)
+            features = self.model.clip.get_text_features(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            ).pooler_output
+            layers = zip(*(photo.activations for photo in encoded), strict=True)
+            logits = self.model.decoder([rows_of(layer, owners) for layer in layers], features).logits.float()
+            found = logits.sigmoid()
+            inside = found >= 0.5
+            means = (found * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
+            scores = torch.where(inside.flatten(1).any(1), means, 1 - found.flatten(1).amax(1))
+            collected.add(owners, logits, scores, lambda logits, owner: stretched(logits, sizes[owner]))
+        return collected.masks()

@@ -22,9 +22,17 @@ from saliency_r1.checkpoint import (
     weight_files,
     weights_folder,
 )
-from saliency_r1.device import choose_device
+from saliency_r1.device import choose_device, moved
 from saliency_r1.errors import SaliencyError
-from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.segmenters.batched import (
+    BatchedSegmenter,
+    Collected,
+    DeviceMasks,
+    flat,
+    rows,
+    rows_of,
+    same_shapes,
+)
 from saliency_r1.segmenters.beit3 import BASE, FIRST_POSITION, LARGE
 from saliency_r1.segmenters.evf_sam_model import HUGE, EvfSam, evf_sam_from_state_dict
 from saliency_r1.segmenters.photo_reading import Reading
@@ -55,7 +63,7 @@ class EncodedPhoto:
     original: tuple[int, int]
 
 
-class EvfSamSegmenter:
+class EvfSamSegmenter(BatchedSegmenter):
     """Finds what an expression names with EVF-SAM (arXiv:2406.20076).
 
     SAM's image encoder, most of the work, runs once for an image. Expressions run together, padding masked,
@@ -129,50 +137,69 @@ class EvfSamSegmenter:
         return cls(model, _tokenizer(folder), str(place), semantic=semantic, name=shown_name(source))
 
     @torch.inference_mode()
-    def encode(self, image: Image.Image) -> EncodedPhoto:
-        """Look at an image (mode RGB, any size) once."""
-        pixels, resized = sam_pixels(image, self.model.sam_sizes.image_size)
-        small = beit3_pixels(image, self.model.beit3.sizes.img_size)
-        return EncodedPhoto(
-            self.model.sam.get_image_embeddings(pixels.to(self.device, self.model.sam.dtype)),
-            self.model.beit3.embed_photo(small.to(self.device, self.model.sam.dtype)),
-            resized,
-            (image.height, image.width),
-        )
+    def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
+        """Look at images (mode RGB, any sizes) once."""
+        read = [sam_pixels(image, self.model.sam_sizes.image_size) for image in images]
+        found: dict[int, EncodedPhoto] = {}
+        for indices in same_shapes([pixels for pixels, _ in read]):
+            large = torch.cat([read[index][0] for index in indices])
+            small = torch.cat(
+                [beit3_pixels(images[index], self.model.beit3.sizes.img_size) for index in indices]
+            )
+            embeddings, photos = (
+                rows(encoder(moved(pixels, self.device, self.model.sam.dtype)))
+                for encoder, pixels in (
+                    (self.model.sam.get_image_embeddings, large),
+                    (self.model.beit3.embed_photo, small),
+                )
+            )
+            for index, embedding, photo in zip(indices, embeddings, photos, strict=True):
+                size = images[index].height, images[index].width
+                found[index] = EncodedPhoto(embedding, photo, read[index][1], size)
+        return [found[index] for index in range(len(images))]
 
     @torch.inference_mode()
-    def segment(
-        self, encoded: EncodedPhoto, expressions: Sequence[str], *, instances: bool = False
-    ) -> Segmentation:
+    def find_many(
+        self,
+        encoded: Sequence[EncodedPhoto],
+        expressions: Sequence[Sequence[str]],
+        instances: Sequence[bool],
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[DeviceMasks]:
         """The mask of each expression, and the IoU that SAM's decoder expects it to have.
 
         EVF-SAM's training does not teach the expected IoU: it is SAM's own, on masks that training has
         changed.
 
         Args:
-            encoded: from `encode`.
+            encoded: from `encode_many`.
             expressions: any texts; what stands beyond the model's longest text, 1022 tokens, is not read.
             instances: ignored, the model knows no instances.
-
-        Returns:
-            Probabilities float32 (N, H, W) at the image's size; scores float32 (N,) in [0, 1].
+            sizes: see `BatchedSegmenter.find_many`.
         """
-        height, width = encoded.original
-        if not expressions:
-            return Segmentation(np.zeros((0, height, width), np.float32), np.zeros(0, np.float32))
+        sizes = [photo.original for photo in encoded] if sizes is None else sizes
+        collected = Collected(expressions, sizes, self.device)
         prefix = SEMANTIC if self.semantic else ""
-        tokens = self.tokenizer(
-            [prefix + expression for expression in expressions],
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=self.model.beit3.sizes.max_source_positions - FIRST_POSITION,
-            return_tensors="pt",
-        ).to(self.device)
-        cls = self.model.fuse(encoded.photo, tokens["input_ids"], tokens["attention_mask"])
-        low_res, iou = self.model.decode(encoded.image_embedding, self.model.projector(cls))
-        logits = self.model.upscale(low_res, encoded.resized, encoded.original)
-        return Segmentation(logits.sigmoid_().cpu().numpy(), iou[:, 0].float().clamp(0, 1).cpu().numpy())
+        for owners, texts in flat(expressions):
+            tokens = self.tokenizer(
+                [prefix + text for text in texts],
+                padding=True,
+                padding_side="right",
+                truncation=True,
+                max_length=self.model.beit3.sizes.max_source_positions - FIRST_POSITION,
+                return_tensors="pt",
+            ).to(self.device)
+            photos = rows_of([photo.photo for photo in encoded], owners)
+            cls = self.model.fuse(photos, tokens["input_ids"], tokens["attention_mask"])
+            embeddings = rows_of([photo.image_embedding for photo in encoded], owners)
+            low_res, iou = self.model.decode(embeddings, self.model.projector(cls))
+            collected.add(
+                owners,
+                low_res,
+                iou[:, 0].float().clamp(0, 1),
+                lambda logits, owner: self.model.upscale(logits, encoded[owner].resized, sizes[owner]),
+            )
+        return collected.masks()
 
 
 def sam_pixels(image: Image.Image, side: int) -> tuple[torch.Tensor, tuple[int, int]]:

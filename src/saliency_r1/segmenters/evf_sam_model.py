@@ -156,10 +156,10 @@ class EvfSam(nn.Module):
     def fuse(
         self, photo: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Read N expressions, each together with the photo.
+        """Read N expressions, each together with its photo.
 
         Args:
-            photo: (1, P, D) from `beit3.embed_photo`.
+            photo: (N, P, D) from `beit3.embed_photo`, or (1, P, D) for one photo under all expressions.
             input_ids: (N, T), padded on the right.
             attention_mask: (N, T), 0 on padding; None if there is none.
 
@@ -171,10 +171,10 @@ class EvfSam(nn.Module):
     def decode(
         self, image_embedding: torch.Tensor, prompt: torch.Tensor, *, multimask: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masks of N prompts on one image.
+        """Masks of N prompts, each on its image.
 
         Args:
-            image_embedding: (1, C, h, w).
+            image_embedding: (N, C, h, w), or (1, C, h, w) for one image under all prompts.
             prompt: (N, 1, C).
             multimask: give the multi-mask output in place of the single mask.
 
@@ -183,13 +183,15 @@ class EvfSam(nn.Module):
         """
         _, dense = self.sam.prompt_encoder(None, None, None, None)
         masks, iou = self.sam.mask_decoder(
-            image_embeddings=image_embedding,
-            image_positional_embeddings=self.sam.get_image_wide_positional_embeddings(),
-            sparse_prompt_embeddings=prompt[None],
+            image_embeddings=image_embedding.expand(len(prompt), -1, -1, -1),
+            image_positional_embeddings=self.sam.get_image_wide_positional_embeddings().expand(
+                len(prompt), -1, -1, -1
+            ),
+            sparse_prompt_embeddings=prompt[:, None],
             dense_prompt_embeddings=dense,
             multimask_output=multimask,
         )
-        return masks[0], iou[0]
+        return masks[:, 0], iou[:, 0]
 
     def upscale(
         self, low_res: torch.Tensor, resized: tuple[int, int], original: tuple[int, int]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from PIL import Image
 
 from saliency_r1.checkpoint import shown_name
 from saliency_r1.segmenters import grounding_dino, sam_boxes
-from saliency_r1.segmenters.base import Segmentation
-from saliency_r1.segmenters.candidates import one_mask
+from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat
+from saliency_r1.segmenters.candidates import NOTHING, one_mask
 from saliency_r1.segmenters.grounding_dino import MOST_BOXES, GroundingDino
 from saliency_r1.segmenters.sam_boxes import BoxSam
 
@@ -25,7 +24,7 @@ class EncodedPhoto:
     sam: sam_boxes.EncodedPhoto
 
 
-class GroundedSamSegmenter:
+class GroundedSamSegmenter(BatchedSegmenter):
     """Finds what an expression names: GroundingDINO finds its boxes, SAM or SAM 2 draws a mask in each.
 
     A region is the union of the masks, an instance that of the surest box. Both photo encoders run once for
@@ -65,38 +64,53 @@ class GroundedSamSegmenter:
         return cls(boxes, load(sam, device, dtype), name=name)
 
     @torch.inference_mode()
-    def encode(self, image: Image.Image) -> EncodedPhoto:
-        """Look at an image (mode RGB, any size) once."""
-        return EncodedPhoto(self.detector.encode(image), self.sam.encode(image))
+    def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
+        """Look at images (mode RGB, any sizes) once."""
+        both = zip(self.detector.encode_many(images), self.sam.encode_many(images), strict=True)
+        return [EncodedPhoto(*each) for each in both]
 
     @torch.inference_mode()
-    def segment(
-        self, encoded: EncodedPhoto, expressions: Sequence[str], *, instances: bool = False
-    ) -> Segmentation:
+    def find_many(
+        self,
+        encoded: Sequence[EncodedPhoto],
+        expressions: Sequence[Sequence[str]],
+        instances: Sequence[bool],
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[DeviceMasks]:
         """The mask of each expression.
 
         Args:
-            encoded: from `encode`.
+            encoded: from `encode_many`.
             expressions: any texts; what stands beyond the detector's longest text, 256 tokens, is not read.
-            instances: the instance of the surest box alone, instead of the union of all.
+            instances: for an image, the instance of the surest box alone, instead of the union of all.
+            sizes: see `BatchedSegmenter.find_many`.
 
         Returns:
-            Probabilities float32 (N, H, W) at the image's size; scores float32 (N,) in [0, 1]: the box's
-            times the IoU that SAM expects, for an empty mask how sure the detector is that there is nothing.
+            Scores are the box's times the IoU that SAM expects, for an empty mask how sure the detector is
+            that there is nothing.
         """
-        masks = np.zeros((len(expressions), *encoded.sam.original), np.float32)
-        if not expressions:
-            return Segmentation(masks, np.zeros(0, np.float32))
-        most = 1 if instances else MOST_BOXES
-        found = self.detector.detect(encoded.detector, expressions, most=most)
-        scores = np.array([1 - boxes.best for boxes in found], np.float32)
-        rows = [row for row, boxes in enumerate(found) if len(boxes.scores)]
-        if rows:
-            logits, ious = self.sam.masks(encoded.sam, torch.cat([found[row].boxes for row in rows]))
-            counts = [len(found[row].scores) for row in rows]
-            parts = zip(rows, logits.split(counts), ious.split(counts), strict=True)
-            united = [one_mask(part, found[row].scores * iou) for row, part, iou in parts]
-            full = self.sam.upscale(torch.stack([mask for mask, _ in united]), encoded.sam)
-            masks[rows] = full.sigmoid_().cpu().numpy()
-            scores[rows] = [score for _, score in united]
-        return Segmentation(masks, scores)
+        sizes = [photo.sam.original for photo in encoded] if sizes is None else sizes
+        collected = Collected(expressions, sizes, self.device)
+        for owners, texts in flat(expressions):
+            most = [1 if instances[owner] else MOST_BOXES for owner in owners]
+            found = self.detector.detect([photo.detector for photo in encoded], owners, texts, most)
+            counts = [len(boxes.scores) for boxes in found]
+            scores = torch.tensor([1 - boxes.best for boxes in found], device=self.device)
+            logits = torch.full((len(texts), 1, 1), NOTHING, device=self.device)
+            if sum(counts):
+                boxes = torch.cat([each.boxes for each in found])
+                whose = [owner for owner, count in zip(owners, counts, strict=True) for _ in range(count)]
+                drawn, ious = self.sam.masks([photo.sam for photo in encoded], whose, boxes)
+                sure = torch.cat([each.scores for each in found]) * ious
+                logits = logits.expand(-1, *drawn.shape[1:]).contiguous()
+                parts = zip(drawn.split(counts), sure.split(counts), strict=True)
+                for row, (part, each) in enumerate(parts):
+                    if len(each):
+                        logits[row], scores[row] = one_mask(part, each)
+            collected.add(
+                owners,
+                logits,
+                scores,
+                lambda logits, owner: self.sam.upscale(logits, encoded[owner].sam, sizes[owner]),
+            )
+        return collected.masks()

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from saliency_r1.checkpoint import load_model, load_tokenizer
+from saliency_r1.device import moved
+from saliency_r1.segmenters.batched import rows, rows_of, same_shapes
 from saliency_r1.segmenters.candidates import kept
 from saliency_r1.segmenters.photo_reading import Reading, read_reading
 
@@ -92,26 +94,53 @@ class GroundingDino:
         tokenizer = load_tokenizer(BertTokenizer, folder, ["vocab.txt"])
         return cls(model, tokenizer, read_reading(folder, READING))
 
-    def encode(self, image: Image.Image) -> EncodedPhoto:
-        """Look at an image (mode RGB, any size) once."""
-        pixels = self.reading(image)
-        height, width = pixels.shape[-2:]
-        least = -(-max(height, width) // SHORTEST)
-        pad = (0, max(0, least - width), 0, max(0, least - height))
-        mask = F.pad(torch.ones(1, height, width, dtype=torch.int64), pad).to(self.device)
-        pixels = F.pad(pixels, pad).to(self.device, self.model.dtype)
-        levels, positions = self.model.model.backbone(pixels, mask)
-        return EncodedPhoto(mask, levels, positions)
+    def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
+        """Look at images (mode RGB, any sizes) once; those that are read at one size go together."""
+        read = [self.reading(image) for image in images]
+        found: dict[int, EncodedPhoto] = {}
+        for indices in same_shapes(read):
+            height, width = read[indices[0]].shape[-2:]
+            least = -(-max(height, width) // SHORTEST)
+            pad = (0, max(0, least - width), 0, max(0, least - height))
+            mask = torch.ones(len(indices), height, width, dtype=torch.int64, device=self.device)
+            mask = F.pad(mask, pad)
+            pixels = F.pad(torch.cat([read[index] for index in indices]), pad)
+            levels, positions = self.model.model.backbone(moved(pixels, self.device, self.model.dtype), mask)
+            own = zip(
+                rows(mask),
+                zip(
+                    *(zip(rows(features), rows(seen), strict=True) for features, seen in levels), strict=True
+                ),
+                zip(*map(rows, positions), strict=True),
+                strict=True,
+            )
+            for index, (seen, features, places) in zip(indices, own, strict=True):
+                found[index] = EncodedPhoto(seen, list(features), list(places))
+        return [found[index] for index in range(len(images))]
 
-    def detect(self, encoded: EncodedPhoto, expressions: Sequence[str], *, most: int) -> list[Boxes]:
-        """The boxes of each expression, at most `most` of them."""
-        return [
-            boxes
-            for start in range(0, len(expressions), EXPRESSIONS_AT_ONCE)
-            for boxes in self._detect(encoded, expressions[start : start + EXPRESSIONS_AT_ONCE], most)
-        ]
+    def detect(
+        self,
+        encoded: Sequence[EncodedPhoto],
+        owners: Sequence[int],
+        expressions: Sequence[str],
+        most: Sequence[int],
+    ) -> list[Boxes]:
+        """The boxes of each expression.
 
-    def _detect(self, encoded: EncodedPhoto, expressions: Sequence[str], most: int) -> list[Boxes]:
+        Args:
+            encoded: from `encode_many`.
+            owners: in which of them each expression is looked for.
+            expressions: any texts.
+            most: how many boxes each has at most.
+        """
+        found: dict[int, Boxes] = {}
+        for part in same_shapes([encoded[owner].mask for owner in owners], EXPRESSIONS_AT_ONCE):
+            photos = _rows_of(encoded, [owners[row] for row in part])
+            boxes = self._detect(photos, [expressions[row] for row in part], [most[row] for row in part])
+            found |= zip(part, boxes, strict=True)
+        return [found[row] for row in range(len(expressions))]
+
+    def _detect(self, photos: EncodedPhoto, expressions: Sequence[str], most: Sequence[int]) -> list[Boxes]:
         tokens = self.tokenizer(
             [_caption(expression) for expression in expressions],
             padding=True,
@@ -120,23 +149,40 @@ class GroundingDino:
             max_length=self.model.config.max_text_len,
             return_tensors="pt",
         ).to(self.device)
-        count = len(expressions)
-        model = _with_backbone(self.model, _Kept(self.model.model.backbone, encoded))
+        model = _with_backbone(self.model, _Kept(self.model.model.backbone, photos))
         # Of the pixels the model needs the shape alone: the backbone has seen them.
-        pixels = encoded.levels[0][0].new_zeros(()).expand(count, 3, *encoded.mask.shape[-2:])
-        output = model(pixel_values=pixels, pixel_mask=encoded.mask.expand(count, -1, -1), **tokens)
+        pixels = photos.levels[0][0].new_zeros(()).expand(len(expressions), 3, *photos.mask.shape[-2:])
+        output = model(pixel_values=pixels, pixel_mask=photos.mask, **tokens)
         found = []
-        for scores, centred in zip(output.logits.float().sigmoid(), output.pred_boxes.float(), strict=True):
+        for scores, centred, limit in zip(
+            output.logits.float().sigmoid(), output.pred_boxes.float(), most, strict=True
+        ):
             sure = scores.amax(-1)
-            rows = kept(sure, self.threshold, most)
-            centre, size = centred[rows].split(2, dim=-1)
+            best = kept(sure, self.threshold, limit)
+            centre, size = centred[best].split(2, dim=-1)
             corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1).clamp(0, 1)
-            found.append(Boxes(corners, sure[rows], float(sure.max())))
+            found.append(Boxes(corners, sure[best], float(sure.max())))
         return found
 
 
+def _rows_of(encoded: Sequence[EncodedPhoto], owners: Sequence[int]) -> EncodedPhoto:
+    """The photos of the rows as one, (R, …) each; they are of one size."""
+    features, seen = (
+        [
+            rows_of(level, owners)
+            for level in zip(*([one[part] for one in photo.levels] for photo in encoded), strict=True)
+        ]
+        for part in (0, 1)
+    )
+    return EncodedPhoto(
+        rows_of([photo.mask for photo in encoded], owners),
+        list(zip(features, seen, strict=True)),
+        [rows_of(level, owners) for level in zip(*(photo.positions for photo in encoded), strict=True)],
+    )
+
+
 class _Kept(torch.nn.Module):
-    """Stands where the backbone is, and returns what that made of a photo for each expression."""
+    """Stands where the backbone is, and returns what that made of the photos."""
 
     def __init__(self, backbone: Any, encoded: EncodedPhoto) -> None:
         super().__init__()
@@ -144,12 +190,7 @@ class _Kept(torch.nn.Module):
         self.encoded = encoded
 
     def forward(self, pixels: torch.Tensor, mask: torch.Tensor) -> tuple[list[Any], list[torch.Tensor]]:
-        count = len(pixels)
-        levels = [
-            (features.expand(count, -1, -1, -1), seen.expand(count, -1, -1))
-            for features, seen in self.encoded.levels
-        ]
-        return levels, [position.expand(count, -1, -1, -1) for position in self.encoded.positions]
+        return self.encoded.levels, self.encoded.positions
 
 
 def _with_backbone(model: Any, backbone: torch.nn.Module) -> Any:

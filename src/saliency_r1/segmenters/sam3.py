@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from saliency_r1.checkpoint import load_model, load_tokenizer, shown_name
-from saliency_r1.segmenters.base import Segmentation
+from saliency_r1.device import moved
+from saliency_r1.segmenters.batched import (
+    BatchedSegmenter,
+    Collected,
+    DeviceMasks,
+    flat,
+    rows,
+    rows_of,
+    same_shapes,
+    stretched,
+)
 from saliency_r1.segmenters.candidates import kept, one_mask
 from saliency_r1.segmenters.photo_reading import Reading, read_reading
 
@@ -28,13 +36,20 @@ EXPRESSIONS_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class EncodedPhoto:
-    """An image as SAM 3 keeps it: transformers' `Sam3VisionEncoderOutput`, and its height and width."""
+    """An image as SAM 3 keeps it.
 
-    vision: Any
+    Attributes:
+        features: of each level, (1, C, h, w).
+        positions: the position encoding of each level; the same tensors for all photos of one batch.
+        size: height and width of the photo.
+    """
+
+    features: tuple[torch.Tensor, ...]
+    positions: tuple[torch.Tensor, ...]
     size: tuple[int, int]
 
 
-class Sam3Segmenter:
+class Sam3Segmenter(BatchedSegmenter):
     """Finds what an expression names with SAM 3 (arXiv:2511.16719).
 
     It was trained on short noun phrases, for each of which it finds all instances: a region is their union,
@@ -80,41 +95,50 @@ class Sam3Segmenter:
         return cls(model, tokenizer, read_reading(folder, READING), name=shown_name(source))
 
     @torch.inference_mode()
-    def encode(self, image: Image.Image) -> EncodedPhoto:
-        """Look at an image (mode RGB, any size) once."""
-        pixels = self.reading(image).to(self.device, self.model.dtype)
-        return EncodedPhoto(self.model.get_vision_features(pixels), (image.height, image.width))
+    def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
+        """Look at images (mode RGB, any sizes) once."""
+        pixels = [self.reading(image) for image in images]
+        found: dict[int, EncodedPhoto] = {}
+        for indices in same_shapes(pixels):
+            batch = moved(torch.cat([pixels[index] for index in indices]), self.device, self.model.dtype)
+            vision = self.model.get_vision_features(batch)
+            positions = tuple(rows(level)[0] for level in vision.fpn_position_encoding)
+            for index, *levels in zip(indices, *map(rows, vision.fpn_hidden_states), strict=True):
+                size = images[index].height, images[index].width
+                found[index] = EncodedPhoto(tuple(levels), positions, size)
+        return [found[index] for index in range(len(images))]
 
     @torch.inference_mode()
-    def segment(
-        self, encoded: EncodedPhoto, expressions: Sequence[str], *, instances: bool = False
-    ) -> Segmentation:
+    def find_many(
+        self,
+        encoded: Sequence[EncodedPhoto],
+        expressions: Sequence[Sequence[str]],
+        instances: Sequence[bool],
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[DeviceMasks]:
         """The mask of each expression.
 
         Args:
-            encoded: from `encode`.
+            encoded: from `encode_many`.
             expressions: any texts; what stands beyond the model's longest text, 32 tokens, is not read.
-            instances: the surest instance of each expression, instead of the union of all.
+            instances: for an image, the surest instance of each expression, instead of the union of all.
+            sizes: see `BatchedSegmenter.find_many`.
 
         Returns:
-            Probabilities float32 (N, H, W) at the image's size; scores float32 (N,) in [0, 1], for an empty
-            mask how sure it is that there is nothing.
+            The score of an empty mask is how sure it is that there is nothing.
         """
-        masks = np.zeros((len(expressions), *encoded.size), np.float32)
-        scores = np.zeros(len(expressions), np.float32)
-        for start in range(0, len(expressions), EXPRESSIONS_AT_ONCE):
-            part = slice(start, start + EXPRESSIONS_AT_ONCE)
-            logits, scores[part] = self._find(
-                encoded.vision, list(expressions[part]), 1 if instances else None
-            )
-            full = F.interpolate(logits[:, None], encoded.size, mode="bilinear", align_corners=False)
-            masks[part] = full[:, 0].sigmoid_().cpu().numpy()
-        return Segmentation(masks, scores)
+        sizes = [photo.size for photo in encoded] if sizes is None else sizes
+        collected = Collected(expressions, sizes, self.device)
+        for owners, texts in flat(expressions, EXPRESSIONS_AT_ONCE):
+            most = [1 if instances[owner] else None for owner in owners]
+            logits, scores = self._find(_vision([encoded[owner] for owner in owners]), texts, most)
+            collected.add(owners, logits, scores, lambda logits, owner: stretched(logits, sizes[owner]))
+        return collected.masks()
 
     def _find(
-        self, vision: Any, expressions: list[str], most: int | None
-    ) -> tuple[torch.Tensor, list[float]]:
-        """Logits of a mask for each expression, float32 (N, h, w), and their scores."""
+        self, vision: Any, expressions: list[str], most: Sequence[int | None]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of a mask for each expression, float32 (N, h, w), and their scores (N,)."""
         tokens = self.tokenizer(
             expressions,
             padding="max_length",
@@ -124,24 +148,28 @@ class Sam3Segmenter:
             return_tensors="pt",
         ).to(self.device)
         output = self.model(
-            vision_embeds=_repeated(vision, len(expressions)),
+            vision_embeds=vision,
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
         )
         there = output.presence_logits.float().sigmoid() * output.pred_logits.float().sigmoid()
         masks, scores = [], []
-        for logits, sure in zip(output.pred_masks.float(), there, strict=True):
-            found = kept(sure, self.threshold, most or len(sure))
+        for logits, sure, limit in zip(output.pred_masks.float(), there, most, strict=True):
+            found = kept(sure, self.threshold, limit or len(sure))
             mask, score = one_mask(logits[found], sure[found])
             masks.append(mask)
             scores.append(score if len(found) else 1 - float(sure.max()))
-        return torch.stack(masks), scores
+        return torch.stack(masks), torch.tensor(scores, device=self.device)
 
 
-def _repeated(vision: Any, count: int) -> Any:
-    """The same photo for each of `count` expressions, without copies."""
-    return replace(
-        vision,
-        fpn_hidden_states=[level.expand(count, -1, -1, -1) for level in vision.fpn_hidden_states],
-        fpn_position_encoding=[level.expand(count, -1, -1, -1) for level in vision.fpn_position_encoding],
+def _vision(photos: Sequence[EncodedPhoto]) -> Any:
+    """What the model takes for the photo of each row; photos are of one size."""
+    from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
+
+    owners = [next(index for index, other in enumerate(photos) if other is one) for one in photos]
+    return Sam3VisionEncoderOutput(
+        fpn_hidden_states=[
+            rows_of(level, owners) for level in zip(*(photo.features for photo in photos), strict=True)
+        ],
+        fpn_position_encoding=[level.expand(len(photos), -1, -1, -1) for level in photos[0].positions],
     )

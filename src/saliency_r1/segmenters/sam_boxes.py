@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from saliency_r1.checkpoint import load_model
+from saliency_r1.device import moved
+from saliency_r1.segmenters.batched import rows, rows_of, same_shapes, stretched
 from saliency_r1.segmenters.photo_reading import Reading, read_reading
 
 SAM_READING = Reading({"longest_edge": 1024})
@@ -67,39 +70,66 @@ class BoxSam:
         model, folder = load_model(Sam2Model, source, "SAM 2", ["sam2", "sam2_video"], device, dtype)
         return cls(model, read_reading(folder, SAM2_READING))
 
-    def encode(self, image: Image.Image) -> EncodedPhoto:
-        """Look at an image (mode RGB, any size) once."""
-        pixels = self.reading(image)
-        height, width = pixels.shape[-2:]
-        pixels = F.pad(pixels, (0, self.side - width, 0, self.side - height))
-        embedding = self.model.get_image_embeddings(pixels.to(self.device, self.model.dtype))
-        return EncodedPhoto(embedding, (height, width), (image.height, image.width))
+    def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
+        """Look at images (mode RGB, any sizes) once."""
+        read = [self.reading(image) for image in images]
+        found: dict[int, EncodedPhoto] = {}
+        sizes = [(pixels.shape[-2], pixels.shape[-1]) for pixels in read]
+        squares = [
+            F.pad(pixels, (0, self.side - width, 0, self.side - height))
+            for pixels, (height, width) in zip(read, sizes, strict=True)
+        ]
+        for indices in same_shapes(squares):
+            batch = moved(torch.cat([squares[index] for index in indices]), self.device, self.model.dtype)
+            embeddings = self.model.get_image_embeddings(batch)
+            several = isinstance(embeddings, list)
+            parts = zip(*map(rows, embeddings if several else [embeddings]), strict=True)
+            for index, part in zip(indices, parts, strict=True):
+                found[index] = EncodedPhoto(
+                    list(part) if several else part[0],
+                    sizes[index],
+                    (images[index].height, images[index].width),
+                )
+        return [found[index] for index in range(len(images))]
 
-    def masks(self, encoded: EncodedPhoto, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def masks(
+        self, encoded: Sequence[EncodedPhoto], owners: Sequence[int], boxes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The mask of each box.
 
         Args:
-            encoded: from `encode`.
+            encoded: from `encode_many`.
+            owners: which of them each box is on.
             boxes: float32 (M, 4), left, top, right, bottom as fractions of the photo's width and height.
 
         Returns:
             Logits float32 (M, h, w) on SAM's square, and the IoU that SAM expects of them, float32 (M,).
         """
-        height, width = encoded.resized
-        boxes = boxes * boxes.new_tensor([width, height, width, height])
+        sizes = boxes.new_tensor([encoded[owner].resized for owner in owners])
+        boxes = (boxes * sizes[:, [1, 0, 1, 0]]).to(self.model.dtype)
         logits, ious = [], []
-        for part in boxes.to(self.model.dtype).split(BOXES_AT_ONCE):
+        for start in range(0, len(owners), BOXES_AT_ONCE):
+            part = owners[start : start + BOXES_AT_ONCE]
             output = self.model(
-                image_embeddings=encoded.embedding, input_boxes=part[None], multimask_output=False
+                image_embeddings=_embeddings(encoded, part),
+                input_boxes=boxes[start : start + BOXES_AT_ONCE, None],
+                multimask_output=False,
             )
-            logits.append(output.pred_masks[0, :, 0].float())
-            ious.append(output.iou_scores[0, :, 0].float().clamp(0, 1))
+            logits.append(output.pred_masks[:, 0, 0].float())
+            ious.append(output.iou_scores[:, 0, 0].float().clamp(0, 1))
         return torch.cat(logits), torch.cat(ious)
 
-    def upscale(self, logits: torch.Tensor, encoded: EncodedPhoto) -> torch.Tensor:
-        """Bring logits (N, h, w) from SAM's square to the photo's size, float32 (N, H, W)."""
-        whole = logits[:, None]
+    def upscale(self, logits: torch.Tensor, encoded: EncodedPhoto, size: tuple[int, int]) -> torch.Tensor:
+        """Bring logits (N, h, w) from SAM's square to a height and width, float32 (N, H, W)."""
         if encoded.resized != (self.side, self.side):
-            whole = F.interpolate(whole, (self.side, self.side), mode="bilinear", align_corners=False)
-            whole = whole[..., : encoded.resized[0], : encoded.resized[1]]
-        return F.interpolate(whole, encoded.original, mode="bilinear", align_corners=False)[:, 0]
+            logits = stretched(logits, (self.side, self.side))
+            logits = logits[..., : encoded.resized[0], : encoded.resized[1]]
+        return stretched(logits, size)
+
+
+def _embeddings(encoded: Sequence[EncodedPhoto], owners: Sequence[int]) -> torch.Tensor | list[torch.Tensor]:
+    """What the model takes for that photo of each row."""
+    parts = [photo.embedding for photo in encoded]
+    if isinstance(parts[0], list):
+        return [rows_of(level, owners) for level in zip(*parts, strict=True)]
+    return rows_of(parts, owners)

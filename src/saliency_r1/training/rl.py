@@ -62,6 +62,7 @@ class RLRecipe(PolicyRecipe):
         format_weight, iou_weight, s_measure_weight: see `RewardWeights`.
         rewards: rewards of your own as Python paths, `module:function` or `file.py:function`.
         rewards_weights: of them, one each, beside the masks' 1.
+        reward_side: the longer side, in pixels, at which masks are compared; None for the photo's.
         segmenter_memory: MB for remembered encodings and masks.
         feature_memory: MB for remembered features of a frozen nano vision tower.
         max_pixels: of a photo that the policy looks at; None for its default.
@@ -97,6 +98,7 @@ class RLRecipe(PolicyRecipe):
     s_measure_weight: float = 0.5
     rewards: tuple[str, ...] = ()
     rewards_weights: tuple[float, ...] = ()
+    reward_side: int | None = None
     segmenter_memory: int = 512
     feature_memory: int = 512
     max_pixels: int | None = None
@@ -124,6 +126,8 @@ class RLRecipe(PolicyRecipe):
                 raise ValueError(f"{name} is {getattr(self, name)}: choose 1 or more")
         if self.keep_best:
             check_keep_best(self)
+        if self.reward_side is not None and self.reward_side < 16:
+            raise ValueError(f"reward_side is {self.reward_side}: choose 16 pixels or more, or null")
         RewardWeights(self.format_weight, self.iou_weight, self.s_measure_weight)
 
 
@@ -282,7 +286,7 @@ def build_trainer(
         recipe.segmenter, recipe.segmenter_device or str(settings.device), recipe.segmenter_dtype
     )
     reward = SaliencyReward(
-        CachedSegmenter(segmenter, recipe.segmenter_memory * MEGABYTE),
+        CachedSegmenter(segmenter, recipe.segmenter_memory * MEGABYTE, longest=recipe.reward_side),
         RewardWeights(recipe.format_weight, recipe.iou_weight, recipe.s_measure_weight),
         {
             path.rpartition(":")[2]: (load_reward(path), weight)

@@ -1,0 +1,192 @@
+"""What segmenters share that take several photos in one pass of their network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter, segment_many
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PHOTOS_AT_ONCE = 4
+"""Photos that an image encoder sees in one pass: SAM's ViT-H takes about 3 GB for each at 1024 pixels."""
+
+EXPRESSIONS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class DeviceMasks:
+    """The masks of N expressions on one photo, where the segmenter runs.
+
+    Attributes:
+        probabilities: float32 (N, H, W) in [0, 1].
+        scores: float32 (N,) in [0, 1], how sure the segmenter is of each mask.
+    """
+
+    probabilities: torch.Tensor
+    scores: torch.Tensor
+
+
+class BatchedSegmenter(ABC):
+    """A `saliency_r1.segmenters.base.Segmenter` whose `encode_many` and `find_many` do the work."""
+
+    @abstractmethod
+    def encode_many(self, images: Sequence[Image.Image]) -> list[Encoded]:
+        """Look at images (mode RGB, any sizes) once, several in one pass of the network."""
+
+    @abstractmethod
+    def find_many(
+        self,
+        encoded: Sequence[Encoded],
+        expressions: Sequence[Sequence[str]],
+        instances: Sequence[bool],
+        sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[DeviceMasks]:
+        """The masks of several images, each with its own expressions, left on the device.
+
+        Args:
+            encoded: from `encode_many`.
+            expressions: what to find in each image.
+            instances: whether each expression of an image means one instance; see `Segmenter.segment`.
+            sizes: height and width of the masks of each image; None for the image's own.
+        """
+
+    def encode(self, image: Image.Image) -> Encoded:
+        """Look at an image (mode RGB, any size) once, for any number of expressions."""
+        return self.encode_many([image])[0]
+
+    def segment(
+        self, encoded: Encoded, expressions: Sequence[str], *, instances: bool = False
+    ) -> Segmentation:
+        """The mask of each expression at the image's size; see `Segmenter.segment` and the class."""
+        return self.segment_many([encoded], [expressions], [instances])[0]
+
+    def segment_many(
+        self,
+        encoded: Sequence[Encoded],
+        expressions: Sequence[Sequence[str]],
+        instances: Sequence[bool],
+    ) -> list[Segmentation]:
+        """`segment` of several images, each with its own expressions, in as few passes as memory allows."""
+        return [
+            Segmentation(found.probabilities.cpu().numpy(), found.scores.cpu().numpy())
+            for found in self.find_many(encoded, expressions, instances)
+        ]
+
+
+def find_many(
+    segmenter: Segmenter,
+    encoded: Sequence[Encoded],
+    expressions: Sequence[Sequence[str]],
+    instances: Sequence[bool],
+    sizes: Sequence[tuple[int, int]],
+) -> list[DeviceMasks]:
+    """The masks of several images at given sizes; see `BatchedSegmenter.find_many`.
+
+    Those of a segmenter of another kind are averaged, or stretched, to the sizes.
+    """
+    if isinstance(segmenter, BatchedSegmenter):
+        return segmenter.find_many(encoded, expressions, instances, sizes)
+    return [
+        DeviceMasks(_resized(torch.from_numpy(found.probabilities), size), torch.from_numpy(found.scores))
+        for found, size in zip(segment_many(segmenter, encoded, expressions, instances), sizes, strict=True)
+    ]
+
+
+def _resized(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if not len(masks):
+        return masks.new_zeros((0, *size))
+    return F.interpolate(masks[:, None], size, mode="area")[:, 0]
+
+
+def same_shapes(tensors: Sequence[torch.Tensor], most: int = PHOTOS_AT_ONCE) -> Iterator[list[int]]:
+    """The indices of tensors of one shape, at most `most` at a time; every index once."""
+    by_shape: dict[torch.Size, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        by_shape.setdefault(tensor.shape, []).append(index)
+    for indices in by_shape.values():
+        yield from (indices[start : start + most] for start in range(0, len(indices), most))
+
+
+def rows_of(parts: Sequence[torch.Tensor], owners: Sequence[int]) -> torch.Tensor:
+    """The part (1, …) of each owner as the rows of one tensor (R, …); no copy if all have one owner."""
+    if len(set(owners)) == 1:
+        return parts[owners[0]].expand(len(owners), *parts[owners[0]].shape[1:])
+    return torch.cat([parts[owner] for owner in owners])
+
+
+def rows(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The rows (1, …) of a batch as tensors of their own, so that keeping one does not keep the batch."""
+    return [tensor] if len(tensor) == 1 else [row.clone() for row in tensor.split(1)]
+
+
+def flat(
+    expressions: Sequence[Sequence[str]], most: int = EXPRESSIONS_AT_ONCE
+) -> Iterator[tuple[list[int], list[str]]]:
+    """The expressions of all images with the number of the image of each, at most `most` at a time."""
+    owners = [owner for owner, texts in enumerate(expressions) for _ in texts]
+    texts = [text for some in expressions for text in some]
+    for start in range(0, len(texts), most):
+        yield owners[start : start + most], texts[start : start + most]
+
+
+class Collected:
+    """Masks and scores as they are found, row by row in the order of `flat`, brought to each image's size.
+
+    Args:
+        expressions: of all images.
+        sizes: height and width of the masks of each image.
+        device: where they are.
+    """
+
+    def __init__(
+        self, expressions: Sequence[Sequence[str]], sizes: Sequence[tuple[int, int]], device: torch.device
+    ) -> None:
+        self._masks = [[torch.zeros((0, *size), device=device)] for size in sizes]
+        self._scores = [[torch.zeros(0, device=device)] for _ in expressions]
+
+    def add(
+        self,
+        owners: Sequence[int],
+        logits: torch.Tensor,
+        scores: torch.Tensor,
+        scaled: Callable[[torch.Tensor, int], torch.Tensor],
+    ) -> None:
+        """Take rows of logits (R, h, w) and scores (R,).
+
+        Args:
+            owners: the number of each row's image, in rising order.
+            logits: of the masks.
+            scores: in [0, 1].
+            scaled: gives logits (N, h, w) of an image of that number at its size.
+        """
+        start = 0
+        for owner, same in groupby(owners):
+            part = slice(start, start := start + len(list(same)))
+            self._masks[owner].append(scaled(logits[part], owner).sigmoid_())
+            self._scores[owner].append(scores[part].float())
+
+    def masks(self) -> list[DeviceMasks]:
+        """The masks of each image."""
+        return [
+            DeviceMasks(_joined(masks), _joined(scores))
+            for masks, scores in zip(self._masks, self._scores, strict=True)
+        ]
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The parts, of which the first is empty, as one; without a copy where there is one more."""
+    return parts[1] if len(parts) == 2 else torch.cat(parts)
+
+
+def stretched(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Logits (N, h, w) at another size, float32 (N, H, W), bilinear."""
+    return F.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
