@@ -33,10 +33,7 @@ def measure(segmenter: Any, photos: list[Any], repeats: int, clock: Any) -> tupl
         return segmenter.segment_many(segmenter.encode_many(photos), texts, [False] * len(photos))
 
     def apart() -> list[Any]:
-        return [
-            segmenter.segment(segmenter.encode(photo), words)
-            for photo, words in zip(photos, texts, strict=True)
-        ]
+        return [segmenter.segment(segmenter.encode(photo), words) for photo, words in pairs]
 
     together()  # the first call allocates
     seconds: dict[Any, list[float]] = {together: [], apart: []}
