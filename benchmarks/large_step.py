@@ -1,18 +1,23 @@
 """What a step of CGPO and of GRPO takes on a large policy: Qwen2.5-VL-3B's sizes, random weights, bf16, LoRA.
 
     python benchmarks/large_step.py --prompts 8 --tokens 128
+    python benchmarks/large_step.py --prompts 8 --reward evf-sam            # with SAM ViT-H as the judge
     python benchmarks/large_step.py --size tiny --prompts 2 --tokens 4      # a try on a CPU
 
 Nothing is downloaded: the weights are random, the tokenizer is learnt from a sentence, the pictures are
 noise. So completions run to their limit and the rewards mean nothing; seconds, tokens and memory are those of
-the real model. The reward costs nothing here; see reward_throughput.py for it.
+the real model. Rewards cost nothing unless `--reward evf-sam` has EVF-SAM look for an expression in every
+photo of a batch, at 384 pixels, as the recipes do; it remembers nothing from step to step. The second table
+says where the time of a step goes.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +29,8 @@ from transformers import PrinterCallback, Qwen2_5_VLConfig, Qwen2_5_VLForConditi
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from trl import GRPOConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 from saliency_r1.nano.tokenizer import IMAGE, train_tokenizer
 from saliency_r1.policy.processors import image_only
@@ -41,6 +48,8 @@ TEMPLATE = (
     "{%- endfor %}{% endif %}<|im_end|>\n"
     "{%- endfor %}{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+PHASES = ("data", "rollout", "scoring", "reward", "update", "step")
+
 SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "3b": (
         {
@@ -81,18 +90,27 @@ def main() -> None:
     arguments.add_argument("--pass-size", type=int, default=8, help="completions a gradient pass")
     arguments.add_argument("--tokens", type=int, default=128, help="of a completion")
     arguments.add_argument("--pixels", type=int, default=448, help="side of the pictures")
+    arguments.add_argument("--reward", choices=["none", "evf-sam"], default="none")
     arguments.add_argument("--steps", type=int, default=3, help="measured, behind one to warm up")
     options = arguments.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{options.size}, {torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}\n")
     print("| method | prompts | completions | s a step | rollout | update | tokens | peak MB |")
     print("|---|---|---|---|---|---|---|---|")
-    for group in (1, 4, 8):
-        measure(options, group, device)
+    phases = [measure(options, group, device) for group in (1, 4, 8)]
+    names = [name for name, _ in phases]
+    print(f"\n| s a step | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
+    for phase in PHASES:
+        cells = (f"{seconds[phase]:.3f} ({seconds[phase] / seconds['step']:.0%})" for _, seconds in phases)
+        print(f"| {phase} | {' | '.join(cells)} |")
 
 
-def measure(options: argparse.Namespace, group: int, device: str) -> None:
-    """Take some steps with a group of completions for each prompt, and print their mean."""
+def measure(options: argparse.Namespace, group: int, device: str) -> tuple[str, dict[str, float]]:
+    """Take some steps with a group of completions for each prompt, and print their mean.
+
+    Returns:
+        The method, and the seconds of each phase of a step.
+    """
     model, processor = build(options.size, device)
     count = options.prompts * group
     rng = np.random.default_rng(0)
@@ -131,7 +149,7 @@ def measure(options: argparse.Namespace, group: int, device: str) -> None:
         config = CGPOConfig(**settings) if group == 1 else GRPOConfig(num_generations=group, **settings)
         trainer = kind(
             model=model,
-            reward_funcs=arbitrary,
+            reward_funcs=arbitrary if options.reward == "none" else judge(options.size == "tiny", device),
             args=config,
             train_dataset=data,
             processing_class=processor,
@@ -142,16 +160,40 @@ def measure(options: argparse.Namespace, group: int, device: str) -> None:
             torch.cuda.reset_peak_memory_stats()
         trainer.train()
     logs = [log for log in trainer.state.log_history if "time/step" in log][1 : 1 + options.steps]
-    step, rollout, update, tokens = (
-        float(np.mean([log[name] for log in logs]))
-        for name in ("time/step", "time/rollout", "time/update", "tokens/rollout")
-    )
+    means = {name: float(np.mean([log.get(name, 0.0) for log in logs])) for name in logs[0]}
+    seconds = {phase: means.get(f"time/{phase}", 0.0) for phase in PHASES}
     peak = torch.cuda.max_memory_allocated() / 1024**2 if device == "cuda" else float("nan")
     name = "CGPO" if group == 1 else f"GRPO, G = {group}"
-    print(
-        f"| {name} | {options.prompts} | {count} | {step:.2f} | {rollout:.2f} | {update:.2f} | {tokens:.0f} "
-        f"| {peak:.0f} |"
-    )
+    cells = [f"{seconds[phase]:.2f}" for phase in ("step", "rollout", "update")]
+    cells += [f"{means['tokens/rollout']:.0f}", f"{peak:.0f}"]
+    print(f"| {name} | {options.prompts} | {count} | {' | '.join(cells)} |", flush=True)
+    return name, seconds
+
+
+def judge(tiny: bool, device: str) -> Any:
+    """A reward function that has EVF-SAM find an expression in every photo, and compares the masks."""
+    from large_predict import evf_sam
+    from saliency_r1.data.prompt_examples import PromptExample
+    from saliency_r1.data.true_instances import encode
+    from saliency_r1.response import Response
+    from saliency_r1.rewards.combined import SaliencyReward
+    from saliency_r1.rewards.segmenting import CachedSegmenter
+
+    segmenter = evf_sam(tiny, device)
+    text = Response("", ("the cup",), Task.SOD.spec.tag).text
+
+    def rewards(completions: list[Any], images: list[list[Image.Image]], **columns: Any) -> list[float]:
+        reward = SaliencyReward(CachedSegmenter(segmenter, longest=384))
+        asked = []
+        for number, (image,) in enumerate(images):
+            truth = np.zeros((image.height, image.width), bool)
+            truth[image.height // 4 : image.height // 2, number % image.width :] = True
+            key = f"{id(image)}.png"
+            asked.append(PromptExample(key, Task.SOD, "What?", (key,), ((encode(truth),),)))
+        masks = reward([text] * len(asked), asked, images)
+        return [(one + other) / 2 for one, other in zip(masks, arbitrary(completions), strict=True)]
+
+    return rewards
 
 
 def build(size: str, device: str) -> tuple[Any, Any]:

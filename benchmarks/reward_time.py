@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -41,7 +42,7 @@ class ReadySegmenter(BatchedSegmenter):
 
     name = "ready"
 
-    def __init__(self, logits: dict[tuple[int, ...], torch.Tensor], device: torch.device) -> None:
+    def __init__(self, logits: dict[Any, torch.Tensor], device: torch.device) -> None:
         self.device = device
         self._logits = {key: value.to(device) for key, value in logits.items()}
 
@@ -148,15 +149,16 @@ def main() -> None:
     ready = ReadySegmenter(logits, device)
     nano = NanoSegmenter.from_pretrained(device=options.device)
     print(f"{options.prompts} prompts of {size[0]}x{size[1]}, {device}, {options.threads} threads\n")
-    for title, segmenter in (("masks compared", ready), ("the whole reward, nano segmenter", nano)):
+    segmenters: list[tuple[str, Any]] = [
+        ("masks compared", ready),
+        ("the whole reward, nano segmenter", nano),
+    ]
+    for title, segmenter in segmenters:
         print(f"| {title} | seconds | of before |\n|---|---|---|")
-        base = seconds(lambda segmenter=segmenter: before(segmenter, photos, questions), options.repeats)
+        base = seconds(partial(before, segmenter, photos, questions), options.repeats)
         print(f"| before: arrays, pysodmetrics | {base:.3f} | 1 |")
         for side in SIDES:
-            taken = seconds(
-                lambda segmenter=segmenter, side=side: after(segmenter, photos, questions, side),
-                options.repeats,
-            )
+            taken = seconds(partial(after, segmenter, photos, questions, side), options.repeats)
             name = "the photo's size" if side is None else f"reward_side={side}"
             print(f"| {name} | {taken:.3f} | {taken / base:.2f} |", flush=True)
             if segmenter is ready and side == 384:

@@ -183,6 +183,26 @@ def test_the_photo_is_encoded_once_and_several_in_one_pass(name, parts, segmente
         hook.remove()
 
 
+@pytest.mark.parametrize("name", ["clipseg", "evf-sam"])
+def test_a_compiled_image_encoder_gives_the_same(name, folders, segmenters, photo):
+    segmenter = tiny.load(name, folders)
+    compiled: list[int] = []
+
+    def counted(graph, inputs):
+        compiled.append(len(inputs))
+        return graph.forward
+
+    segmenter.compile(backend=counted)
+    found = segmenter.segment(segmenter.encode(photo), TEXTS[:2])
+    assert compiled, "nothing was compiled"
+    expected = segmenters[name].segment(segmenters[name].encode(photo), TEXTS[:2])
+    assert np.abs(found.probabilities - expected.probabilities).max() < 1e-4
+
+
+def test_the_nano_segmenter_is_not_compiled(segmenters):
+    one_line(segmenters["nano"].compile, "nano has no image encoder of one size")
+
+
 # Regions and instances.
 
 

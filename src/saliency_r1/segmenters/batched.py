@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
+from saliency_r1.errors import SaliencyError
 from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter, segment_many
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class DeviceMasks:
 class BatchedSegmenter(ABC):
     """A `saliency_r1.segmenters.base.Segmenter` whose `encode_many` and `find_many` do the work."""
 
+    name: str
+
     @abstractmethod
     def encode_many(self, images: Sequence[Image.Image]) -> list[Encoded]:
         """Look at images (mode RGB, any sizes) once, several in one pass of the network."""
@@ -58,6 +61,28 @@ class BatchedSegmenter(ABC):
             instances: whether each expression of an image means one instance; see `Segmenter.segment`.
             sizes: height and width of the masks of each image; None for the image's own.
         """
+
+    def image_encoders(self) -> list[torch.nn.Module]:
+        """The modules that look at images of one size, most of the work; none if there are no such."""
+        return []
+
+    def compile(self, **options: Any) -> None:
+        """Have torch compile the image encoders; the first photos then take minutes, the others less.
+
+        Args:
+            options: of `torch.compile`.
+
+        Raises:
+            SaliencyError: if the segmenter has no image encoder of one size.
+        """
+        encoders = self.image_encoders()
+        if not encoders:
+            raise SaliencyError(
+                f"the segmenter {self.name} has no image encoder of one size, which is what compiling pays "
+                "for: leave segmenter_compile out"
+            )
+        for encoder in encoders:
+            encoder.compile(**options)
 
     def encode(self, image: Image.Image) -> Encoded:
         """Look at an image (mode RGB, any size) once, for any number of expressions."""

@@ -74,6 +74,10 @@ class ClipSegSegmenter(BatchedSegmenter):
         tokenizer = load_tokenizer(CLIPTokenizer, folder, ["vocab.json", "merges.txt"])
         return cls(model, tokenizer, read_reading(folder, READING), name=shown_name(source))
 
+    def image_encoders(self) -> list[torch.nn.Module]:
+        """See `BatchedSegmenter.image_encoders`."""
+        return [self.model.clip.vision_model]
+
     @torch.inference_mode()
     def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
         """Look at images (mode RGB, any sizes) once."""

@@ -136,6 +136,10 @@ class EvfSamSegmenter(BatchedSegmenter):
         model = evf_sam_from_state_dict(state, sizes, wanted)
         return cls(model, _tokenizer(folder), str(place), semantic=semantic, name=shown_name(source))
 
+    def image_encoders(self) -> list[torch.nn.Module]:
+        """See `BatchedSegmenter.image_encoders`."""
+        return [self.model.sam.vision_encoder]
+
     @torch.inference_mode()
     def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
         """Look at images (mode RGB, any sizes) once."""

@@ -63,6 +63,10 @@ class GroundedSamSegmenter(BatchedSegmenter):
         name = f"{shown_name(detector)} + {shown_name(sam)}"
         return cls(boxes, load(sam, device, dtype), name=name)
 
+    def image_encoders(self) -> list[torch.nn.Module]:
+        """See `BatchedSegmenter.image_encoders`."""
+        return [self.sam.model.vision_encoder]
+
     @torch.inference_mode()
     def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
         """Look at images (mode RGB, any sizes) once."""

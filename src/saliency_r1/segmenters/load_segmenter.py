@@ -7,7 +7,7 @@ from pathlib import Path
 
 from saliency_r1.catalogue import SEGMENTERS
 from saliency_r1.errors import SaliencyError
-from saliency_r1.segmenters.base import Segmenter
+from saliency_r1.segmenters.batched import BatchedSegmenter
 
 NANO = "nano"
 TWO_WEIGHTS = {"grounded-sam": 1, "grounded-sam2": 2}
@@ -54,7 +54,7 @@ def parse_segmenter(source: str | Path | None) -> tuple[str, tuple[str, ...]]:
     return name, weights
 
 
-def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str = "auto") -> Segmenter:
+def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str = "auto") -> BatchedSegmenter:
     """Load a segmenter.
 
     Args:
@@ -83,9 +83,9 @@ def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str =
         detector, sam = weights
         return GroundedSamSegmenter.from_pretrained(detector, sam, device, dtype, version=TWO_WEIGHTS[name])
     module, kind = _CLASSES[name]
-    loaded: Segmenter = getattr(import_module(f"saliency_r1.segmenters.{module}"), kind).from_pretrained(
-        *weights, device, dtype
-    )
+    loaded: BatchedSegmenter = getattr(
+        import_module(f"saliency_r1.segmenters.{module}"), kind
+    ).from_pretrained(*weights, device, dtype)
     return loaded
 
 

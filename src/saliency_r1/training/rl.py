@@ -51,6 +51,7 @@ class RLRecipe(PolicyRecipe):
         segmenter: name, name with weights or folder, as `--segmenter` takes it; None for the embedded one.
         segmenter_device: where it runs, `cuda:1` say; None for where the policy runs.
         segmenter_dtype: of its weights: auto, float32, bfloat16, float16.
+        segmenter_compile: whether torch compiles its image encoder, see `BatchedSegmenter.compile`.
         passes: optimiser passes over one batch of completions; over 1 the clipping has an effect.
         schedule: how it goes on after the warm-up: constant, linear (to 0) or cosine (to 0).
         temperature: of sampling.
@@ -82,6 +83,7 @@ class RLRecipe(PolicyRecipe):
     segmenter: str | None = None
     segmenter_device: str | None = None
     segmenter_dtype: str = "auto"
+    segmenter_compile: bool = False
     max_steps: int = 300
     batch_size: int = 16
     passes: int = 1
@@ -285,6 +287,8 @@ def build_trainer(
     segmenter = load_segmenter(
         recipe.segmenter, recipe.segmenter_device or str(settings.device), recipe.segmenter_dtype
     )
+    if recipe.segmenter_compile:
+        segmenter.compile()
     reward = SaliencyReward(
         CachedSegmenter(segmenter, recipe.segmenter_memory * MEGABYTE, longest=recipe.reward_side),
         RewardWeights(recipe.format_weight, recipe.iou_weight, recipe.s_measure_weight),
