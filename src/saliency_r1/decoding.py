@@ -234,7 +234,7 @@ def _as_far_as_it_reaches(
             found = _rest_of_jpeg(content, name) if "truncated" in str(error) else None
         elif image.format == "PNG":
             found = _rest_of_png(content, name)
-        elif image.format in ("BMP", "DIB", "PPM"):
+        elif image.format in ("BMP", "PPM") and [part[0] for part in image.tile] == ["raw"]:
             found = _rest_of_rows(content, image, name)
         else:
             found = None
@@ -244,19 +244,21 @@ def _as_far_as_it_reaches(
         raise ImageError(f"{name}: cannot be decoded ({one_line(error)}{_bytes_there(file)})") from error
     picture, share = found
     there = f"{min(share, 0.99):.0%} of the picture is there"
-    if share == 1.0:
-        warnings.warn(f"{name}: the mark of its end is missing, the picture is whole", stacklevel=2)
-    elif accept_truncated:
-        warnings.warn(f"{name}: cut short, {there}", stacklevel=2)
-    else:
+    if share < 1.0 and not accept_truncated:
         raise ImageError(
             f"{name}: cut short, {there}; get the whole file, or accept what is there with "
             "--accept-truncated (in Python accept_truncated=True)"
         ) from error
+    try:
+        picture.load()
+    except Exception:
+        raise ImageError(f"{name}: cannot be decoded ({one_line(error)})") from error
+    what = f"cut short, {there}" if share < 1.0 else "the mark of its end is missing, the picture is whole"
+    warnings.warn(f"{name}: {what}", stacklevel=2)
     return picture
 
 
-def _rest_of_jpeg(content: bytes, name: str) -> tuple[Image.Image, float]:
+def _rest_of_jpeg(content: bytes, name: str) -> tuple[ImageFile.ImageFile, float]:
     """A JPEG that was cut short, ended properly, and the share of its rows that is there.
 
     Where data are missing the decoder goes on with what follows, so that the rows which depend on it tell
@@ -276,22 +278,26 @@ def _rest_of_jpeg(content: bytes, name: str) -> tuple[Image.Image, float]:
     return ended, 1.0
 
 
-def _rest_of_png(content: bytes, name: str) -> tuple[Image.Image, float] | None:
+def _rest_of_png(content: bytes, name: str) -> tuple[ImageFile.ImageFile, float] | None:
     found = png.completed(content)
     if found is None:
         return None
     whole, share = found
-    picture = identify(BytesIO(whole), name)
-    picture.load()
-    return picture, min(share, 0.99)
+    return identify(BytesIO(whole), name), min(share, 0.99)
 
 
-def _rest_of_rows(content: bytes, image: ImageFile.ImageFile, name: str) -> tuple[Image.Image, float]:
+def _rest_of_rows(content: bytes, image: ImageFile.ImageFile, name: str) -> tuple[ImageFile.ImageFile, float]:
     """A file of plain rows of pixels, with zeros after its end."""
     size = image.width * image.height * len(image.getbands()) * (4 if image.mode in ("I", "F") else 1)
-    picture = identify(BytesIO(content + bytes(2 * size + 64)), name)
-    picture.load()
-    return picture, min(len(content) / size, 0.99)
+    return identify(_EndlessFile(content), name), min(len(content) / size, 0.99)
+
+
+class _EndlessFile(BytesIO):
+    """The content of a file, and after it zeros."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        there = super().read(size)
+        return there if size is None or size < 0 else there.ljust(size, b"\0")
 
 
 def _bytes_there(file: BinaryIO) -> str:

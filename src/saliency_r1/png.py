@@ -17,7 +17,7 @@ _SHOWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _EXIF, _PROFILE = b"eXIf", b"iCCP"
 _CHUNK_BYTES = 1 << 20  # of a chunk that is read whole here; EXIF and palettes are far smaller
 _PROFILE_BYTES = 16 << 20
-_PIECE = 4096
+_PIECE, _ZEROS = 4096, 1 << 20
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Adam7: where each pass begins, and its steps: x, y, dx, dy."""
@@ -174,10 +174,17 @@ def completed(content: bytes) -> tuple[bytes, float] | None:
             packed.append(content[start + 8 : start + 8 + length])
         elif kind in (*_SHOWN[:3], _EXIF, _PROFILE) and not packed:
             before.append(content[start : start + length + 12])
-    pixels = _unpacked(b"".join(packed), size)
-    share = len(pixels) / size
-    body = zlib.compress(pixels + bytes(size - len(pixels)), 1)
-    return b"".join([*before, _chunk(b"IDAT", body), _chunk(b"IEND", b"")]), share
+    packing, there = zlib.compressobj(1), 0
+    body = []
+    for piece in _unpacked(b"".join(packed), size):
+        there += len(piece)
+        body.append(packing.compress(piece))
+    zeros = bytes(_ZEROS)
+    for start in range(there, size, _ZEROS):
+        body.append(packing.compress(zeros[: size - start]))
+    body.append(packing.flush())
+    whole = [*before, _chunk(b"IDAT", b"".join(body)), _chunk(b"IEND", b"")]
+    return b"".join(whole), there / size
 
 
 def _packed_bytes(width: int, height: int, bits: int, interlaced: bool) -> int:
@@ -191,23 +198,19 @@ def _packed_bytes(width: int, height: int, bits: int, interlaced: bool) -> int:
     return total
 
 
-def _unpacked(packed: bytes, most: int) -> bytes:
-    """What can be unpacked before the stream ends or breaks."""
+def _unpacked(packed: bytes, most: int) -> Iterator[bytes]:
+    """What can be unpacked before the stream ends or breaks, in pieces."""
     unpacking = zlib.decompressobj()
-    pieces, left = [], most
     for start in range(0, len(packed), _PIECE):
         waiting = packed[start : start + _PIECE]
-        try:
-            while waiting and left > 0:
-                piece = unpacking.decompress(waiting, left)
-                pieces.append(piece)
-                left -= len(piece)
-                waiting = unpacking.unconsumed_tail
-        except zlib.error:
-            break
-        if left <= 0:
-            break
-    return b"".join(pieces)
+        while waiting and most > 0:
+            try:
+                piece = unpacking.decompress(waiting, min(most, _ZEROS))
+            except zlib.error:
+                return
+            most -= len(piece)
+            waiting = unpacking.unconsumed_tail
+            yield piece
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
