@@ -26,30 +26,30 @@ SMOOTHED = 10
 def main() -> None:
     """Draw a picture for each folder."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    arguments.add_argument(
-        "--segmenter", type=Path, nargs="*", default=[], help="folders with train.csv and validation.csv"
-    )
+    arguments.add_argument("--segmenter", type=Path, nargs="*", default=[], help="folders with metrics.csv")
     arguments.add_argument("--sft", type=Path, nargs="*", default=[], help="folders with metrics.csv")
     arguments.add_argument("--rl", type=Path, nargs="*", default=[], help="folders with metrics.csv")
     arguments.add_argument("--out", type=Path, default=Path("docs/images"))
     options = arguments.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for folder in options.segmenter:
-        train = columns(folder / "train.csv")
-        held_out = columns(folder / "validation.csv")
-        kinds = [kind for kind in ("composed", "scenes") if f"{kind}_iou" in held_out]
+        logs = metrics(folder)
+        kinds = [kind for kind in ("composed", "scenes") if f"validation/{kind}_iou" in logs]
         draw(
             options.out / f"{folder.name}-curves.png",
             {
-                "loss, training": {"loss": train["loss"]},
+                "loss, training": {"loss": logs["loss"]},
                 "IoU": {
-                    "training, all": train["iou"],
-                    "held out, the salient object": held_out["iou"],
-                    **{f"held out, {kind}, the one meant": held_out[f"{kind}_iou"] for kind in kinds},
+                    "training, all": logs["iou"],
+                    "held out, the salient object": logs["validation/iou"],
+                    **{f"held out, {kind}, the one meant": logs[f"validation/{kind}_iou"] for kind in kinds},
                 },
                 "held out": {
-                    "MAE, the salient object": held_out["mae"],
-                    **{f"{kind}: wrong object of two": wrong(held_out[f"{kind}_right"]) for kind in kinds},
+                    "MAE, the salient object": logs["validation/mae"],
+                    **{
+                        f"{kind}: wrong object of two": wrong(logs[f"validation/{kind}_right"])
+                        for kind in kinds
+                    },
                 },
             },
         )
@@ -90,11 +90,13 @@ def main() -> None:
 
 
 def metrics(folder: Path) -> dict[str, Curve]:
-    """The metrics of a trainer's run against its steps."""
+    """The metrics of a run against its steps."""
     logs: dict[str, Curve] = defaultdict(lambda: ([], []))
     for step, metric, value in read_metrics(folder / "metrics.csv"):
         logs[metric][0].append(step)
         logs[metric][1].append(value)
+    logs.update(columns(folder / "train.csv"))
+    logs.update({f"validation/{name}": curve for name, curve in columns(folder / "validation.csv").items()})
     return logs
 
 
@@ -110,13 +112,14 @@ def smooth(curve: Curve) -> Curve:
 
 
 def columns(path: Path) -> dict[str, Curve]:
-    """The columns of a CSV file against its `step`."""
+    """The columns of a table against its `step`, as segmenter runs logged before 0.2.0; none without it."""
     found: dict[str, Curve] = defaultdict(lambda: ([], []))
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                found[name][0].append(float(row["step"]))
-                found[name][1].append(float(value))
+    if path.is_file():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    found[name][0].append(float(row["step"]))
+                    found[name][1].append(float(value))
     return found
 
 

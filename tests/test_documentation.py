@@ -129,14 +129,14 @@ def parse(arguments: list[str]) -> dict[str, Any]:
 
 def check_recipe(stage: str, config: Path, overrides: list[str]) -> None:
     from saliency_r1.training.rl import CGPORecipe, GRPORecipe
-    from saliency_r1.training.segmenter import SegmenterTraining
+    from saliency_r1.training.segmenter_recipe import SegmenterRecipe
     from saliency_r1.training.sft import SFTRecipe
     from saliency_r1.training.sft_large import LargeSFTRecipe
 
     large = "policy" in read_values(config, overrides)
     kinds: dict[str, type] = {
         "sft": LargeSFTRecipe if large else SFTRecipe,
-        "segmenter": SegmenterTraining,
+        "segmenter": SegmenterRecipe,
         "cgpo": CGPORecipe,
         "grpo": GRPORecipe,
     }

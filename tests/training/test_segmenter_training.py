@@ -13,15 +13,13 @@ from safetensors.torch import load_file, save_file
 from saliency_r1.errors import SaliencyError
 from saliency_r1.nano.backbone import Lite
 from saliency_r1.nano.segmenter_model import NanoSegmenterModel, SegmenterConfig, normalise
-from saliency_r1.training.segmenter import (
-    SegmenterTraining,
-    binary_iou,
-    checkpoints,
-    rate_factor,
-    segmentation_loss,
-    started,
-    train_segmenter,
-)
+from saliency_r1.training.checkpoints import checkpoints
+from saliency_r1.training.config import recipe_from
+from saliency_r1.training.logs import read_metrics
+from saliency_r1.training.segmenter import rate_factor, train_segmenter
+from saliency_r1.training.segmenter_loss import binary_iou, segmentation_loss
+from saliency_r1.training.segmenter_recipe import SegmenterRecipe
+from saliency_r1.training.segmenter_start import started
 
 SYNSETS = {
     "n01": {"name": "dog", "synonyms": ["domestic dog"], "hypernyms": ["canine", "animal", "entity"]},
@@ -52,19 +50,19 @@ def drawn_duts(tmp_path_factory):
 
 @pytest.fixture
 def settings(drawn_duts, tmp_path):
-    return SegmenterTraining(
-        data=str(drawn_duts),
-        out=str(tmp_path / "run"),
-        cache=str(drawn_duts / "cache"),
-        steps=8,
+    return SegmenterRecipe(
+        data=drawn_duts,
+        output=tmp_path / "run",
+        cache=drawn_duts / "cache",
+        max_steps=8,
         batch_size=4,
-        warmup_steps=2,
+        warmup=0.25,
         validate_every=8,
         save_every=4,
         validation_photos=6,
         workers=0,
         device="cpu",
-        bf16=False,
+        precision="float32",
         align_steps=20,
         width=32,
         layers=1,
@@ -75,8 +73,8 @@ def settings(drawn_duts, tmp_path):
 
 def test_a_broken_run_goes_on_to_the_weights_of_an_unbroken_one(settings, tmp_path):
     whole = load_file(train_segmenter(settings) / "model.safetensors")
-    broken = dataclasses.replace(settings, out=str(tmp_path / "broken"))
-    shutil.copytree(settings.out, broken.out)
+    broken = dataclasses.replace(settings, output=tmp_path / "broken")
+    shutil.copytree(settings.output, broken.output)
     for path in checkpoints(tmp_path / "broken"):
         shutil.rmtree(path)
     with pytest.MonkeyPatch.context() as patch:
@@ -116,15 +114,15 @@ def drawn_coco(tmp_path):
 
 
 def test_scenes_and_instances_go_on_from_earlier_weights_and_survive_a_kill(settings, drawn_coco, tmp_path):
-    first = train_segmenter(dataclasses.replace(settings, steps=2, save_every=2, validate_every=2))
+    first = train_segmenter(dataclasses.replace(settings, max_steps=2, save_every=2, validate_every=2))
     more = dataclasses.replace(
         settings,
-        out=str(tmp_path / "more"),
-        init=str(first),
+        output=tmp_path / "more",
+        start=first,
         scenes=0.6,
         instances=0.3,
-        instance_data=(str(drawn_coco),),
-        steps=6,
+        instance_data=(drawn_coco,),
+        max_steps=6,
         save_every=2,
         validate_every=6,
     )
@@ -132,9 +130,9 @@ def test_scenes_and_instances_go_on_from_earlier_weights_and_survive_a_kill(sett
     words, grown = SegmenterConfig.load(first).words, SegmenterConfig.load(tmp_path / "more" / "final").words
     assert grown[: len(words)] == words
     assert {"leftmost", "sixth", "from", "balloon"} <= set(grown) - set(words)
-    header, row = (tmp_path / "more" / "validation.csv").read_text().splitlines()
-    assert 0 <= dict(zip(header.split(","), map(float, row.split(",")), strict=True))["scenes_iou"] <= 1
-    broken = dataclasses.replace(more, out=str(tmp_path / "broken"))
+    logged = read_metrics(tmp_path / "more" / "metrics.csv")
+    assert [0 <= value <= 1 for _, name, value in logged if name == "validation/scenes_iou"] == [True]
+    broken = dataclasses.replace(more, output=tmp_path / "broken")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("saliency_r1.training.segmenter.validate", _killed)
         with pytest.raises(KeyboardInterrupt):
@@ -146,8 +144,8 @@ def test_scenes_and_instances_go_on_from_earlier_weights_and_survive_a_kill(sett
 
 def test_it_thaws_in_stages_and_sees_small_squares_first(settings, tmp_path):
     """The first stage leaves the backbone alone, the second trains its late blocks."""
-    frozen = dataclasses.replace(settings, steps=4, frozen_blocks=(16, 5), thaw_steps=2, average=0.0)
-    staged = dataclasses.replace(frozen, early_size=32, early_share=0.5, out=str(tmp_path / "staged"))
+    frozen = dataclasses.replace(settings, max_steps=4, frozen_blocks=(16, 5), thaw_steps=2, average=0.0)
+    staged = dataclasses.replace(frozen, early_size=32, early_share=0.5, output=tmp_path / "staged")
     sides = []
     with pytest.MonkeyPatch.context() as patch:
         encode = NanoSegmenterModel.encode
@@ -173,9 +171,9 @@ def test_it_thaws_in_stages_and_sees_small_squares_first(settings, tmp_path):
 
 
 def test_what_is_exported_is_the_average_over_time(settings, tmp_path):
-    settings = dataclasses.replace(settings, steps=4, save_every=1, warmup_steps=1)
+    settings = dataclasses.replace(settings, max_steps=4, save_every=1, warmup=0.25)
     quick = load_file(train_segmenter(dataclasses.replace(settings, average=0.0)) / "model.safetensors")
-    slow = dataclasses.replace(settings, average=0.999, out=str(tmp_path / "slow"))
+    slow = dataclasses.replace(settings, average=0.999, output=tmp_path / "slow")
     averaged = load_file(train_segmenter(slow) / "model.safetensors")
     last = load_file(checkpoints(tmp_path / "slow")[-1] / "state.safetensors")
     name = "logit16.weight"
@@ -185,7 +183,7 @@ def test_what_is_exported_is_the_average_over_time(settings, tmp_path):
 
 
 def test_weights_of_the_older_layout_start_a_run_and_are_refused_for_prediction(settings, tmp_path):
-    folder = train_segmenter(dataclasses.replace(settings, steps=2, save_every=2, validate_every=2))
+    folder = train_segmenter(dataclasses.replace(settings, max_steps=2, save_every=2, validate_every=2))
     older = tmp_path / "older"
     older.mkdir()
     config = json.loads((folder / "config.json").read_text())
@@ -196,7 +194,7 @@ def test_weights_of_the_older_layout_start_a_run_and_are_refused_for_prediction(
     weights = load_file(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith(finest)}
     save_file(kept, older / "model.safetensors")
-    with pytest.raises(SaliencyError, match=r"layout before 0\.2\.0.*init="):
+    with pytest.raises(SaliencyError, match=r"layout before 0\.2\.0.*start="):
         NanoSegmenterModel.from_pretrained(older)
     model = started(older, SegmenterConfig(("extra",), image_size=96, width=32, layers=1, pyramid=16))
     assert model.config.words == (*config["words"], "extra")
@@ -231,14 +229,14 @@ def test_new_words_leave_the_old_ones_as_they_were():
 
 def test_it_learns(settings):
     folder = train_segmenter(
-        dataclasses.replace(settings, steps=60, validate_every=60, save_every=60, batch_size=8)
+        dataclasses.replace(settings, max_steps=60, validate_every=60, save_every=60, batch_size=8)
     )
-    rows = (folder.parent / "train.csv").read_text().splitlines()
-    assert len(rows) == 2
-    validation = (folder.parent / "validation.csv").read_text().splitlines()
-    values = dict(zip(validation[0].split(","), map(float, validation[-1].split(",")), strict=True))
-    assert values["iou"] > 0.4
-    assert 0 <= values["mae"] < 0.3
+    logged = read_metrics(folder.parent / "metrics.csv")
+    assert [step for step, name, _ in logged if name == "loss"] == [50, 60]
+    values = {name: value for _, name, value in logged}
+    assert values["validation/iou"] > 0.4
+    assert 0 <= values["validation/mae"] < 0.3
+    assert json.loads((folder.parent / "recipe.json").read_text())["max_steps"] == 60
     assert list((folder.parent / "tensorboard").iterdir())
 
 
@@ -282,7 +280,7 @@ def test_iou_of_two_empty_masks_is_one():
 
 
 def test_rate_warms_up_and_decays_to_zero(settings):
-    config = dataclasses.replace(settings, steps=100, warmup_steps=10)
+    config = dataclasses.replace(settings, max_steps=100, warmup=0.1)
     factors = [rate_factor(step, config) for step in range(101)]
     assert factors[0] == 0.1
     assert max(factors) == factors[10] == 1.0
@@ -291,4 +289,31 @@ def test_rate_warms_up_and_decays_to_zero(settings):
 
 def test_a_folder_that_is_not_duts_is_one_clear_line(settings, tmp_path):
     with pytest.raises(SaliencyError, match="expected a folder of pictures"):
-        train_segmenter(dataclasses.replace(settings, data=str(tmp_path)))
+        train_segmenter(dataclasses.replace(settings, data=tmp_path))
+
+
+def test_a_run_in_a_used_folder_loses_nothing(settings):
+    """An older run's checkpoints of higher steps are neither pruned against nor gone on from in silence."""
+    brief = dataclasses.replace(settings, max_steps=2, save_every=1, validate_every=2)
+    train_segmenter(dataclasses.replace(brief, max_steps=4, save_every=2))
+    with pytest.raises(SaliencyError, match="holds a run already: go on with --resume, replace it with --ov"):
+        train_segmenter(brief)
+    assert [path.name for path in checkpoints(brief.output)] == ["checkpoint-2", "checkpoint-4"]
+    train_segmenter(brief, overwrite=True)
+    assert [path.name for path in checkpoints(brief.output)] == ["checkpoint-1", "checkpoint-2"]
+    assert max(step for step, *_ in read_metrics(brief.output / "metrics.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "advice"),
+    [
+        ("out", "runs/x", "write output"),
+        ("steps", 10, "write max_steps"),
+        ("init", "runs/x", "write start"),
+        ("bf16", True, "write precision: bfloat16"),
+        ("warmup_steps", 200, "write warmup, a share of the steps"),
+    ],
+)
+def test_keys_of_earlier_recipes_name_the_new_ones(key, value, advice):
+    with pytest.raises(SaliencyError, match=f"the key '{key}' has another name now: {advice}"):
+        recipe_from({"data": "DUTS", "output": "runs/x", key: value}, SegmenterRecipe, "r.yaml")

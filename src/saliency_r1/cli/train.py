@@ -54,15 +54,19 @@ def sft(
 
 @app.command()
 def segmenter(
-    config: ConfigOption, overrides: OverridesArgument = None, resume: ResumeOption = False
+    config: ConfigOption,
+    overrides: OverridesArgument = None,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Train the nano segmenter: it learns to find what an expression names."""
     _check_extra()
     from saliency_r1.training.config import load_recipe
-    from saliency_r1.training.segmenter import SegmenterTraining, train_segmenter
+    from saliency_r1.training.segmenter import train_segmenter
+    from saliency_r1.training.segmenter_recipe import SegmenterRecipe
 
-    folder = train_segmenter(load_recipe(config, SegmenterTraining, overrides or ()), resume=resume)
-    _finish("segmenter", folder)
+    recipe = load_recipe(config, SegmenterRecipe, overrides or ())
+    _finish("segmenter", train_segmenter(recipe, resume=resume, overwrite=overwrite))
 
 
 @app.command()

@@ -69,7 +69,7 @@ class SegmenterConfig:
             if "finest" not in values:
                 raise SaliencyError(
                     f"{folder} holds a nano segmenter of the layout before 0.2.0, without a map of stride 2: "
-                    "train it again, starting from it with init="
+                    "train it again, starting from it with start="
                 )
             return cls(**{**values, "words": tuple(values["words"])})
         except (OSError, ValueError, TypeError, KeyError) as error:

@@ -37,13 +37,18 @@ def is_complete(checkpoint: Path) -> bool:
         return False
 
 
+def checkpoints(output: Path) -> list[Path]:
+    """Return the checkpoints of a run folder, the oldest first."""
+    return sorted(output.glob(f"{_PREFIX}*"), key=step_of)
+
+
 def checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
     """The newest whole checkpoint of a run folder, None to start anew; cut-off ones are deleted.
 
     Raises:
         SaliencyError: if the run has checkpoints and `resume` is False.
     """
-    found = sorted(output.glob(f"{_PREFIX}*"), key=step_of)
+    found = checkpoints(output)
     if found and not resume:
         raise SaliencyError(
             f"{output} holds a run already: go on with --resume, replace it with "

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 
+from saliency_r1.files import write_bytes_atomic
 from saliency_r1.nano.policy_model import NanoForImageTextToText
+from saliency_r1.nano.segmenter_model import CONFIG_FILE, WEIGHTS_FILE, NanoSegmenterModel
 from saliency_r1.policy.prompts import mark_fine_tuned
 
 
@@ -62,3 +65,11 @@ def export_trained(trainer: Any, processor: Any, folder: Path) -> None:
                 model.config.save_pretrained(folder)
             processor.save_pretrained(folder)
     accelerator.wait_for_everyone()
+
+
+def export_segmenter(model: NanoSegmenterModel, folder: Path) -> None:
+    """Write `config.json` and `model.safetensors` in float16, as the package ships them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
+    write_bytes_atomic(folder / WEIGHTS_FILE, save(weights))
+    write_bytes_atomic(folder / CONFIG_FILE, model.config.to_json().encode())

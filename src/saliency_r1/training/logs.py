@@ -50,6 +50,11 @@ class RunLog:
                     self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
+    def last(self, name: str) -> float:
+        """Return the last value of a metric, 0 if it was never logged."""
+        values = [value for _, metric, value in read_metrics(self._table) if metric == name]
+        return values[-1] if values else 0.0
+
     def end(self) -> None:
         """Close TensorBoard's file."""
         if self._writer is not None:
