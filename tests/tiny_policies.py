@@ -11,8 +11,12 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -58,8 +62,9 @@ def _template(image: str) -> str:
     )
 
 
-def _tokenizer(extra: Sequence[str]) -> PreTrainedTokenizerFast:
-    special = (PAD, END, *extra)
+def _tokenizer(extra: Sequence[str], named: dict[str, str] | None = None) -> PreTrainedTokenizerFast:
+    """A tokenizer with special tokens, of which a processor finds the named ones as its attributes."""
+    special = (PAD, END, *extra, *(named or {}).values())
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -75,7 +80,7 @@ def _tokenizer(extra: Sequence[str]) -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PAD,
-        extra_special_tokens=list(extra),
+        extra_special_tokens=named or list(extra),
         # As in some of the stock tokenizers: a policy must not rely on it.
         padding_side="right",
     )
@@ -249,6 +254,66 @@ def idefics3(folder: Path) -> Path:
     return _smol(folder, Idefics3ForConditionalGeneration, Idefics3Config, "Idefics3")
 
 
+def internvl(folder: Path) -> Path:
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    tokenizer = _tokenizer(("<|im_start|>",), named)
+    config = InternVLConfig(
+        text_config={"model_type": "qwen2", **_text(tokenizer)},
+        vision_config={**VISION, "image_size": [28, 28], "patch_size": [7, 7]},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    image_processor = {
+        "size": {"height": 28, "width": 28},
+        "crop_to_patches": True,
+        "min_patches": 1,
+        "max_patches": 12,
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
+        "image_processor_type": "GotOcr2ImageProcessorFast",
+        "processor_class": "InternVLProcessor",
+    }
+    processor = {"image_seq_length": 4, "processor_class": "InternVLProcessor"}
+    files = {"preprocessor_config.json": image_processor, "processor_config.json": processor}
+    template = _template("<IMG_CONTEXT>\n")
+    return _save(folder, InternVLForConditionalGeneration, config, tokenizer, template, files)
+
+
+def gemma3(folder: Path) -> Path:
+    named = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    tokenizer = _tokenizer(("<|im_start|>",), named)
+    boi, eoi, image = tokenizer.convert_tokens_to_ids(list(named.values()))
+    config = Gemma3Config(
+        text_config={**_text(tokenizer), "head_dim": 8, "sliding_window": 64},
+        vision_config={"model_type": "siglip_vision_model", **VISION, "image_size": 32, "patch_size": 8},
+        mm_tokens_per_image=4,
+        boi_token_index=boi,
+        eoi_token_index=eoi,
+        image_token_index=image,
+    )
+    image_processor = {
+        "size": {"height": 32, "width": 32},
+        "do_pan_and_scan": None,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "image_processor_type": "Gemma3ImageProcessor",
+        "processor_class": "Gemma3Processor",
+    }
+    processor = {"image_seq_length": 4, "processor_class": "Gemma3Processor"}
+    files = {"preprocessor_config.json": image_processor, "processor_config.json": processor}
+    template = _template("<start_of_image>")
+    return _save(folder, Gemma3ForConditionalGeneration, config, tokenizer, template, files)
+
+
 FAMILIES: dict[str, Callable[[Path], Path]] = {
-    make.__name__: make for make in (qwen2_5_vl, qwen3_vl, llava, smolvlm, idefics3)
+    make.__name__: make for make in (qwen2_5_vl, qwen3_vl, llava, smolvlm, idefics3, internvl, gemma3)
 }

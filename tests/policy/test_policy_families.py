@@ -78,7 +78,8 @@ def test_a_batch_of_groups_answers_as_each_alone(
         assert one.token_logprobs == pytest.approx(alone.token_logprobs, abs=1e-3)
         assert one.confidence is not None
         assert one.retries == 0
-    assert together[0].token_ids != together[2].token_ids, "the photo makes no difference"
+    first, third = together[0].token_logprobs, together[2].token_logprobs
+    assert first != pytest.approx(third, abs=1e-2), "the photo makes no difference"
 
 
 @families
@@ -91,7 +92,9 @@ def test_photos_of_any_size_are_taken_within_the_bound(
     if family.startswith("qwen"):
         side = policy.processor.image_processor.patch_size
         assert inputs["image_grid_thw"].prod() * side**2 <= PIXELS
-    elif family != "llava":
+    elif family == "internvl":
+        assert len(inputs["pixel_values"]) <= PIXELS // 28**2 + 1
+    elif family not in ("llava", "gemma3"):
         assert inputs["pixel_values"].shape[1] <= (128 // 32) ** 2 + 1
     [output] = policy.respond([[Image.new("RGB", size, "red")]], Task.SOD, max_new_tokens=2)
     assert len(output.token_ids) >= 1

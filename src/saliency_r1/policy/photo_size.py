@@ -61,11 +61,17 @@ def limit_processor(image_processor: Any, max_pixels: int) -> bool:
     - Idefics3's kind enlarges or reduces a photo to a longest side and cuts it into square tiles: the longest
       side becomes that of the most tiles whose square is within the bound, one at least. It adds one more
       tile, the whole photo.
+    - InternVL's kind cuts a photo into as many tiles of one size as fit its shape best, and adds the whole
+      photo as one more: their number is bounded, one at least.
 
     Returns:
         Whether it is of such a kind. All others must be shown photos of a bounded size.
     """
     size = dict(getattr(image_processor, "size", None) or {})
+    if hasattr(image_processor, "crop_to_patches") and "height" in size:
+        tiles = max(1, max_pixels // (size["height"] * size["width"]))
+        image_processor.max_patches = min(image_processor.max_patches, tiles)
+        return True
     if "longest_edge" not in size:
         return False
     if hasattr(image_processor, "temporal_patch_size"):

@@ -8,8 +8,8 @@ from typing import Any
 
 from saliency_r1.errors import SaliencyError
 
-# The language model's alone: the vision towers of Qwen2.5-VL have layers of the same names.
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+# The language model's alone, which SmolVLM calls text_model: vision towers have layers of the same names.
+LORA_TARGETS = r".*(language_model|text_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 def lora(rank: int, alpha: float) -> Any:
