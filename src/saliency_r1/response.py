@@ -11,7 +11,7 @@ A response reasons first and then names what is salient:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -144,9 +144,11 @@ def parse_lenient(text: str, task: Task | str) -> Response:
 
     - Tags count in any case and with white space inside the brackets; a tag cut off at the end of the text is
       dropped.
+    - What a thinking model thinks before its response is left out; see `own_thoughts_end`.
     - The reasoning starts after the first `<think>`, or at the start of the text if there is none, and runs
-      to the first `</think>` that an answer follows, else to the first `<answer>` or expression tag, else to
-      the end.
+      to the `</think>` that closes it if an answer follows that, whatever tags are quoted between; else to
+      the first `</think>` that an answer follows, else to the first `<answer>` or expression tag, else to the
+      end.
     - The answer runs from the first `<answer>` outside the reasoning to the next `</answer>`, `<answer>` or
       `<think>`, or to the end. Without an `<answer>` all that is outside the reasoning counts.
     - Both expression tags are read as the task's own. An expression runs to the next tag or the end; empty
@@ -166,7 +168,7 @@ def parse_lenient(text: str, task: Task | str) -> Response:
         Response(reasoning='Sure!', expressions=('brown dog',), tag='rg')
     """
     spec = Task.parse(task).spec
-    pieces = _pieces(text)
+    pieces = _pieces(text[own_thoughts_end(text) :])
     thought = _reasoning_span(pieces)
     reasoning = " ".join(piece.content for piece in pieces[thought.start : thought.stop])
     if _TAG.search(reasoning):  # "<" and "rg>" were on either side of a tag
@@ -187,6 +189,39 @@ def parse_lenient(text: str, task: Task | str) -> Response:
     if not spec.several_expressions:
         expressions = expressions[:1]
     return Response(reasoning, tuple(expressions), spec.tag)
+
+
+def own_thoughts_end(text: str) -> int:
+    """Where a response begins behind the thoughts that a thinking model writes on its own.
+
+    Args:
+        text: as the model wrote it.
+
+    Returns:
+        The place of the second `<think>` of `<think>…</think><think>…`, tags within the first pair not
+        counted; 0 if the text does not begin so.
+
+    Example:
+        >>> own_thoughts_end("<think>Which format? ...</think><think>Large.</think><answer></answer>")
+        32
+    """
+    matches = list(_TAG.finditer(text))
+    close = _closing([_plain(match) for match in matches])
+    if close is None or close + 1 == len(matches) or text[: matches[0].start()].strip():
+        return 0
+    following = matches[close + 1]
+    between = text[matches[close].end() : following.start()]
+    return following.start() if _plain(following) == "<think>" and not between.strip() else 0
+
+
+def _closing(tags: Sequence[str]) -> int | None:
+    """The index of the `</think>` that closes a `<think>` at the start, those between counted in pairs."""
+    depth = 0
+    for index, tag in enumerate(tags):
+        depth += {"<think>": 1, "</think>": -1}.get(tag, 0)
+        if depth <= 0:
+            return index if index else None
+    return None
 
 
 class _Piece(NamedTuple):
@@ -294,6 +329,9 @@ def _reasoning_span(pieces: list[_Piece]) -> range:
     tags = [piece.tag for piece in pieces]
     start = tags.index("<think>") if "<think>" in tags else 0
     answers = [i for i in range(start, len(tags)) if tags[i] in ("<answer>", "<rg>", "<ins>")]
+    own = _closing(tags[start:])
+    if own is not None and answers and start + own < answers[-1]:
+        return range(start, start + own)
     close = next((i for i in range(start, len(tags)) if tags[i] == "</think>"), len(tags))
     if not answers or close < answers[-1]:
         return range(start, close)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from saliency_r1.errors import ResponseError, SaliencyError
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.prompts import zero_shot_prompt
-from saliency_r1.response import parse_lenient, parse_strict
+from saliency_r1.response import own_thoughts_end, parse_lenient, parse_strict
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def ask(
 
 def _parses(text: str, task: Task) -> bool:
     try:
-        parse_strict(text, task)
+        parse_strict(text[own_thoughts_end(text) :], task)
     except ResponseError:
         return False
     return True

@@ -32,6 +32,7 @@ from saliency_r1.policy.distinct import first_repeat, rewrite_repeats
 from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
 from saliency_r1.policy.processors import load_processor
 from saliency_r1.policy.prompts import Prompting, is_fine_tuned
+from saliency_r1.policy.thinking import fit_thinking
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class TransformersPolicy:
             reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
             raise SaliencyError(f"no policy could be loaded from {where!r}: {reason}") from error
         _check_parts(where, processor, report)
+        fit_thinking(processor, where)
         ours = is_fine_tuned(config)
         if max_pixels is None and config.model_type != MODEL_TYPE:
             max_pixels = MAX_PIXELS

@@ -19,6 +19,7 @@ from datasets import Dataset
 from transformers import set_seed
 from trl import SFTTrainer
 
+from saliency_r1.policy.thinking import check_reasoning_is_kept
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.training.adapters import check_sharding, lora
 from saliency_r1.training.checkpoints import WholeCheckpoints
@@ -112,6 +113,7 @@ def train_large_sft(recipe: LargeSFTRecipe, *, resume: bool = False, overwrite: 
         revision=recipe.revision,
         max_pixels=recipe.max_pixels,
     )
+    check_reasoning_is_kept(policy.processor, recipe.policy)
     photos = Photos(recipe.image_root)
     trainer = LargeSFTTrainer(
         model=policy.model,
