@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from saliency_r1.cli.evaluate_run import NANO
+from saliency_r1.cli.evaluate_table import table
 from saliency_r1.cli.predict import GroupImagesOption
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
-
-    from saliency_r1.evaluation.runner import Progress, Request
+    from saliency_r1.evaluation.runner import Request
     from saliency_r1.pipeline import SaliencyPipeline
 
 app = typer.Typer(no_args_is_help=True, help="Score a model or given predictions on a data set.")
 
-NANO = "nano"
+app.command()(table)
 
 
 class Missing(StrEnum):
@@ -234,42 +233,12 @@ def _run(
 
 def _evaluate(request: Request, policy: str | None, segmenter: str | None, device: str) -> None:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from saliency_r1.errors import ImageError, SaliencyError
-    from saliency_r1.evaluation.outputs import TITLES, shown, warnings
-    from saliency_r1.evaluation.runner import evaluate
+    from saliency_r1.cli.evaluate_run import evaluate_request
 
-    remarks = Console(stderr=True, highlight=False, markup=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=remarks, transient=True, disable=not remarks.is_terminal) as bar:
+    def load_model() -> SaliencyPipeline:
+        from saliency_r1.cli.models import load_pipeline
 
-        def load_model() -> SaliencyPipeline:
-            from saliency_r1.cli.models import load_pipeline
+        return load_pipeline(policy, segmenter, device)
 
-            pipe = load_pipeline(policy, segmenter, device)
-            remarks.print(f"{pipe.name} on {pipe.device}", style="dim")
-            return pipe
-
-        try:
-            evaluation, facts = evaluate(request, load_model, _told_by(bar))
-        except ImageError as error:  # one picture that cannot be read stops it all, so the exit code is 2
-            raise SaliencyError(str(error)) from error
-    for note in warnings(evaluation, facts):
-        remarks.print(f"{note}.", style="yellow")
-    print(f"{facts.method} on {facts.data_name}, {len(evaluation.rows)} photos, {facts.seconds:.1f} s")
-    for metric, value in evaluation.metrics.items():
-        print(f"  {TITLES[metric]:<16}{shown(value)}")
-    print(f"{request.out}/report.html, summary.json, per_image.csv, row.md, row.tex")
-
-
-def _told_by(bar: Bar) -> Progress:
-    """Show each stage as a line of the bar."""
-    stages: dict[str, TaskID] = {}
-
-    def told(stage: str, done: int, total: int) -> None:
-        if stage not in stages:
-            stages[stage] = bar.add_task(stage, total=total)
-        bar.update(stages[stage], completed=done)
-
-    return told
+    evaluate_request(request, load_model, Console(stderr=True, highlight=False, markup=False))

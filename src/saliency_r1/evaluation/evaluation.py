@@ -6,8 +6,11 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from saliency_r1.data.groups import group_of
+from saliency_r1.errors import ResponseError
 from saliency_r1.evaluation.predictions import Problem
 from saliency_r1.evaluation.sod_scores import SodResult
+from saliency_r1.response import own_thoughts_end, parse_strict
 from saliency_r1.tasks import Task
 
 
@@ -19,11 +22,18 @@ class Words:
         expressions: what is salient.
         reasoning: why.
         confidence: in [0, 1], if the model gave any.
+        parsed: whether the response is of the task's form; None where that is not known.
+        retries: second tries that it took.
+        prompt_tokens, completion_tokens: what a server counted for it, all tries; None where none did.
     """
 
     expressions: tuple[str, ...] = ()
     reasoning: str = ""
     confidence: float | None = None
+    parsed: bool | None = None
+    retries: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,57 @@ def words_beside(prediction: Path | None) -> Words | None:
 def words_in(content: dict) -> Words:
     """The words in `SaliencyResult.to_dict`."""
     confidence = content.get("confidence")
+    tokens = content.get("tokens") or {}
     return Words(
         tuple(map(str, content["expressions"])),
         str(content.get("reasoning", "")),
         None if confidence is None else float(confidence),
+        _parsed(content),
+        int(content.get("retries", 0)),
+        tokens.get("prompt"),
+        tokens.get("completion"),
     )
+
+
+def _parsed(content: dict) -> bool | None:
+    """Whether the response in there is of its task's form; what a model thought before it does not count."""
+    if not isinstance(content.get("text"), str) or content.get("task") not in list(Task):
+        return None
+    text = content["text"]
+    try:
+        parse_strict(text[own_thoughts_end(text) :], content["task"])
+    except ResponseError:
+        return False
+    return True
+
+
+def answers_of(evaluation: Evaluation, prices: tuple[float, float]) -> dict[str, int | float | None] | None:
+    """How a model answered: questions, second tries, responses that did not parse, tokens and their price.
+
+    A CoSOD group counts as one question, however many its policy was asked about it. Tokens are those that a
+    server counted; None where it counted none.
+
+    Args:
+        evaluation: with its rows.
+        prices: of a million prompt and completion tokens, in any currency.
+
+    Returns:
+        None for predictions without responses.
+    """
+    said = {group_of(row.name) or row.name: row.words for row in evaluation.rows if row.words is not None}
+    if evaluation.task is not Task.COSOD:
+        said = {row.name: row.words for row in evaluation.rows if row.words is not None}
+    known = [words for words in said.values() if words.parsed is not None]
+    if not known:
+        return None
+    counted = [words for words in known if words.prompt_tokens is not None]
+    prompt = sum(words.prompt_tokens or 0 for words in counted)
+    completion = sum(words.completion_tokens or 0 for words in counted)
+    return {
+        "questions": len(known),
+        "second tries": sum(words.retries for words in known),
+        "unparsed": sum(not words.parsed for words in known),
+        "prompt tokens": prompt if counted else None,
+        "completion tokens": completion if counted else None,
+        "cost": round((prompt * prices[0] + completion * prices[1]) / 1e6, 6) if counted else None,
+    }

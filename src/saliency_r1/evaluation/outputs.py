@@ -18,7 +18,7 @@ import numpy as np
 from saliency_r1.data.benchmarks import find_benchmark
 from saliency_r1.data.groups import group_of
 from saliency_r1.evaluation.calibration import Calibration, calibrate
-from saliency_r1.evaluation.evaluation import Evaluation
+from saliency_r1.evaluation.evaluation import Evaluation, answers_of
 from saliency_r1.tasks import Task
 
 TITLES = {
@@ -82,6 +82,7 @@ class RunFacts:
         missing: `error` or `empty`.
         command: the command line.
         seconds: how long it took, this start alone.
+        prices: of a million prompt and completion tokens of an endpoint, in any currency.
     """
 
     data: Path
@@ -94,6 +95,7 @@ class RunFacts:
     missing: str
     command: str
     seconds: float
+    prices: tuple[float, float] = (0.0, 0.0)
 
 
 def calibration_of(evaluation: Evaluation) -> Calibration | None:
@@ -119,6 +121,11 @@ def warnings(evaluation: Evaluation, facts: RunFacts) -> list[str]:
         )
     if evaluation.extra:
         said.append(f"{len(evaluation.extra)} extra predictions of no photo were left aside")
+    answers = answers_of(evaluation, facts.prices)
+    if answers and answers["unparsed"]:
+        said.append(
+            f"{answers['unparsed']} of {answers['questions']} responses did not parse and were read leniently"
+        )
     benchmark = find_benchmark(facts.data_name)
     if benchmark is not None and facts.split is None and benchmark.task is evaluation.task:
         photos = len(evaluation.rows)
@@ -157,6 +164,7 @@ def summary(evaluation: Evaluation, facts: RunFacts) -> bytes:
         "groups": evaluation.groups,
         "curves": _curves(evaluation),
         "calibration": calibration.to_dict() if calibration else None,
+        "answers": answers_of(evaluation, facts.prices),
         "versions": {
             "python": platform.python_version(),
             **{
@@ -249,10 +257,11 @@ def latex_row(evaluation: Evaluation, facts: RunFacts) -> bytes:
     lines = [
         *(f"% {note}" for note in warnings(evaluation, facts)),
         "% " + " & ".join(["method", "data", *titles]),
-        " & ".join([_latex(facts.method), _latex(facts.data_name), *cells]) + r" \\",
+        " & ".join([latex_text(facts.method), latex_text(facts.data_name), *cells]) + r" \\",
     ]
     return ("\n".join(lines) + "\n").encode()
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
+    """A text as LaTeX takes it."""
     return "".join(f"\\{sign}" if sign in "&%$#_{}" else sign for sign in text.replace("\\", "/"))

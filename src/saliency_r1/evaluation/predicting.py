@@ -18,7 +18,7 @@ from saliency_r1.finding import FoundImage
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
-    from saliency_r1.pipeline import SaliencyPipeline
+    from saliency_r1.pipeline import OnError, SaliencyPipeline
 
 SCORE = (
     "The score of an instance is the model's own, from photo and expression alone: the IoU that the "
@@ -35,6 +35,7 @@ def predict_maps(
     *,
     reasoning: bool = True,
     group_images: int = GROUP_IMAGES,
+    on_error: OnError | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write `<name>_mask.png` and `<name>.json` of every sample; those that are there stay.
@@ -46,10 +47,11 @@ def predict_maps(
         folder: where to.
         reasoning: whether the policy reasons before it answers.
         group_images: how many photos of a group the policy sees at a time.
+        on_error: told of a photo that cannot be read or asked about, which then has no files.
         progress: told how many of how many photos are done.
 
     Raises:
-        ImageError: if a photo cannot be read.
+        ImageError: if there is such a photo and no `on_error`.
     """
     questions = list(by_group(samples).values()) if task is Task.COSOD else [list(samples)]
     todo = [
@@ -61,7 +63,8 @@ def predict_maps(
     progress(done, len(samples))
     for question in todo:
         photos = [FoundImage(sample.image, sample.name) for sample in question]
-        for result in pipe.stream(photos, task, reasoning=reasoning, group_images=group_images):
+        results = pipe.stream(photos, task, reasoning=reasoning, group_images=group_images, on_error=on_error)
+        for result in results:
             result.save(folder, overlay=False, cutout=False, overwrite=True)
             done += 1
             progress(done, len(samples))
@@ -73,13 +76,14 @@ def predict_instances(
     folder: Path,
     *,
     reasoning: bool = True,
+    on_error: OnError | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Predictions, dict[int | str, Words]]:
     """Write `<name>.json` of every photo and give the instances and words of all; see `predict_maps`."""
     todo = [FoundImage(image.image, image.name) for image in images if not _done(folder, image.name)]
     done = len(images) - len(todo)
     progress(done, len(images))
-    for result in pipe.stream(todo, Task.SIS, reasoning=reasoning):
+    for result in pipe.stream(todo, Task.SIS, reasoning=reasoning, on_error=on_error):
         result.save(folder, mask=False, overlay=False, cutout=False, overwrite=True)
         done += 1
         progress(done, len(images))
@@ -87,6 +91,8 @@ def predict_instances(
     words = {}
     for image in images:
         path = _json(folder, image.name)
+        if on_error is not None and not path.is_file():
+            continue  # nothing was found in it
         content = load_json(path)
         words[image.key] = words_in(content)
         found = [

@@ -51,6 +51,8 @@ class Request:
         workers: processes that score; 0 for none but this.
         overwrite: whether a finished run in `out` may be replaced.
         command: how it was asked for, for the record.
+        prices: of a million prompt and completion tokens of an endpoint, in any currency.
+        asked: how the policy is asked, for a run that goes on: another way is another run.
     """
 
     task: Task
@@ -66,6 +68,8 @@ class Request:
     workers: int = 2
     overwrite: bool = False
     command: str = ""
+    prices: tuple[float, float] = (0.0, 0.0)
+    asked: str = ""
 
     @property
     def data_name(self) -> str:
@@ -126,6 +130,7 @@ def evaluate(
         missing=request.missing,
         command=request.command,
         seconds=time.perf_counter() - start,
+        prices=request.prices,
     )
     moved = {run.workspace.predictions: request.out / "predictions"}
     run.workspace.finish(
@@ -197,6 +202,7 @@ class _Maps:
             self.workspace.predictions,
             reasoning=self.request.reasoning,
             group_images=self.request.group_images,
+            on_error=_left_out if self.request.missing == "empty" else None,
             progress=lambda done, total: self.progress("predicting", done, total),
         )
 
@@ -268,6 +274,10 @@ def instance_pictures_of(
     )
 
 
+def _left_out(source: object, error: object) -> None:
+    """A photo without a prediction, which is scored as empty and named in all outputs."""
+
+
 def _model_key(request: Request, files: list[Path | None]) -> str:
     options = {
         "task": str(request.task),
@@ -276,5 +286,6 @@ def _model_key(request: Request, files: list[Path | None]) -> str:
         "split": request.split,
         "group_images": request.group_images,
         **request.reading.options(),
+        "asked": request.asked,
     }
     return key_of(options, files)

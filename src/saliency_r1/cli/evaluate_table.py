@@ -1,0 +1,95 @@
+"""`saliency-r1 evaluate table`: methods by sets, out of finished runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from saliency_r1.evaluation.results_table import Method, TableSpec
+    from saliency_r1.pipeline import SaliencyPipeline
+
+
+def table(
+    config: Annotated[
+        Path, typer.Argument(metavar="TABLE.yaml", help="Sets, methods and metrics; docs/evaluation.md.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to write; default beside the YAML.")
+    ] = None,
+    run: Annotated[bool, typer.Option("--run", help="First make the runs that are missing.")] = False,
+    device: Annotated[str, typer.Option(help="The models': auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+) -> None:
+    """Write a table of methods and sets as Markdown, LaTeX and JSON; name what is missing.
+
+    Exit code 1 if something is missing.
+    """
+    import json
+
+    import yaml
+
+    from saliency_r1.errors import SaliencyError
+    from saliency_r1.evaluation.results_table import collect, read_spec
+    from saliency_r1.evaluation.results_text import latex, markdown, missing_line
+    from saliency_r1.files import write_bytes_atomic
+
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SaliencyError(f"{config}: cannot be read ({error.strerror or error})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SaliencyError(f"{config}: is not YAML ({' '.join(str(error).split())})") from None
+    spec = read_spec(content, str(config))
+    if run:
+        _make(spec, device)
+    found = collect(spec)
+    folder, stem = out or config.parent, config.stem
+    texts = {
+        "md": markdown(found),
+        "tex": latex(found),
+        "json": json.dumps(found.to_dict(), indent=1, allow_nan=False),
+    }
+    for ending, text in texts.items():
+        write_bytes_atomic(folder / f"{stem}.{ending}", text.encode())
+    print(texts["md"].split("\n### p-values")[0].split("\n### Missing")[0])
+    for cell in found.missing:
+        print(f"missing: {missing_line(cell)}")
+    print(f"{folder / stem}.md, {stem}.tex, {stem}.json")
+    if found.missing:
+        raise typer.Exit(1)
+
+
+def _make(spec: TableSpec, device: str) -> None:
+    """Make the runs that are missing, method by method; what fails is told, and the others are still made."""
+    from dataclasses import replace
+    from functools import cache, partial
+
+    from rich.console import Console
+
+    from saliency_r1.cli.evaluate_run import evaluate_request
+    from saliency_r1.errors import SaliencyError
+    from saliency_r1.evaluation.results_table import command
+    from saliency_r1.workers import default_workers
+
+    remarks = Console(stderr=True, highlight=False, markup=False)
+    for method in spec.methods:
+        load = cache(partial(_load, method, device))
+        for name in spec.sets:
+            request = spec.request(method, name)
+            words = command(method, request)
+            if (request.out / "summary.json").is_file() or not words:
+                continue
+            request = replace(request, workers=default_workers(), command=words)
+            try:
+                evaluate_request(request, load, remarks)
+            except SaliencyError as error:
+                remarks.print(f"{method.name} on {name}: {error}", style="red", soft_wrap=True)
+
+
+def _load(method: Method, device: str) -> SaliencyPipeline:
+    from saliency_r1.cli.evaluate_run import NANO
+    from saliency_r1.cli.models import load_pipeline
+
+    return load_pipeline(None if method.model == NANO else method.model, method.segmenter, device)
