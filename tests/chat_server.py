@@ -12,6 +12,7 @@ from typing import Any
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
+    protocol_version = "HTTP/1.1"  # connections stay open, as those of real servers do
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
@@ -23,6 +24,11 @@ class Handler(BaseHTTPRequestHandler):
             self.server.behave(self, number)
         except OSError:  # the client has left
             self.close_connection = True
+
+    def do_GET(self) -> None:
+        """The list of models, by which a server tells what it is."""
+        entry = {"id": "m", "object": "model", "created": 1, "owned_by": self.server.kind}
+        self.answer({"object": "list", "data": [entry]})
 
     def answer(
         self, body: bytes | str | object, status: int = 200, kind: str = "application/json", **more: str
@@ -55,8 +61,15 @@ class Server(ThreadingHTTPServer):
         self.behave = behave
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.connections = 0
+        self.kind = "vllm"
         self.lock = threading.Lock()
         self.closing = threading.Event()
+
+    def get_request(self) -> Any:
+        accepted = super().get_request()
+        self.connections += 1
+        return accepted
 
     @property
     def url(self) -> str:

@@ -349,7 +349,7 @@ def test_images_are_read_in_batches(pipe: SaliencyPipeline) -> None:
 
 
 def test_large_images_close_a_batch(pipe: SaliencyPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saliency_r1.image_sources.BATCH_PIXELS", 2000)
+    monkeypatch.setattr("saliency_r1.policy.answering.BATCH_PIXELS", 2000)
     pipe([drawn("red")] * 5)  # 1200 pixels each
     assert pipe.policy.batches == [[1, 1], [1, 1], [1]]
 

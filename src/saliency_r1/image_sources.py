@@ -19,9 +19,7 @@ ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundIm
 """A path, the content of an image file, a PIL image, an array, or what `find_images` found."""
 
 OnError: TypeAlias = Callable[[ImageSource, ImageError], None]
-"""Told of an image that cannot be read, and why."""
-
-BATCH_PIXELS = 16_000_000
+"""Told of an image that cannot be read, or that a policy's server refuses, and why."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +92,3 @@ class _Names:
             name = f"{stem}-{self._numbers[key]}"
         self._numbers[name.casefold()] = 1
         return name
-
-
-def in_batches(loaded: Iterable[LoadedSource], batch_images: int) -> Iterator[list[LoadedSource]]:
-    """Give groups of at most `batch_images`, closed once they hold `BATCH_PIXELS`."""
-    batch: list[LoadedSource] = []
-    pixels = 0
-    for item in loaded:
-        batch.append(item)
-        pixels += item.image.width * item.image.height
-        if len(batch) >= batch_images or pixels >= BATCH_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch

@@ -15,16 +15,10 @@ from PIL import Image
 
 from saliency_r1.cosod import AGREED, GROUP_IMAGES, UNNAMED, Ballot, chunk_sizes, elect, overlap, settled
 from saliency_r1.device import choose_device
-from saliency_r1.errors import SaliencyError
-from saliency_r1.image_sources import (
-    BATCH_PIXELS,
-    ImageSource,
-    LoadedSource,
-    OnError,
-    in_batches,
-    load_sources,
-)
+from saliency_r1.errors import ImageError, SaliencyError
+from saliency_r1.image_sources import ImageSource, LoadedSource, OnError, load_sources
 from saliency_r1.images import LoadedImage
+from saliency_r1.policy.answering import BATCH_PIXELS, answers
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.policy.load_policy import load_policy
 from saliency_r1.policy.options import PolicyOptions, is_endpoint
@@ -217,7 +211,8 @@ class SaliencyPipeline:
 
         Images are read when their turn comes, at most `batch_images` of them and about 16 megapixels at a
         time, so that memory stays bounded. For CoSOD, where they are one group, each is read twice: for the
-        policy, `group_images` at a time and together of at most 16 megapixels, and again for its mask.
+        policy, `group_images` at a time and together of at most 16 megapixels, and again for its mask. A
+        policy that a server runs has several questions under way, see `saliency_r1.policy.answering`.
 
         A result's name is the stem of its path, or `image`; the second of a name gets `-2`, and so on.
 
@@ -228,11 +223,11 @@ class SaliencyPipeline:
             batch_images: how many questions the policy answers at once.
             group_images: see `__call__`.
             accept_truncated: see `__call__`.
-            on_error: called with an image that cannot be read and why, and the image is left out. Without it
-                the error is raised.
+            on_error: called with an image that cannot be read, or that the policy's server refuses, and why,
+                and the image is left out. Without it the error is raised.
 
         Raises:
-            ImageError: if an image cannot be read and there is no `on_error`.
+            ImageError: if an image cannot be read, or is refused, and there is no `on_error`.
             SaliencyError: if there is no such task, or `group_images` is less than 2.
         """
         task = Task.parse(task)
@@ -244,7 +239,7 @@ class SaliencyPipeline:
 
         if task.spec.several_images:
             return self._stream_group(list(images), task, reasoning, group_images, load)
-        return self._stream(load(images), task, reasoning, batch_images)
+        return self._stream(load(images), task, reasoning, batch_images, on_error)
 
     def _stream(
         self,
@@ -252,17 +247,19 @@ class SaliencyPipeline:
         task: Task,
         reasoning: bool,
         batch_images: int,
+        on_error: OnError | None,
     ) -> Iterator[SaliencyResult]:
-        for batch in in_batches(loaded, batch_images):
-            start = perf_counter()
-            seen = [item for item in batch if not item.picture.invisible]
-            questions = [[item.image] for item in seen]
-            outputs = iter(self.policy.respond(questions, task, reasoning=reasoning) if questions else [])
-            seconds = (perf_counter() - start) / len(batch)
-            for item in batch:
-                output = _INVISIBLE if item.picture.invisible else next(outputs)
-                answer = _Answer(output, parse_lenient(output.text, task), seconds, seconds)
-                yield self._result(item, task, answer)
+        questions = ((item, [] if item.picture.invisible else [item.image]) for item in loaded)
+        for one in answers(self.policy, questions, task, reasoning=reasoning, batch_questions=batch_images):
+            output = one.output or _INVISIBLE
+            if isinstance(output, ImageError):
+                error = type(output)(f"{one.item.path or one.item.name}: {output}")
+                if on_error is None:
+                    raise error
+                on_error(one.item.source, error)
+                continue
+            answer = _Answer(output, parse_lenient(output.text, task), one.seconds, one.seconds)
+            yield self._result(one.item, task, answer)
 
     def _stream_group(
         self,
@@ -274,30 +271,38 @@ class SaliencyPipeline:
     ) -> Iterator[SaliencyResult]:
         """Let the chunks of the group vote, then segment every image that could be read."""
         readable: list[ImageSource] = []
+        witnesses: list[Image.Image] = []
+        looked_at = {index * len(sources) // group_images for index in range(group_images)}
+
+        def chunks() -> Iterator[tuple[int, list[Image.Image]]]:
+            loaded = load(sources)
+            for size in chunk_sizes(len(sources), group_images):
+                chunk = []
+                for item in islice(loaded, size):
+                    chunk.append(_reduced(item.image, BATCH_PIXELS // group_images))
+                    if len(readable) in looked_at:
+                        witnesses.append(chunk[-1])
+                    readable.append(item.source)
+                if chunk:
+                    yield len(chunk), chunk
+
         outputs: list[PolicyOutput] = []
         responses: list[Response] = []
         ballots: list[Ballot] = []
+        refused: list[ImageError] = []
         start, policy_seconds = perf_counter(), 0.0
-        loaded = load(sources)
-        looked_at = {index * len(sources) // group_images for index in range(group_images)}
-        witnesses: list[Image.Image] = []
-        for size in chunk_sizes(len(sources), group_images):
-            chunk = []
-            for item in islice(loaded, size):
-                chunk.append(_reduced(item.image, BATCH_PIXELS // group_images))
-                if len(readable) in looked_at:
-                    witnesses.append(chunk[-1])
-                readable.append(item.source)
-            if not chunk:
-                break
-            asked = perf_counter()
-            (output,) = self.policy.respond([chunk], task, reasoning=reasoning)
-            policy_seconds += perf_counter() - asked
-            response = parse_lenient(output.text, task)
-            (confidence,) = output.confidences(len(response.expressions)) or [output.confidence]
-            outputs.append(output)
-            responses.append(response)
-            ballots.append(Ballot("".join(response.expressions), len(chunk), confidence))
+        for one in answers(self.policy, chunks(), task, reasoning=reasoning, batch_questions=1):
+            policy_seconds += one.seconds
+            if isinstance(one.output, ImageError):
+                refused.append(one.output)
+            elif one.output is not None:
+                response = parse_lenient(one.output.text, task)
+                (confidence,) = one.output.confidences(len(response.expressions)) or [one.output.confidence]
+                outputs.append(one.output)
+                responses.append(response)
+                ballots.append(Ballot("".join(response.expressions), one.item, confidence))
+        if refused and not ballots:
+            raise refused[0]
         if not ballots:
             return
         ballots = self._witnessed(ballots, witnesses)

@@ -6,12 +6,13 @@ import asyncio
 import io
 import json
 import math
+import re
 import socket
 import sys
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ from PIL import Image
 import tiny_policies
 from chat_server import Handler, Server, completion, dumped, serving
 from saliency_r1.cli import main
-from saliency_r1.errors import SaliencyError
+from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.pipeline import SaliencyPipeline
 from saliency_r1.policy.base import Policy
-from saliency_r1.policy.endpoint import Endpoint
+from saliency_r1.policy.endpoint import CONCURRENT, Endpoint
 from saliency_r1.policy.load_policy import load_policy
 from saliency_r1.policy.openai import OpenAIPolicy
 from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.prompts import zero_shot_prompt
+from saliency_r1.policy.structured import pattern
+from saliency_r1.response import parse_strict
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.tasks import Task
 
@@ -172,8 +175,230 @@ def test_what_a_server_does_not_take_is_left_out_from_then_on() -> None:
         policy = policy_at(server)
         for _ in range(2):
             assert policy.respond([[PHOTO]], Task.SOD)[0].text == GOOD
-    assert len(server.requests) == 4
+    assert len(server.requests) == 5
     assert server.requests[3].keys() == {"model", "messages", "max_completion_tokens"}
+
+
+def sent_size(request: dict[str, Any]) -> tuple[int, int]:
+    """The size of the first photo of a request."""
+    data = request["messages"][0]["content"][0]["image_url"]["url"].partition(",")[2]
+    return Image.open(io.BytesIO(b64decode(data))).size
+
+
+def test_a_server_that_refuses_one_photo_in_twenty_affects_no_other() -> None:
+    photos = [Image.new("RGB", (64 + number, 48), "red") for number in range(40)]
+    logprobs = served(*TOKENS)
+
+    def behave(handler: Handler, number: int) -> None:
+        request = handler.server.requests[number - 1]
+        if sent_size(request)[0] % 20 == 10:
+            handler.answer({"error": {"message": "this image is not allowed here"}}, 400)
+        else:
+            handler.say(GOOD, logprobs=logprobs if request.get("logprobs") else None)
+
+    refused: list[str] = []
+    with serving(behave) as server:
+        pipe = SaliencyPipeline(policy_at(server), NanoSegmenter.from_pretrained(device="cpu"))
+        results = list(pipe.stream(photos, on_error=lambda source, error: refused.append(str(error))))
+        widths = [result.image.width for result in results]
+        assert widths == [width for width in range(64, 104) if width % 20 != 10]
+        assert [result.policy_confidence for result in results] == [pytest.approx(math.exp(-2))] * 38
+        assert len(refused) == 2
+        assert "HTTP 400: " in refused[0]
+        assert "this image is not allowed here" in refused[0]
+        assert server.connections <= CONCURRENT
+        with pytest.raises(ImageError, match="HTTP 400") as error:
+            pipe(photos[6])
+        assert error.value.exit_code == 1
+
+
+def test_one_client_serves_a_run() -> None:
+    with serving(lambda handler, _: handler.say(GOOD)) as server:
+        policy = policy_at(server)
+        for _ in range(12):
+            policy.respond([[PHOTO], [PHOTO]], Task.SOD)
+        assert len(server.requests) == 24
+        assert server.connections <= 2
+
+
+def test_a_refusal_without_a_reason_changes_one_request_alone() -> None:
+    logprobs = served(*TOKENS)
+
+    def behave(handler: Handler, number: int) -> None:
+        request = handler.server.requests[number - 1]
+        if number == 1:
+            handler.answer({"error": {"message": "max_tokens is too large for this photo"}}, 400)
+        else:
+            handler.say(GOOD, logprobs=logprobs if request.get("logprobs") else None)
+
+    with serving(behave) as server:
+        policy = policy_at(server)
+        outputs = [policy.respond([[PHOTO]], Task.SOD)[0] for _ in range(2)]
+    assert [output.text for output in outputs] == [GOOD, GOOD]
+    assert [output.confidence for output in outputs] == [None, pytest.approx(math.exp(-2))]
+    assert ["logprobs" in request for request in server.requests] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("body", "left_out"),
+    [
+        ({"message": "Bad value", "param": "temperature", "code": "unsupported_value"}, "temperature"),
+        ({"message": "You are not allowed to request logprobs from this model"}, "logprobs"),
+        ({"message": 'Invalid JSON. Unknown name "logprobs": Cannot find field.'}, "logprobs"),
+        ({"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'."}, "max_tokens"),
+    ],
+)
+def test_what_servers_say_of_parameters_is_understood(body: dict[str, str], left_out: str) -> None:
+    def behave(handler: Handler, number: int) -> None:
+        if left_out in handler.server.requests[number - 1]:
+            handler.answer({"error": body}, 400)
+        else:
+            handler.say(GOOD)
+
+    with serving(behave) as server:
+        policy = policy_at(server)
+        for _ in range(2):
+            assert policy.respond([[PHOTO]], Task.SOD)[0].text == GOOD
+    first, *others = (request.keys() for request in server.requests)
+    assert len(others) == 2
+    assert {name for name in first if name not in others[1]} == {left_out}
+
+
+@pytest.mark.parametrize("hidden", [None, "Let me see …"])
+def test_a_model_that_spends_its_limit_on_hidden_reasoning_gets_a_larger_one(hidden: str | None) -> None:
+    def behave(handler: Handler, number: int) -> None:
+        if handler.server.requests[number - 1]["max_tokens"] < 400:
+            message = {"role": "assistant", "content": None, "reasoning_content": hidden}
+            handler.say(None, message=message, finish_reason="length")
+        else:
+            handler.say(GOOD)
+
+    with serving(behave) as server:
+        policy = policy_at(server)
+        for _ in range(2):
+            assert policy.respond([[PHOTO]], Task.SOD, max_new_tokens=50)[0].text == GOOD
+        assert [request["max_tokens"] for request in server.requests] == [50, 400, 400]
+        with pytest.raises(ImageError, match="tokens on hidden reasoning and wrote no answer; allow more"):
+            policy_at(server).respond([[PHOTO]], Task.SOD, max_new_tokens=2)
+    assert [request["max_tokens"] for request in server.requests[3:]] == [2, 16]
+
+
+def test_an_answer_that_is_withheld_is_said() -> None:
+    with (
+        serving(lambda handler, _: handler.say(None, finish_reason="content_filter")) as server,
+        pytest.raises(ImageError, match="its content filter withheld the answer"),
+    ):
+        policy_at(server).respond([[PHOTO]], Task.SOD)
+
+
+def test_no_photo_waits_for_the_slowest_of_a_batch() -> None:
+    many = threading.Event()
+
+    def behave(handler: Handler, number: int) -> None:
+        if number >= 14:
+            many.set()
+        if sent_size(handler.server.requests[number - 1]) == (65, 48) and not many.wait(20):
+            handler.answer({"error": {"message": "the others wait"}}, 401)
+        else:
+            handler.say(GOOD)
+
+    photos = [Image.new("RGB", (65 + number, 48), "red") for number in range(16)]
+    with serving(behave) as server:
+        pipe = SaliencyPipeline(policy_at(server), NanoSegmenter.from_pretrained(device="cpu"))
+        assert [result.image.width for result in pipe.stream(photos)] == list(range(65, 81))
+
+
+def test_the_photos_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saliency_r1.policy.answering.PIXELS_UNDER_WAY", 2 * 64 * 48)
+    taken: list[int] = []
+
+    def photos() -> Iterator[Image.Image]:
+        for number in range(6):
+            taken.append(number)
+            yield PHOTO
+
+    with serving(lambda handler, _: handler.say(GOOD)) as server:
+        pipe = SaliencyPipeline(policy_at(server), NanoSegmenter.from_pretrained(device="cpu"))
+        for count, _ in enumerate(pipe.stream(photos()), start=1):
+            assert len(taken) <= count + 1
+
+
+def test_the_chunks_of_a_group_are_asked_side_by_side() -> None:
+    together = threading.Barrier(5)
+
+    def behave(handler: Handler, _: int) -> None:
+        together.wait(20)
+        handler.say(GOOD)
+
+    with serving(behave) as server:
+        pipe = SaliencyPipeline(policy_at(server), NanoSegmenter.from_pretrained(device="cpu"))
+        results = pipe([PHOTO] * 10, Task.COSOD, group_images=2)
+    assert len(results) == 10
+    assert len(server.requests) == 5
+
+
+def test_a_refused_chunk_has_no_vote() -> None:
+    def behave(handler: Handler, number: int) -> None:
+        if sent_size(handler.server.requests[number - 1]) == (64, 48):
+            handler.answer({"error": {"message": "not this one"}}, 400)
+        else:
+            handler.say(GOOD)
+
+    other = Image.new("RGB", (80, 48), "red")
+    with serving(behave) as server:
+        pipe = SaliencyPipeline(policy_at(server), NanoSegmenter.from_pretrained(device="cpu"))
+        results = pipe([PHOTO, PHOTO, other, other], Task.COSOD, group_images=2)
+        assert [result.text for result in results] == [GOOD] * 4
+        with pytest.raises(ImageError, match="not this one"):
+            pipe([PHOTO, PHOTO], Task.COSOD)
+
+
+@pytest.mark.parametrize(("kind", "key"), [("vllm", "structured_outputs"), ("sglang", "regex")])
+def test_structured_output_asks_a_server_that_can_for_the_tags(kind: str, key: str) -> None:
+    with serving(lambda handler, _: handler.say(GOOD)) as server:
+        server.kind = kind
+        policy = load_policy(f"openai:{server.url}#m", options=PolicyOptions(structured=True))
+        assert policy.respond([[PHOTO]], Task.SOD)[0].text == GOOD
+    [request] = server.requests
+    asked = request[key]["regex"] if kind == "vllm" else request[key]
+    assert asked == pattern(Task.SOD)
+
+
+def test_structured_output_is_left_out_where_it_is_refused_and_an_error_where_it_is_not_known() -> None:
+    def behave(handler: Handler, number: int) -> None:
+        if "structured_outputs" in handler.server.requests[number - 1]:
+            handler.answer({"error": {"message": "structured_outputs is not supported here"}}, 400)
+        else:
+            handler.say(GOOD)
+
+    with serving(behave) as server:
+        policy = OpenAIPolicy(Endpoint(server.url, "m"), structured=True)
+        for _ in range(2):
+            assert policy.respond([[PHOTO]], Task.SOD)[0].text == GOOD
+        assert ["logprobs" in request for request in server.requests] == [True] * 3
+        server.kind = "library"
+        policy = OpenAIPolicy(Endpoint(server.url, "m"), structured=True)
+        with pytest.raises(SaliencyError, match="calls itself 'library': structured output is known of vllm"):
+            policy.respond([[PHOTO]], Task.SOD)
+    with pytest.raises(SaliencyError, match="structured output is the work of a server"):
+        load_policy(None, options=PolicyOptions(structured=True))
+
+
+@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("reasoning", [True, False])
+def test_the_pattern_takes_the_form_and_nothing_else(task: Task, reasoning: bool) -> None:
+    tag = task.spec.tag
+    takes = re.compile(pattern(task, reasoning=reasoning)).fullmatch
+    why = "It glows.\nTwice." if reasoning else ""
+    for expressions in ((), ("the red lamp",), ("the red lamp", "a café")):
+        inside = "".join(f"<{tag}>{one}</{tag}>" for one in expressions)
+        text = f"<think>{why}</think><answer>{inside}</answer>"
+        good = len(expressions) < 2 or task.spec.several_expressions
+        assert bool(takes(text)) == good
+        if good:
+            assert parse_strict(text, task).expressions == expressions
+    assert not takes(f"<think>{why}</think><answer><{tag}></{tag}></answer>")
+    assert not takes(f"Sure! <think>{why}</think><answer></answer>")
 
 
 def test_text_without_the_form_gets_a_second_try() -> None:
@@ -360,6 +585,8 @@ def test_options_of_local_models_and_bad_numbers_are_refused() -> None:
         load_policy(address, options=PolicyOptions(dtype="bfloat16"))
     with pytest.raises(SaliencyError, match="timeout is 0"):
         load_policy(address, options=PolicyOptions(timeout=0))
+    with pytest.raises(SaliencyError, match="max_new_tokens is 0"):
+        PolicyOptions(max_new_tokens=0)
     with pytest.raises(SaliencyError, match="max_pixels is 9"):
         load_policy(address, options=PolicyOptions(max_pixels=9))
 
@@ -381,7 +608,9 @@ def test_predict_asks_the_endpoint(tmp_path: Path, capfd: pytest.CaptureFixture[
         address = f"openai:{server.url}#m"
         assert main([*command, address, "--json"]) == 0
         content = json.loads(capfd.readouterr().out)
-        assert main([*command, address, "--out", str(tmp_path / "out")]) == 0
+        more = ["--out", str(tmp_path / "out"), "--max-new-tokens", "99"]
+        assert main([*command, address, *more]) == 0
+    assert [request["max_tokens"] for request in server.requests] == [512, 512, 99, 99]
     assert content["expressions"] == ["the red lamp"]
     assert (content["policy_confidence"], content["retries"]) == (None, 1)
     assert content["model"].startswith("m at 127.0.0.1")

@@ -98,6 +98,22 @@ def predict(
             help="Seconds for one question to an endpoint, all tries together.", rich_help_panel=_POLICY
         ),
     ] = TIMEOUT_SECONDS,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens of a response at most; default 192, or 512 where the format is explained.",
+            rich_help_panel=_POLICY,
+        ),
+    ] = None,
+    structured: Annotated[
+        bool,
+        typer.Option(
+            "--structured",
+            help="Have an endpoint hold its answers to the tags (vLLM, SGLang).",
+            rich_help_panel=_POLICY,
+        ),
+    ] = False,
 ) -> None:
     """Find what stands out in photos: print why and what, write mask, overlay, cut-out and JSON.
 
@@ -108,7 +124,9 @@ def predict(
     from saliency_r1.finding import find_images
     from saliency_r1.result import save_jpeg
 
-    options = PolicyOptions(dtype, device_map, revision, max_pixels, prompting, timeout)
+    options = PolicyOptions(
+        dtype, device_map, revision, max_pixels, prompting, timeout, max_new_tokens, structured
+    )
     if out is None and not as_json:
         out = Path("out")
     sheet = GroupSheet() if task.spec.several_images and out is not None else None

@@ -56,20 +56,34 @@ def ask(
         raise SaliencyError("a question without an image: give at least one")
     if not batch:
         return []
-    if not zero_shot:
-        return write(batch, task.spec.prompt(reasoning=reasoning), max_new_tokens or PLAIN_TOKENS)
-    limit = max_new_tokens or ZERO_SHOT_TOKENS
-    outputs = write(batch, zero_shot_prompt(task, reasoning=reasoning), limit)
-    unread = [index for index, output in enumerate(outputs) if not _parses(output.text, task)]
-    if unread:
-        prompt = zero_shot_prompt(task, reasoning=reasoning, again=True)
-        seconds = write([batch[index] for index in unread], prompt, limit)
+    limit = max_new_tokens or default_tokens(zero_shot)
+    first, again = prompts(task, zero_shot=zero_shot, reasoning=reasoning)
+    outputs = write(batch, first, limit)
+    unread = [index for index, output in enumerate(outputs) if again and not parses(output.text, task)]
+    if unread and again:
+        seconds = write([batch[index] for index in unread], again, limit)
         for index, second in zip(unread, seconds, strict=True):
-            outputs[index] = replace(_better(outputs[index], second, task), retries=1)
+            outputs[index] = settled(outputs[index], second, task)
     return outputs
 
 
-def _parses(text: str, task: Task) -> bool:
+def default_tokens(zero_shot: bool) -> int:
+    """Where a response ends at the latest, unless told otherwise."""
+    return ZERO_SHOT_TOKENS if zero_shot else PLAIN_TOKENS
+
+
+def prompts(task: Task, *, zero_shot: bool, reasoning: bool) -> tuple[str, str | None]:
+    """What a policy is asked first, and again if that response does not parse; None for no second try."""
+    if not zero_shot:
+        return task.spec.prompt(reasoning=reasoning), None
+    return (
+        zero_shot_prompt(task, reasoning=reasoning),
+        zero_shot_prompt(task, reasoning=reasoning, again=True),
+    )
+
+
+def parses(text: str, task: Task) -> bool:
+    """Whether a response has the task's form."""
     try:
         parse_strict(text[own_thoughts_end(text) :], task)
     except ResponseError:
@@ -77,8 +91,8 @@ def _parses(text: str, task: Task) -> bool:
     return True
 
 
-def _better(first: PolicyOutput, second: PolicyOutput, task: Task) -> PolicyOutput:
-    if _parses(second.text, task):
-        return second
+def settled(first: PolicyOutput, second: PolicyOutput, task: Task) -> PolicyOutput:
+    """Which of two tries counts, see `ask`; it knows that there were two."""
     names = [bool(parse_lenient(output.text, task).expressions) for output in (first, second)]
-    return second if names == [False, True] else first
+    better = second if parses(second.text, task) or names == [False, True] else first
+    return replace(better, retries=1)

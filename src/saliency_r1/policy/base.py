@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -72,5 +73,29 @@ class Policy(Protocol):
 
         Returns:
             One output for each item, in order.
+        """
+        ...
+
+
+@runtime_checkable
+class ConcurrentPolicy(Policy, Protocol):
+    """A policy that works on several questions side by side, such as one that a server runs."""
+
+    concurrent: int
+    """How many questions it works on at a time."""
+
+    def submit(
+        self,
+        images: Sequence[Image.Image],
+        task: Task,
+        *,
+        reasoning: bool = True,
+        max_new_tokens: int | None = None,
+    ) -> Future[PolicyOutput]:
+        """Begin to answer one question, of `images` (mode RGB); see `Policy.respond`.
+
+        Returns:
+            Its output, or why there is none: an `ImageError` for a question that is refused while others may
+            be answered, another `SaliencyError` where none will be. Cancelling it gives the question up.
         """
         ...

@@ -7,17 +7,17 @@ import math
 import os
 from base64 import b64encode
 from codecs import getincrementaldecoder
-from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from saliency_r1.errors import SaliencyError, one_line
+from saliency_r1.errors import ImageError, SaliencyError, one_line
+from saliency_r1.policy.connection import Connection
 from saliency_r1.policy.options import ENDPOINT, TIMEOUT_SECONDS
 from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, shrink, workable
+from saliency_r1.policy.request_form import PLAINER, parameters, refused_parameters
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,6 +27,8 @@ CONCURRENT = 8
 """Questions that are under way at a time."""
 RETRIES = 3
 """Further tries of a request that failed for no fault of its own."""
+LARGER = 8
+"""By how much the limit of tokens grows for a model that spent it before it wrote anything."""
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """A conversation, as the API takes it; see `Endpoint.question`."""
@@ -35,17 +37,13 @@ _JPEG_QUALITY = 90
 _LONGEST_REASON = 300
 _T = TypeVar("_T")
 
-_FORMS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("max_tokens", frozenset({"temperature", "seed", "logprobs"})),
-    ("max_tokens", frozenset({"temperature"})),
-    ("max_completion_tokens", frozenset()),
-)
-"""How a request calls its limit of tokens, and which options it keeps, in the order they are tried: servers
-and models differ in what they take, and refuse the rest."""
-
 
 class EndpointError(SaliencyError):
     """A question to an endpoint that got no answer, or one that is none; the message names model and URL."""
+
+
+class RefusedQuestionError(EndpointError, ImageError):
+    """A question that a server refused or did not finish; others are not affected."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ class Answer:
         logprobs: the log-probability of each token; empty where they are not served, or do not fit the text.
         pieces: the text of each of these tokens.
         prompt_tokens, completion_tokens: what the server counted, photos included; None where it does not.
+        finish_reason: why it ended: `stop`, `length` where it was cut, or what else the server says.
     """
 
     text: str
@@ -64,15 +63,18 @@ class Answer:
     pieces: list[str]
     prompt_tokens: int | None
     completion_tokens: int | None
+    finish_reason: str | None = None
 
 
 class Endpoint:
     """A model that a server runs.
 
-    Photos travel as JPEG data URLs. A request that gets no answer in half of `timeout`, or that fails with a
+    Photos travel as JPEG data URLs. All questions share one HTTP client, and up to eight are under way at a
+    time, whichever threads ask. A request that gets no answer in half of `timeout`, or that fails with a
     connection error or HTTP 408, 409, 429 or 5xx, is repeated, at most three times and with growing pauses,
-    until `timeout` is over. The API key is that in the environment variable OPENAI_API_KEY; without one a
-    placeholder is sent.
+    until `timeout` is over. One that is refused with HTTP 400 or 422 is repeated in plainer forms; a
+    parameter is left out for good only if the server says that it does not take it. The API key is that in
+    the environment variable OPENAI_API_KEY; without one a placeholder is sent.
 
     Args:
         url: of the API, `http://localhost:8000/v1`.
@@ -95,11 +97,20 @@ class Endpoint:
             raise SaliencyError(
                 "a model behind an endpoint needs the package openai: pip install 'saliency-r1[endpoint]'"
             ) from None
-        self.url, self._host = _checked(url)
+        self.url = _checked(url)
         self.model = model
         self.timeout = timeout
         self.max_pixels = check_max_pixels(MAX_PIXELS if max_pixels is None else max_pixels)
-        self._form = 0
+        self._without: frozenset[str] = frozenset()
+        self._reach = 1
+        self._server: str | None = None
+        self.connection = Connection(
+            self.url,
+            os.environ.get(KEY_VARIABLE) or "none",
+            concurrent=CONCURRENT,
+            retries=RETRIES,
+            timeout=timeout / 2,
+        )
 
     @classmethod
     def from_address(
@@ -139,52 +150,44 @@ class Endpoint:
         Args:
             conversations: messages, the last one the user's.
             max_new_tokens: where an answer ends at the latest.
-            options: `temperature`, `seed` and `logprobs` as wanted; a server that refuses them is asked
-                without them from then on.
+            options: `temperature`, `seed` and `logprobs` as wanted, and `structured`, which goes into the
+                request's body as it is; a server that says it does not know one is asked without it from
+                then on.
 
         Raises:
+            RefusedQuestionError: if the server refuses a question, withholds its answer, or spends all
+                tokens before it writes anything.
             EndpointError: if the server gives no answer in time, or one that is none.
         """
-        return _run(self._ask_all(conversations, max_new_tokens, options))
 
-    async def _ask_all(
-        self, conversations: Sequence[Messages], max_new_tokens: int, options: Mapping[str, Any]
-    ) -> list[Answer]:
-        turn = asyncio.Semaphore(CONCURRENT)
-        async with self._client() as client:
+        async def every() -> list[Answer]:
+            return await asyncio.gather(
+                *(self.answer(messages, max_new_tokens, options) for messages in conversations)
+            )
 
-            async def answer(messages: Messages) -> Answer:
-                async with turn:
-                    return await self._answer(client, messages, max_new_tokens, options)
+        return self.connection.run(every())
 
-            return list(await asyncio.gather(*(answer(messages) for messages in conversations)))
+    async def answer(self, messages: Messages, max_new_tokens: int, options: Mapping[str, Any]) -> Answer:
+        """The answer to one conversation, in the loop of `connection`; see `ask`."""
+        async with self.connection.turn:
+            return await self._in_time(self._written(messages, max_new_tokens, options))
 
-    def _client(self) -> Any:
-        from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
+    async def server(self) -> str:
+        """What the server calls itself as the owner of its model, in lower case; asked for once."""
+        if self._server is None:
+            models = await self._in_time(self.connection.client.models.list())
+            entries = models.data if isinstance(getattr(models, "data", None), list) else []
+            owners = {getattr(one, "id", None): str(getattr(one, "owned_by", "")).lower() for one in entries}
+            self._server = owners.get(self.model) or next(iter(owners.values()), "")
+        return self._server
 
-        class Client(AsyncOpenAI):
-            # What machine and Python this is, is nobody's business.
-            def platform_headers(self) -> dict[str, str]:
-                return {}
-
-        return Client(
-            base_url=self.url,
-            api_key=os.environ.get(KEY_VARIABLE) or "none",
-            max_retries=RETRIES,
-            timeout=self.timeout / 2,
-            # A proxy has no way to this machine's own loopback.
-            http_client=DefaultAsyncHttpx2Client(trust_env=not _is_loopback(self._host)),
-        )
-
-    async def _answer(
-        self, client: Any, messages: Messages, max_new_tokens: int, options: Mapping[str, Any]
-    ) -> Answer:
+    async def _in_time(self, work: Awaitable[_T]) -> _T:
         """One question, with its deadline; whatever goes wrong is one clear error."""
         import openai
 
         try:
             async with asyncio.timeout(self.timeout):
-                completion = await self._complete(client, messages, max_new_tokens, options)
+                return await work
         except (TimeoutError, openai.APITimeoutError):
             raise self._error(
                 f"no answer within {self.timeout:g} seconds; is the server busy? Or give it more time"
@@ -202,29 +205,55 @@ class Endpoint:
                 f"HTTP 404, no such model, or the URL does not end as it should (/v1): {_line(error)}"
             ) from None
         except openai.APIStatusError as error:
-            raise self._error(f"HTTP {error.status_code}: {_line(error)}") from None
+            refused = error.status_code in (400, 413, 422)
+            raise self._error(f"HTTP {error.status_code}: {_line(error)}", refused=refused) from None
         except (openai.OpenAIError, ValueError) as error:
             raise self._error(f"its answer is no chat completion ({_line(error)})") from None
-        return self._read(completion)
 
-    async def _complete(
-        self, client: Any, messages: Messages, max_new_tokens: int, options: Mapping[str, Any]
-    ) -> Any:
+    async def _written(self, messages: Messages, max_new_tokens: int, options: Mapping[str, Any]) -> Answer:
+        """The answer; one that was cut before anything was written is asked for with a larger limit, once."""
+        limit = self._reach * max_new_tokens
+        answer, content = self._read(await self._complete(messages, limit, options))
+        if not content and answer.finish_reason == "length" and limit == max_new_tokens:
+            limit = LARGER * max_new_tokens
+            answer, content = self._read(await self._complete(messages, limit, options))
+            if content:
+                self._reach = LARGER  # it reasons unseen, and will again
+        if not content and answer.finish_reason == "length":
+            spent = answer.completion_tokens or limit
+            raise self._error(
+                f"it spent {spent} tokens on hidden reasoning and wrote no answer; allow more "
+                "(--max-new-tokens), or have it reason less",
+                refused=True,
+            )
+        if not content and answer.finish_reason == "content_filter":
+            raise self._error("its content filter withheld the answer", refused=True)
+        return answer
+
+    async def _complete(self, messages: Messages, limit: int, options: Mapping[str, Any]) -> Any:
         """The completion, in the first form of request that the server takes."""
         import openai
 
+        first: openai.APIStatusError | None = None
+        here: frozenset[str] = frozenset()
+        plainer = iter(PLAINER)
         while True:
-            form = self._form
-            limit, known = _FORMS[form]
-            kept = {name: value for name, value in options.items() if name in known}
+            without = self._without | here
+            sent = parameters(limit, options, without)
             try:
-                return await client.chat.completions.create(
-                    model=self.model, messages=messages, **{limit: max_new_tokens}, **kept
+                return await self.connection.client.chat.completions.create(
+                    model=self.model, messages=messages, **sent
                 )
-            except (openai.BadRequestError, openai.UnprocessableEntityError):
-                if form + 1 == len(_FORMS):
-                    raise
-                self._form = max(self._form, form + 1)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                first = first or error
+                if unknown := refused_parameters(error, sent):
+                    self._without |= unknown
+                    continue
+                known = {*options, "max_tokens"}
+                step = next((step for step in plainer if step & known - without), None)
+                if step is None:
+                    raise first from None
+                here |= step
 
     def _data_url(self, image: Image.Image) -> str:
         file = BytesIO()
@@ -233,8 +262,8 @@ class Endpoint:
         )
         return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode('ascii')}"
 
-    def _read(self, completion: Any) -> Answer:
-        """What the server answered, read with suspicion."""
+    def _read(self, completion: Any) -> tuple[Answer, str]:
+        """What the server answered, read with suspicion; and the part that it calls its answer."""
         choices = getattr(completion, "choices", None)
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = getattr(choice, "message", None)
@@ -249,14 +278,17 @@ class Endpoint:
             logprobs, pieces = [], []
         usage = getattr(completion, "usage", None)
         counts = (_count(getattr(usage, name, None)) for name in ("prompt_tokens", "completion_tokens"))
-        return Answer(_with_reasoning(content, message), logprobs, pieces, *counts)
+        reason = getattr(choice, "finish_reason", None)
+        reason = reason if isinstance(reason, str) else None
+        return Answer(_with_reasoning(content, message), logprobs, pieces, *counts, reason), content.strip()
 
-    def _error(self, what: str) -> EndpointError:
-        return EndpointError(f"the model {self.model!r} at {self.url}: {what}")
+    def _error(self, what: str, *, refused: bool = False) -> EndpointError:
+        kind = RefusedQuestionError if refused else EndpointError
+        return kind(f"the model {self.model!r} at {self.url}: {what}")
 
 
-def _checked(url: str) -> tuple[str, str]:
-    """The URL without a slash at its end, and its host."""
+def _checked(url: str) -> str:
+    """The URL without a slash at its end."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port  # a port that is none raises
@@ -269,24 +301,7 @@ def _checked(url: str) -> tuple[str, str]:
             f"the address of the server {host!r} holds more than a place: a key belongs in the environment "
             f"variable {KEY_VARIABLE}"
         )
-    return url.rstrip("/"), host
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _run(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run to the end, also where a loop is running already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+    return url.rstrip("/")
 
 
 def _line(error: object) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.policy.base import Policy
-from saliency_r1.policy.options import PolicyOptions, is_endpoint
+from saliency_r1.policy.options import ENDPOINT, PolicyOptions, is_endpoint
 
 
 def load_policy(source: str | Path | None, *, device: str = "auto", options: PolicyOptions) -> Policy:
@@ -30,7 +30,17 @@ def load_policy(source: str | Path | None, *, device: str = "auto", options: Pol
         from saliency_r1.policy.openai import OpenAIPolicy
 
         return OpenAIPolicy.from_address(
-            str(source), timeout=options.timeout, max_pixels=options.max_pixels, prompting=options.prompting
+            str(source),
+            timeout=options.timeout,
+            max_pixels=options.max_pixels,
+            prompting=options.prompting,
+            max_new_tokens=options.max_new_tokens,
+            structured=options.structured,
+        )
+    if options.structured:
+        raise SaliencyError(
+            f"structured output is the work of a server, and {source or 'the nano policy'} runs here: leave "
+            f"--structured out, or name an endpoint ({ENDPOINT}URL#MODEL)"
         )
     from saliency_r1.policy.transformers import TransformersPolicy
 
@@ -42,4 +52,5 @@ def load_policy(source: str | Path | None, *, device: str = "auto", options: Pol
         revision=options.revision,
         max_pixels=options.max_pixels,
         prompting=options.prompting,
+        max_new_tokens=options.max_new_tokens,
     )

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from saliency_r1.policy.asking import Questions, ask
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from saliency_r1.errors import SaliencyError
+from saliency_r1.policy.asking import Questions, default_tokens, parses, prompts, settled
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.confidence import confidence, expression_confidences
-from saliency_r1.policy.endpoint import Answer, Endpoint
+from saliency_r1.policy.endpoint import CONCURRENT, Answer, Endpoint, EndpointError
 from saliency_r1.policy.options import TIMEOUT_SECONDS
 from saliency_r1.policy.prompts import Prompting
+from saliency_r1.policy.structured import SERVERS, body, pattern
 from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _GREEDY = {"temperature": 0, "logprobs": True}
 
@@ -19,11 +29,24 @@ class OpenAIPolicy:
     Args:
         endpoint: the model, see `saliency_r1.policy.endpoint`.
         zero_shot: whether the response format must be explained to it, see `saliency_r1.policy.asking`.
+        max_new_tokens: where a response ends at the latest; None for 192 tokens, or 512 if `zero_shot`.
+        structured: whether the server holds its answers to the tags, see `saliency_r1.policy.structured`.
     """
 
-    def __init__(self, endpoint: Endpoint, *, zero_shot: bool = True) -> None:
+    concurrent = CONCURRENT
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        zero_shot: bool = True,
+        max_new_tokens: int | None = None,
+        structured: bool = False,
+    ) -> None:
         self.endpoint = endpoint
         self.zero_shot = zero_shot
+        self.max_new_tokens = max_new_tokens
+        self.structured = structured
 
     @classmethod
     def from_address(
@@ -33,6 +56,8 @@ class OpenAIPolicy:
         timeout: float = TIMEOUT_SECONDS,
         max_pixels: int | None = None,
         prompting: Prompting | str = Prompting.AUTO,
+        max_new_tokens: int | None = None,
+        structured: bool = False,
     ) -> OpenAIPolicy:
         """The policy at an address.
 
@@ -41,12 +66,14 @@ class OpenAIPolicy:
             timeout: seconds for one question, all tries together.
             max_pixels: pixels of a photo at most; None for 1,003,520.
             prompting: see `Prompting`; `auto` is zero-shot, since a server does not say what it was taught.
+            max_new_tokens, structured: see the class.
 
         Raises:
             SaliencyError: if it is no such address; else see `Endpoint`.
         """
         endpoint = Endpoint.from_address(address, timeout=timeout, max_pixels=max_pixels)
-        return cls(endpoint, zero_shot=Prompting.parse(prompting) is not Prompting.PLAIN)
+        zero_shot = Prompting.parse(prompting) is not Prompting.PLAIN
+        return cls(endpoint, zero_shot=zero_shot, max_new_tokens=max_new_tokens, structured=structured)
 
     @property
     def name(self) -> str:
@@ -66,20 +93,61 @@ class OpenAIPolicy:
         Up to eight questions are under way at a time.
 
         Raises:
+            RefusedQuestionError: if the server refuses a question, or gives no answer to it; see `Endpoint`.
             SaliencyError: if the server gives no answer in time, or one that is none.
         """
-        return ask(
-            self._write,
-            batch,
-            task,
-            zero_shot=self.zero_shot,
-            reasoning=reasoning,
-            max_new_tokens=max_new_tokens,
-        )
+        futures = [
+            self.submit(images, task, reasoning=reasoning, max_new_tokens=max_new_tokens) for images in batch
+        ]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
 
-    def _write(self, batch: Questions, prompt: str, max_new_tokens: int) -> list[PolicyOutput]:
-        conversations = [[self.endpoint.question(images, prompt)] for images in batch]
-        return [_output(answer) for answer in self.endpoint.ask(conversations, max_new_tokens, _GREEDY)]
+    def submit(
+        self,
+        images: Sequence[Image.Image],
+        task: Task,
+        *,
+        reasoning: bool = True,
+        max_new_tokens: int | None = None,
+    ) -> Future[PolicyOutput]:
+        """Begin to answer one question; see `saliency_r1.policy.base.ConcurrentPolicy`."""
+        if not images:
+            raise SaliencyError("a question without an image: give at least one")
+        limit = max_new_tokens or self.max_new_tokens or default_tokens(self.zero_shot)
+        return self.endpoint.connection.start(self._respond(images, Task.parse(task), reasoning, limit))
+
+    async def _respond(
+        self, images: Sequence[Image.Image], task: Task, reasoning: bool, limit: int
+    ) -> PolicyOutput:
+        """The answer to one question, with its second try; others do not wait for it."""
+        prompt, again = prompts(task, zero_shot=self.zero_shot, reasoning=reasoning)
+        options = {**_GREEDY, **await self._structure(task, reasoning)}
+        first = await self._write(images, prompt, limit, options)
+        if again is None or parses(first.text, task):
+            return first
+        return settled(first, await self._write(images, again, limit, options), task)
+
+    async def _structure(self, task: Task, reasoning: bool) -> dict[str, Any]:
+        """The option by which the server keeps its answer to the tags, if that is wanted."""
+        if not self.structured:
+            return {}
+        server = await self.endpoint.server()
+        if server not in SERVERS:
+            raise EndpointError(
+                f"the server at {self.endpoint.url} calls itself {server!r}: structured output is known of "
+                f"{' and '.join(SERVERS)}; leave --structured out"
+            )
+        return {"structured": body(server, pattern(task, reasoning=reasoning))}
+
+    async def _write(
+        self, images: Sequence[Image.Image], prompt: str, limit: int, options: Mapping[str, Any]
+    ) -> PolicyOutput:
+        # JPEGs are made beside the loop, which serves all questions.
+        question = await asyncio.to_thread(self.endpoint.question, images, prompt)
+        return _output(await self.endpoint.answer([question], limit, options))
 
 
 def _output(answer: Answer) -> PolicyOutput:

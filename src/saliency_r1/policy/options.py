@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saliency_r1.errors import SaliencyError
 from saliency_r1.policy.prompts import Prompting
 
 ENDPOINT = "openai:"
@@ -23,6 +24,9 @@ class PolicyOptions:
         max_pixels: pixels of a photo that the policy looks at.
         prompting: whether the response format is explained to it.
         timeout: seconds for one question to an endpoint, all tries together.
+        max_new_tokens: where a response ends at the latest; None for 192 tokens, or 512 where the format is
+            explained.
+        structured: whether an endpoint is to hold its answers to the tags, where its server can.
     """
 
     dtype: str | None = None
@@ -31,6 +35,12 @@ class PolicyOptions:
     max_pixels: int | None = None
     prompting: Prompting = Prompting.AUTO
     timeout: float = TIMEOUT_SECONDS
+    max_new_tokens: int | None = None
+    structured: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise SaliencyError(f"max_new_tokens is {self.max_new_tokens}: give at least 1")
 
 
 def is_endpoint(source: object) -> bool:

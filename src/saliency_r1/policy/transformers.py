@@ -17,7 +17,7 @@ from transformers import (
     LogitsProcessorList,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-from transformers.utils import is_accelerate_available
+from transformers.utils import is_accelerate_available, is_flash_attn_2_available
 
 from saliency_r1 import nano
 from saliency_r1.checkpoint import DTYPES, check_dtype
@@ -52,6 +52,11 @@ class TransformersPolicy:
         zero_shot: whether the response format must be explained to it, see `saliency_r1.policy.asking`.
         max_pixels: how many pixels of a photo it looks at, see `saliency_r1.policy.photo_size`; None to hand
             the photos to the processor as they are.
+        max_new_tokens: where a response ends at the latest; None for 192 tokens, or 512 if `zero_shot`.
+
+    Attributes:
+        sharded: whether the weights are cut over processes, which then write together and equally often:
+            instances that are named twice are left as they are.
     """
 
     def __init__(
@@ -62,12 +67,15 @@ class TransformersPolicy:
         *,
         zero_shot: bool = False,
         max_pixels: int | None = None,
+        max_new_tokens: int | None = None,
     ) -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
         self.zero_shot = zero_shot
         self.max_pixels = max_pixels
+        self.max_new_tokens = max_new_tokens
+        self.sharded = False
         self.processor.tokenizer.padding_side = "left"
         self._limits_itself = max_pixels is not None and limit_processor(
             processor.image_processor, check_max_pixels(max_pixels)
@@ -84,6 +92,8 @@ class TransformersPolicy:
         revision: str | None = None,
         max_pixels: int | None = None,
         prompting: Prompting | str = Prompting.AUTO,
+        max_new_tokens: int | None = None,
+        attn_implementation: str = "auto",
     ) -> TransformersPolicy:
         """Load a policy.
 
@@ -98,6 +108,9 @@ class TransformersPolicy:
             max_pixels: how many pixels of a photo the model looks at; None for 1,003,520, and for whole
                 photos with the nano policy, which makes 256x256 of them.
             prompting: see `Prompting`.
+            max_new_tokens: see the class.
+            attn_implementation: of attention: `sdpa`, `eager`, `flash_attention_2`, or `auto` for
+                FlashAttention 2 where package, GPU and model have it, else transformers' own choice.
 
         Raises:
             SaliencyError: if there is no such policy, or it cannot be read.
@@ -116,13 +129,14 @@ class TransformersPolicy:
         where = str(source or nano.POLICY_FOLDER)
         # Without it transformers asks a service of the hub to convert weights that are no safetensors.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-        placed = {} if device_map is None else {"device_map": device_map}
+        placed: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
         try:
             where = reachable(where, revision)
             check_checkpoint(where, revision)
             config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
             _check_kind(where, config)
             processor = load_processor(where, config, revision)
+            placed |= _attention(attn_implementation, config, place)
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 where,
                 dtype=wanted,
@@ -150,6 +164,7 @@ class TransformersPolicy:
             "nano" if source is None else Path(source).name if Path(source).exists() else str(source),
             zero_shot=prompting is Prompting.ZERO_SHOT or (prompting is Prompting.AUTO and not ours),
             max_pixels=max_pixels,
+            max_new_tokens=max_new_tokens,
         )
 
     def respond(
@@ -168,7 +183,7 @@ class TransformersPolicy:
         log-probabilities are those of that distribution. A greedy answer of several expressions does not
         hold one twice, see `saliency_r1.policy.distinct`.
         """
-        distinct = Task.parse(task).spec.several_expressions and not do_sample
+        distinct = Task.parse(task).spec.several_expressions and not do_sample and not self.sharded
         write = partial(self._write, do_sample=do_sample, temperature=temperature, distinct=distinct)
         return ask(
             write,
@@ -176,7 +191,7 @@ class TransformersPolicy:
             task,
             zero_shot=self.zero_shot,
             reasoning=reasoning,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max_new_tokens or self.max_new_tokens,
         )
 
     def _write(
@@ -192,7 +207,8 @@ class TransformersPolicy:
         inputs = self._inputs(batch, prompt)
         settings = self._settings(max_new_tokens, do_sample, temperature)
         chosen = _ChosenLogprobs(temperature if do_sample else 1.0)
-        with torch.inference_mode():
+        # Weights that are gathered in inference mode could not be trained on.
+        with torch.no_grad() if self.sharded else torch.inference_mode():
             sequences = self.model.generate(
                 **inputs, generation_config=settings, logits_processor=LogitsProcessorList([chosen])
             )
@@ -310,6 +326,17 @@ def _dtype(wanted: torch.dtype | str | None, default: str) -> torch.dtype | str:
     name = wanted or default
     check_dtype(name)
     return DTYPES.get(name, "auto")
+
+
+def _attention(wanted: str, config: Any, place: torch.device) -> dict[str, str]:
+    """What `from_pretrained` is told of attention."""
+    if wanted != "auto":
+        return {"attn_implementation": wanted}
+    kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    fast = (
+        place.type == "cuda" and is_flash_attn_2_available() and getattr(kind, "_supports_flash_attn", False)
+    )
+    return {"attn_implementation": "flash_attention_2"} if fast else {}
 
 
 def _check_kind(where: str, config: Any) -> None:
