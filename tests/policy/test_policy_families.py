@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import is_torchvision_available
+from transformers.video_processing_utils import VideoProcessorMixin
 
 import tiny_policies
 from saliency_r1.cli import main
@@ -33,6 +34,7 @@ from saliency_r1.policy.prompts import EXAMPLES, Prompting, mark_fine_tuned, zer
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.response import parse_strict
 from saliency_r1.segmenters.nano import NanoSegmenter
+from saliency_r1.sharing.export import Export, export
 from saliency_r1.tasks import Task
 
 PIXELS = 20_000
@@ -213,6 +215,23 @@ def test_a_saved_policy_is_a_stock_folder(
     )
     first, second = (one.respond([[draw("red")]], Task.SIS, max_new_tokens=6)[0] for one in (policy, again))
     assert first.token_ids == second.token_ids
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "smolvlm"])
+def test_where_torchvision_is_a_saved_policy_has_what_its_video_part_reads(
+    policies: dict[str, TransformersPolicy], family: str, tmp_path: Path
+) -> None:
+    """Transformers' own way to a video processor's parameters, which stock processors go through there."""
+    folder = tmp_path / "saved"
+    policies[family].processor.save_pretrained(folder)
+    found, _ = VideoProcessorMixin.get_video_processor_dict(folder)
+    assert tuple(found["image_mean"]) == tuple(policies[family].processor.image_processor.image_mean)
+    policies[family].model.save_pretrained(folder)
+
+    (folder / "preprocessor_config.json").unlink()  # as policies were saved before
+    exported = export(Export(str(folder), tmp_path / "exported"))
+    again, _ = VideoProcessorMixin.get_video_processor_dict(exported)
+    assert again == found
 
 
 def test_shrinking_keeps_the_shape_and_the_bound() -> None:

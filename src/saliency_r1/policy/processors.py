@@ -4,14 +4,19 @@ Stock processors of models that also take videos (Qwen2.5-VL, Qwen3-VL, SmolVLM2
 be made without torchvision, because their video processor needs it. Without torchvision they are made here
 for images alone: the stock class without its video part, around transformers' image processor for PIL. Text,
 chat template and image tensors are those of the stock class with that image processor.
+
+What such a processor saves is read by the stock class where torchvision is: it takes the parameters of its
+video part from `preprocessor_config.json`, the flat file beside `processor_config.json`.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoProcessor, ProcessorMixin
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
 from transformers.utils import is_torchvision_available
 
 
@@ -38,12 +43,32 @@ def takes_videos(stock: Any) -> bool:
 def image_only(stock: Any) -> Any:
     """That processor class without videos, under the same name, so that what it saves is a stock folder."""
     base = _without_words(stock) if stock.__name__ == "SmolVLMProcessor" else stock
+
+    def save_pretrained(self: Any, save_directory: str | Path, **options: Any) -> Any:
+        files = base.save_pretrained(self, save_directory, **options)
+        add_flat_file(Path(save_directory))
+        return files
+
     attributes = [name for name in stock.get_attributes() if name != "video_processor"]
     content = {
         "get_attributes": classmethod(lambda cls: list(attributes)),
+        "save_pretrained": save_pretrained,
         "__doc__": "Images and text alone.",
     }
     return type(stock.__name__, (base,), content)
+
+
+def add_flat_file(folder: Path) -> None:
+    """Write the `preprocessor_config.json` that stock processors with videos read, where it is not there."""
+    nested, flat = folder / "processor_config.json", folder / "preprocessor_config.json"
+    if flat.is_file() or not nested.is_file():
+        return
+    content = json.loads(nested.read_bytes())
+    image = content.get("image_processor")
+    stock = processor_class_from_name(str(content.get("processor_class")))
+    if isinstance(image, dict) and "video_processor" not in content and stock and takes_videos(stock):
+        image = {**image, "processor_class": content["processor_class"]}
+        flat.write_text(json.dumps(image, indent=2) + "\n", encoding="utf-8")
 
 
 def _without_words(stock: Any) -> Any:

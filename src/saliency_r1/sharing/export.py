@@ -21,6 +21,7 @@ from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.nano.segmenter_model import CONFIG_FILE, WEIGHTS_FILE, NanoSegmenterModel
 from saliency_r1.pipeline import SEGMENTER_FOLDER
+from saliency_r1.policy.processors import add_flat_file
 from saliency_r1.policy.prompts import is_fine_tuned, mark_fine_tuned
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.segmenters.nano import EMBEDDED
@@ -203,6 +204,7 @@ def _copy_processor(sources: Sequence[str], out: Path) -> bool:
             for name, path in found.items():
                 if path is not None:
                     shutil.copyfile(path, out / name)
+            add_flat_file(out)
             return True
     return False
 
