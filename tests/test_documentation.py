@@ -122,7 +122,10 @@ def parse(arguments: list[str]) -> dict[str, Any]:
     command: Any = typer.main.get_command(app)
     context: Any = command.make_context("saliency-r1", list(arguments))
     while hasattr(command, "resolve_command"):
-        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        words = [*context._protected_args, *context.args]
+        if not words and command.invoke_without_command:
+            break
+        name, command, rest = command.resolve_command(context, words)
         context = command.make_context(name, rest, parent=context)
     return {"command": context.command_path, **context.params}
 

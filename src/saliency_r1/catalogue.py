@@ -63,6 +63,6 @@ SEGMENTERS = (
         ("YxZhang/evf-sam-multitask",),
         1320,
         "see its card",
-        "of the paper; weights must be safetensors",
+        "of the paper; safetensors may be on a revision: docs/large-models.md",
     ),
 )

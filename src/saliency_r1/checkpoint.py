@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def weights_folder(source: str, kind: str) -> Path:
     """The folder itself, or where the hub's repository of that name lies once it is fetched.
 
     Args:
-        source: a folder or a hub name (owner/model).
+        source: a folder, or a hub name (owner/model), if need be with `@` and a branch, tag, commit or pull
+            request of it (owner/model@refs/pr/1).
         kind: what should be in there, for the error.
 
     Raises:
@@ -35,8 +37,9 @@ def weights_folder(source: str, kind: str) -> Path:
         return Path(source)
     from huggingface_hub import snapshot_download
 
+    name, _, revision = source.partition("@")
     try:
-        return Path(snapshot_download(source, allow_patterns=_FETCHED))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=_FETCHED))
     except (OSError, ValueError) as error:
         reason = one_line(error)
         raise SaliencyError(
@@ -83,9 +86,9 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     raise SaliencyError(
-        f"{folder} has no {WEIGHTS}, and pickled weights (pytorch_model*.bin) are never read: "
-        "convert them once, torch.load(file, weights_only=True) and safetensors.torch.save_file(tensors, "
-        f"{WEIGHTS!r})"
+        f"{folder} has no {WEIGHTS}, and pickled weights (pytorch_model*.bin) are never read: name a "
+        "revision that has it (owner/model@refs/pr/1), or convert them once, saliency-r1 models convert "
+        "FILE.bin OUT"
     )
 
 
@@ -134,13 +137,14 @@ def load_model(
     weight_files(folder)
     default = torch.float32 if place.type == "cpu" else "auto"
     try:
-        model, report = model_class.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=DTYPES.get(dtype, default),
-            output_loading_info=True,
-        )
+        with whole_weights():
+            model, report = model_class.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=DTYPES.get(dtype, default),
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SaliencyError(f"{folder} is no {kind} model that can be read: {reason}") from None
@@ -148,6 +152,22 @@ def load_model(
         # transformers would go on with random numbers in their place.
         raise SaliencyError(f"{folder} lacks {len(missing)} tensors of {kind}, the first is {missing[0]}")
     return model.eval().requires_grad_(False).to(place), folder
+
+
+@contextmanager
+def whole_weights() -> Iterator[None]:
+    """Have `from_pretrained` load a model whole in each process, also where DeepSpeed ZeRO-3 trains another.
+
+    While a trainer's configuration asks for ZeRO-3, transformers partitions every model that is loaded.
+    """
+    from transformers.integrations import deepspeed
+
+    held = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = held
 
 
 def load_tokenizer(tokenizer_class: Any, folder: Path, files: Collection[str]) -> Any:

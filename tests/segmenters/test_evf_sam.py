@@ -1,8 +1,10 @@
 """EVF-SAM as a segmenter, with weights made here."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from skimage import data
 
+from saliency_r1.cli import main
 from saliency_r1.errors import SaliencyError
 from saliency_r1.segmenters.base import Segmenter
 from saliency_r1.segmenters.evf_sam import PIXEL_MEAN, PIXEL_STD, EvfSamSegmenter, beit3_pixels, sam_pixels
+from saliency_r1.segmenters.load_segmenter import load_segmenter, parse_segmenter
 from tiny_evf_sam import BEIT3, SAM, TEXTS, random_model, save_weights, sizes_of, tokenizer_of
 
 
@@ -84,11 +88,22 @@ def test_a_text_beyond_the_longest_is_cut(segmenter, photo):
 
 
 def test_the_semantic_prefix_is_read(weights, segmenter, photo):
-    semantic = EvfSamSegmenter.from_pretrained(str(weights), device="cpu", semantic=True)
     encoded = segmenter.encode(photo)
     prefixed = segmenter.segment(encoded, ["[semantic] the cat"]).probabilities
-    assert np.array_equal(semantic.segment(encoded, ["the cat"]).probabilities, prefixed)
-    assert np.abs(segmenter.segment(encoded, ["the cat"]).probabilities - prefixed).max() > 1e-3
+    plain = segmenter.segment(encoded, ["the cat"]).probabilities
+    assert np.abs(plain - prefixed).max() > 1e-3
+    for option, region, instance in (
+        ("", plain, plain),
+        (",semantic=off", plain, plain),
+        (",semantic=on", prefixed, prefixed),
+        (",semantic=auto", prefixed, plain),
+    ):
+        asked = load_segmenter(f"evf-sam:{weights}{option}", device="cpu")
+        assert np.array_equal(asked.segment(encoded, ["the cat"]).probabilities, region)
+        assert np.array_equal(asked.segment(encoded, ["the cat"], instances=True).probabilities, instance)
+    assert parse_segmenter("evf-sam,semantic=auto") == ("evf-sam", ("YxZhang/evf-sam-multitask",))
+    one_line(lambda: load_segmenter("evf-sam,semantic=maybe"), "semantic is an option of evf-sam, one of off")
+    one_line(lambda: load_segmenter("sam3,semantic=on"), "semantic is an option of evf-sam")
 
 
 def test_half_precision_stays_near(weights, segmenter, photo):
@@ -203,7 +218,82 @@ def one_line(call, match):
 def test_pickled_weights_are_refused_with_the_way_out(weights, tmp_path):
     (tmp_path / "config.json").write_bytes((weights / "config.json").read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
-    one_line(lambda: EvfSamSegmenter.from_pretrained(str(tmp_path), "cpu"), "never read: convert them once")
+    one_line(
+        lambda: EvfSamSegmenter.from_pretrained(str(tmp_path), "cpu"), "never read: name a revision.*or con"
+    )
+
+
+def test_a_revision_of_the_hub_is_taken(weights, photo, tmp_path, monkeypatch, capsys):
+    """As it lies in the hub's own cache: main has a pickle alone, a pull request has safetensors."""
+    repo = tmp_path / "models--someone--evf"
+    for revision, commit in (("main", "a" * 40), ("refs/pr/1", "b" * 40)):
+        (repo / "refs" / revision).parent.mkdir(parents=True, exist_ok=True)
+        (repo / "refs" / revision).write_text(commit)
+        shutil.copytree(weights, repo / "snapshots" / commit)
+    (repo / "snapshots" / ("a" * 40) / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    one_line(lambda: load_segmenter("evf-sam:someone/evf", device="cpu"), "no model.safetensors")
+    photo.save(tmp_path / "cup.png")
+    options = ["--segmenter", "evf-sam:someone/evf@refs/pr/1", "--device", "cpu", "--json"]
+    assert main(["predict", str(tmp_path / "cup.png"), *options]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "nano + someone/evf@refs/pr/1"
+
+
+# Pickled weights, converted at the user's word.
+
+
+def pickled(weights, folder, parts=1):
+    folder.mkdir()
+    state = load_file(weights / "model.safetensors")
+    names = sorted(state)
+    for part in range(parts):
+        name = "pytorch_model.bin" if parts == 1 else f"pytorch_model-{part + 1:05}-of-{parts:05}.bin"
+        torch.save({name: state[name] for name in names[part::parts]}, folder / name)
+    for file in weights.glob("*.json"):
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_converted_weights_are_those_that_were_pickled(weights, segmenter, photo, parts, tmp_path, capsys):
+    folder = pickled(weights, tmp_path / "pickled", parts)
+    source = folder if parts > 1 else folder / "pytorch_model.bin"
+    assert main(["models", "convert", str(source), str(tmp_path / "safe")]) == 0
+    count = len(load_file(weights / "model.safetensors"))
+    assert f"{count} tensors are in {tmp_path / 'safe'}" in capsys.readouterr().out
+    safe = EvfSamSegmenter.from_pretrained(str(tmp_path / "safe"), device="cpu")
+    one, other = (s.segment(s.encode(photo), TEXTS).probabilities for s in (segmenter, safe))
+    assert np.array_equal(one, other)
+    assert main(["models", "convert", str(source), str(tmp_path / "safe")]) == 2
+    assert "holds a model.safetensors already" in capsys.readouterr().err
+
+
+class Malicious:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_what_a_pickle_would_run_is_not_run(tmp_path, capsys):
+    trap = tmp_path / "trap"
+    torch.save({"weight": torch.zeros(2), "more": Malicious(trap)}, tmp_path / "bad.bin")
+    torch.save([torch.zeros(2)], tmp_path / "list.bin")
+    (tmp_path / "broken.bin").write_bytes(b"no pickle")
+    for name, reason in (
+        ("bad.bin", "no weights could be read"),
+        ("list.bin", "holds other things than tensors by name"),
+        ("broken.bin", "no weights could be read"),
+        ("absent.bin", "no such file"),
+    ):
+        assert main(["models", "convert", str(tmp_path / name), str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err.strip()
+        assert reason in error
+        assert "\n" not in error
+    assert not trap.exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_split_weights_are_read_through_their_index(weights, segmenter, tmp_path, photo):

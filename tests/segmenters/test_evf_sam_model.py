@@ -230,7 +230,9 @@ def one_line(call, match):
         ("beit3", "img_size", 72, r"embed_positions.A.weight has shape \(67, 48\)"),
         ("sam", "window_size", 7, "rel_pos_h"),
         ("sam", "encoder_global_attn_indexes", [0], "rel_pos_h"),
-        ("sam", "encoder_global_attn_indexes", [3], "give layers from 0 to 2"),
+        ("sam", "encoder_global_attn_indexes", [3], "give a list of layers from 0 to 2"),
+        ("sam", "encoder_global_attn_indexes", 1, "are 1 in SamSizes: give a list of layers"),
+        ("sam", "encoder_global_attn_indexes", (None,), "give a list of layers"),
         ("sam", "encoder_num_heads", 4, "rel_pos_h"),
         ("sam", "out_chans", 20, "out_chans is 20 .* multiple of 8"),
         ("sam", "num_multimask_outputs", 3, "are missing"),
@@ -258,3 +260,68 @@ def test_weights_of_another_model_are_one_clear_line():
         lambda: evf_sam_from_state_dict(state, sizes_of()),
         r"1 tensors are missing, .*text_hidden_fcs.0.2.bias",
     )
+
+
+def test_no_layer_that_sees_the_whole_image_is_one_clear_line():
+    sizes = sizes_of()
+    sizes["sam"]["encoder_global_attn_indexes"] = None
+    one_line(lambda: evf_sam_from_state_dict(original_state(random_model()), sizes), "are None in SamSizes")
+
+
+def test_a_missing_tensor_that_tells_a_size_is_called_a_missing_tensor():
+    name = "visual_model.image_encoder.blocks.0.mlp.lin1.weight"
+    sizes, state = sizes_of(), original_state(random_model())
+    del sizes["sam"]["encoder_mlp_dim"], state[name]
+    one_line(lambda: evf_sam_from_state_dict(state, sizes), f"a tensor is missing, {name}")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "match"),
+    [
+        (torch.tensor(1.0), "has no dimension and type torch.float32: expected floating-point weights"),
+        (torch.zeros(100, 40, dtype=torch.int8), r"has shape \(100, 40\) and type torch.int8"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+def test_what_is_no_tensor_of_weights_is_one_clear_line(tensor, match, dtype):
+    name = "visual_model.image_encoder.blocks.0.mlp.lin1.weight"
+    state = original_state(random_model()) | {name: tensor}
+    one_line(lambda: evf_sam_from_state_dict(state, sizes_of(), dtype), f"{name} {match}")
+
+
+def test_weights_of_several_types_need_one_to_be_named():
+    name = "visual_model.image_encoder.blocks.0.mlp.lin1.weight"
+    state = original_state(random_model())
+    state[name] = state[name].half()
+    one_line(
+        lambda: evf_sam_from_state_dict(state, sizes_of()),
+        r"of type torch.float32, .*lin1.weight of torch.float16: give a dtype for all",
+    )
+    model = evf_sam_from_state_dict(state, sizes_of(), torch.float32)
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+
+
+def test_thirty_two_tensors_have_no_use():
+    """Those that neither the single mask nor the multi-mask output depends on, as the documentation says."""
+    model = random_model().requires_grad_(True)
+    steps = model(
+        torch.randn(1, 3, 128, 128),
+        torch.randn(1, 3, 64, 64),
+        torch.tensor([[0, 7, 9, 2]]),
+        resized=(128, 128),
+        original=(50, 64),
+    )
+    outputs = steps.logits.sum() + steps.low_res_multi.sum() + steps.iou.sum() + steps.iou_multi.sum()
+    outputs.backward()
+    unused = {
+        name
+        for name, tensor in model.named_parameters()
+        if tensor.grad is None or not tensor.grad.any()
+        # Transformers gives image embeddings without a gradient.
+        if not name.startswith("sam.vision_encoder.")
+    }
+    last = f"beit3.layers.{BEIT3.encoder_layers - 1}."
+    text = {name for name in unused if name.startswith((last, "beit3.norm."))}
+    assert all(".text." in name and ".k_proj." not in name and ".v_proj." not in name for name in text)
+    assert len(text) == 16
+    assert len(unused) == 32, sorted(unused - text)

@@ -5,7 +5,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from safetensors.torch import load_file, save_file
+from transformers.integrations import deepspeed
 
 import tiny_segmenters as tiny
 from saliency_r1 import checkpoint
@@ -24,6 +26,18 @@ def one_line(call, match: str) -> None:
     with pytest.raises(SaliencyError, match=match) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_a_segmenter_is_whole_while_zero_3_trains_a_policy(folders):
+    """Transformers would cut every model that is loaded meanwhile over the processes."""
+    trained = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    deepspeed.set_hf_deepspeed_config(trained)
+    try:
+        segmenter = load_segmenter(f"clipseg:{folders['clipseg']}", "cpu")
+        assert all(weight.numel() for weight in segmenter.model.parameters())
+        assert deepspeed.is_deepspeed_zero3_enabled()  # for the policy, all the same
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
 
 
 # Names.

@@ -1,4 +1,4 @@
-"""`saliency-r1 models`: the models that are known; and loading those of the other commands.
+"""`saliency-r1 models`: the models that are known, and weights made safe; loading for other commands.
 
 Loading is quiet, and offline unless a hub name is given.
 """
@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline
     from saliency_r1.policy.options import PolicyOptions
 
-app = typer.Typer()
+app = typer.Typer(invoke_without_command=True)
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
+_REVISION = re.compile(r"(@[\w./-]+)?")
 
 
 def load_pipeline(
@@ -64,8 +65,9 @@ def prepare_hub(policy: str | None, segmenter: str | None) -> None:
     name, weights = parse_segmenter(segmenter)
     remote = [each for each in weights if not Path(each).is_dir()]
     for each in remote:
-        if name == NANO or not _HUB_NAME.fullmatch(each):
-            expected = "" if name == NANO else ", and no hub name (owner/model)"
+        hub_name, at, revision = each.partition("@")
+        if name == NANO or not (_HUB_NAME.fullmatch(hub_name) and _REVISION.fullmatch(at + revision)):
+            expected = "" if name == NANO else ", and no hub name (owner/model or owner/model@REVISION)"
             raise SaliencyError(f"{each}: no such folder{expected}, expected weights of {name}")
     set_up_hub(online=not local or bool(remote))
 
@@ -83,12 +85,14 @@ def set_up_hub(*, online: bool) -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
-@app.command()
-def models() -> None:
+@app.callback()
+def models(context: typer.Context) -> None:
     """List the models that are known: size, licence, memory, and what of them is on this machine.
 
     Any other image-text-to-text model is a policy too. Nothing is fetched for this list.
     """
+    if context.invoked_subcommand is not None:
+        return
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
@@ -101,6 +105,27 @@ def models() -> None:
         "Memory: the weights in 16 / 32 bits, worked out from their number; what a photo takes comes on top.",
         style="dim",
     )
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.bin", help="Pickled weights, or the folder that holds pytorch_model*.bin."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must hold no weights.")],
+) -> None:
+    """Make safetensors of pickled weights that you trust, once.
+
+    The pickle is read for its tensors alone (weights_only=True), in a process of its own. Configuration and
+    tokenizer that lie beside it are copied, so that OUT can be loaded.
+    """
+    from saliency_r1.sharing.convert import convert_pickle
+
+    count = convert_pickle(source, out)
+    print(f"{count} tensors are in {out / 'model.safetensors'}")
 
 
 def cached_weights(folder: Path | None = None) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -74,8 +75,9 @@ class EvfSamSegmenter(BatchedSegmenter):
         model: the network.
         tokenizer: turns texts into ids of `model`'s vocabulary, with a start and an end token.
         device: where it runs, in the type of its weights.
-        semantic: put `[semantic] ` before every expression. Only multitask weights know it; off by default,
-            as in the original's demo, because an expression names one object unless it is known to mean more.
+        semantic: which expressions get `[semantic] ` before them: `off` for none, as in the original's demo
+            for one object; `on` for all; `auto` for regions (`<rg>`), which may be several objects, and not
+            for instances (`<ins>`). Only multitask weights know it.
         name: how results call it.
 
     Example:
@@ -91,7 +93,7 @@ class EvfSamSegmenter(BatchedSegmenter):
         tokenizer: Any,
         device: str = "auto",
         *,
-        semantic: bool = False,
+        semantic: str = "off",
         name: str = "evf-sam",
     ) -> None:
         self.device = choose_device(device)
@@ -107,15 +109,16 @@ class EvfSamSegmenter(BatchedSegmenter):
 
     @classmethod
     def from_pretrained(
-        cls, source: str, device: str = "auto", dtype: str = "auto", *, semantic: bool = False
+        cls, source: str, device: str = "auto", dtype: str = "auto", *, semantic: str = "off"
     ) -> EvfSamSegmenter:
         """Load weights in the layout of `YxZhang/evf-sam-multitask` and `YxZhang/evf-sam`.
 
         Args:
             source: a folder with `config.json`, `model.safetensors` (or its parts and their index) and the
                 tokenizer (`sentencepiece.bpe.model` or `tokenizer.json`), or the name of such a repository on
-                the hub. The configuration names published sizes (`mm_extractor_scale`, `sam_scale`), or gives
-                any sizes as the mappings `beit3` and `sam` that `evf_sam_from_state_dict` takes.
+                the hub, with `@REVISION` if need be. The configuration names published sizes
+                (`mm_extractor_scale`, `sam_scale`), or gives any sizes as the mappings `beit3` and `sam` that
+                `evf_sam_from_state_dict` takes.
             device: `auto`, `cpu`, `cuda`, `mps`.
             dtype: of the weights in memory: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU
                 and what they are stored in elsewhere.
@@ -131,8 +134,10 @@ class EvfSamSegmenter(BatchedSegmenter):
         refuse_code(folder)
         sizes = _sizes(folder)
         state = _tensors(folder)
-        stored = next((tensor.dtype for tensor in state.values()), None)
-        wanted = DTYPES.get(dtype, torch.float32 if place.type == "cpu" else stored)
+        # A few tensors may be stored in other numbers than the rest.
+        stored = Counter(tensor.dtype for tensor in state.values()).most_common(1)
+        on_gpu = stored[0][0] if stored else None
+        wanted = DTYPES.get(dtype, torch.float32 if place.type == "cpu" else on_gpu)
         model = evf_sam_from_state_dict(state, sizes, wanted)
         return cls(model, _tokenizer(folder), str(place), semantic=semantic, name=shown_name(source))
 
@@ -178,15 +183,15 @@ class EvfSamSegmenter(BatchedSegmenter):
         Args:
             encoded: from `encode_many`.
             expressions: any texts; what stands beyond the model's longest text, 1022 tokens, is not read.
-            instances: ignored, the model knows no instances.
+            instances: whether those of an image name one object each, not a region; see `semantic` of the
+                class. The model itself knows no instances.
             sizes: see `BatchedSegmenter.find_many`.
         """
         sizes = [photo.original for photo in encoded] if sizes is None else sizes
         collected = Collected(expressions, sizes, self.device)
-        prefix = SEMANTIC if self.semantic else ""
         for owners, texts in flat(expressions):
             tokens = self.tokenizer(
-                [prefix + text for text in texts],
+                [self._prefix(instances[owner]) + text for owner, text in zip(owners, texts, strict=True)],
                 padding=True,
                 padding_side="right",
                 truncation=True,
@@ -204,6 +209,10 @@ class EvfSamSegmenter(BatchedSegmenter):
                 lambda logits, owner: self.model.upscale(logits, encoded[owner].resized, sizes[owner]),
             )
         return collected.masks()
+
+    def _prefix(self, instances: bool) -> str:
+        """What goes before an expression that names one object, or else a region."""
+        return SEMANTIC if self.semantic == "on" or (self.semantic == "auto" and not instances) else ""
 
 
 def sam_pixels(image: Image.Image, side: int) -> tuple[torch.Tensor, tuple[int, int]]:

@@ -68,10 +68,11 @@ class SamSizes(Sizes):
         self.check_multiple("out_chans", 2 * self.decoder_num_heads)
         if self.iou_head_depth < 2:
             raise SaliencyError(f"iou_head_depth is {self.iou_head_depth} in SamSizes: give 2 or more")
-        if not set(self.encoder_global_attn_indexes) <= set(range(self.encoder_depth)):
+        chosen: Any = self.encoder_global_attn_indexes
+        if not isinstance(chosen, Sequence) or not all(one in range(self.encoder_depth) for one in chosen):
             raise SaliencyError(
-                f"encoder_global_attn_indexes are {list(self.encoder_global_attn_indexes)} in SamSizes: give "
-                f"layers from 0 to {self.encoder_depth - 1}"
+                f"encoder_global_attn_indexes are {chosen!r} in SamSizes: give a list of layers from 0 to "
+                f"{self.encoder_depth - 1}"
             )
 
     def config(self) -> SamConfig:
@@ -273,14 +274,19 @@ def evf_sam_from_state_dict(
 
     Raises:
         SaliencyError: if sizes are missing or do not fit together, or if a tensor is missing, is one too
-            many, or has a shape other than the sizes ask for; the message names the first of them.
+            many, holds no floating-point numbers, or has a shape other than the sizes ask for; or if the
+            tensors are of several types and no `dtype` is given. The message names the first of them.
     """
     for part in ("beit3", "sam"):
         if not isinstance(sizes.get(part), Mapping):
             raise SaliencyError(
                 f"the sizes of an EVF-SAM model are two mappings, beit3 and sam: {part} is missing"
             )
+    _check_types(state, dtype)
     rows = {size: len(state[tensor]) for size, tensor in _ROWS.items() if tensor in state}
+    for size, tensor in _ROWS.items():
+        if tensor not in state and size not in sizes["beit3"] and size not in sizes["sam"]:
+            raise SaliencyError(f"not EVF-SAM: a tensor is missing, {tensor}")
     beit3 = Beit3Sizes.from_mapping(rows | dict(sizes["beit3"]))
     sam = SamSizes.from_mapping(rows | dict(sizes["sam"]))
     with torch.device("meta"):
@@ -310,6 +316,24 @@ def evf_sam_from_state_dict(
     model.load_state_dict(tensors, assign=True)
     model.sam.tie_weights()
     return model.eval().requires_grad_(False)
+
+
+def _check_types(state: Mapping[str, torch.Tensor], dtype: torch.dtype | None) -> None:
+    """Refuse what is no tensor of weights, before its shape is looked at."""
+    types: dict[torch.dtype, str] = {}
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() or not tensor.ndim:
+            shape = f"shape {tuple(tensor.shape)}" if tensor.ndim else "no dimension"
+            raise SaliencyError(
+                f"EVF-SAM's tensor {name} has {shape} and type {tensor.dtype}: expected floating-point "
+                "weights of one dimension or more"
+            )
+        types.setdefault(tensor.dtype, name)
+    if dtype is None and len(types) > 1:
+        (one, first), (other, second) = list(types.items())[:2]
+        raise SaliencyError(
+            f"EVF-SAM's tensor {first} is of type {one}, {second} of {other}: give a dtype for all"
+        )
 
 
 _ROWS = {

@@ -13,6 +13,8 @@ NANO = "nano"
 TWO_WEIGHTS = {"grounded-sam": 1, "grounded-sam2": 2}
 """Those of a detector and a SAM, and the SAM's version."""
 
+SEMANTICS = ("off", "on", "auto")
+
 _CLASSES = {
     "clipseg": ("clipseg", "ClipSegSegmenter"),
     "sam3": ("sam3", "Sam3Segmenter"),
@@ -25,10 +27,12 @@ def parse_segmenter(source: str | Path | None) -> tuple[str, tuple[str, ...]]:
 
     Args:
         source: a name; a name with weights, `NAME:WEIGHTS`, of which `grounded-sam` and `grounded-sam2` have
-            two, `NAME:DETECTOR,SAM`; the folder of a nano segmenter; None for the embedded one.
+            two, `NAME:DETECTOR,SAM`; the folder of a nano segmenter; None for the embedded one. `evf-sam` may
+            end in `,semantic=auto`, see `parse_semantic`.
 
     Returns:
-        The name, and its weights, each a folder or a hub name; none for the embedded segmenter.
+        The name, and its weights, each a folder or a hub name, that one with `@REVISION` if given; none for
+        the embedded segmenter.
 
     Raises:
         SaliencyError: if there is no such name, or not as many weights as it has.
@@ -38,6 +42,7 @@ def parse_segmenter(source: str | Path | None) -> tuple[str, tuple[str, ...]]:
     text = str(source)
     if Path(text).is_dir():
         return NANO, (text,)
+    text, _ = parse_semantic(text)
     name, colon, given = text.partition(":")
     known = {model.name: model for model in SEGMENTERS}
     if name not in known:
@@ -52,6 +57,30 @@ def parse_segmenter(source: str | Path | None) -> tuple[str, tuple[str, ...]]:
         expected = f"{name}:DETECTOR,SAM" if name in TWO_WEIGHTS else f"{name}:WEIGHTS"
         raise SaliencyError(f"segmenter {text!r}: expected {expected}, each a folder or a hub name")
     return name, weights
+
+
+def parse_semantic(source: str | Path | None) -> tuple[str, str]:
+    """What `--segmenter` asks for without its option, and which expressions get EVF-SAM's `[semantic] `.
+
+    Returns:
+        The name with its weights; `off`, `on`, or `auto`, see `EvfSamSegmenter`.
+
+    Raises:
+        SaliencyError: if another segmenter than `evf-sam` has the option, or it has another value.
+
+    Example:
+        >>> parse_semantic("evf-sam:YxZhang/evf-sam-multitask,semantic=auto")
+        ('evf-sam:YxZhang/evf-sam-multitask', 'auto')
+    """
+    text, comma, value = str(source).rpartition(",semantic=")
+    if not comma:
+        return str(source), "off"
+    if text.partition(":")[0] != "evf-sam" or value not in SEMANTICS:
+        raise SaliencyError(
+            f"segmenter {str(source)!r}: semantic is an option of evf-sam, one of {', '.join(SEMANTICS)}, as "
+            "in evf-sam,semantic=auto"
+        )
+    return text, value
 
 
 def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str = "auto") -> BatchedSegmenter:
@@ -83,9 +112,10 @@ def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str =
         detector, sam = weights
         return GroundedSamSegmenter.from_pretrained(detector, sam, device, dtype, version=TWO_WEIGHTS[name])
     module, kind = _CLASSES[name]
+    options = {"semantic": parse_semantic(source)[1]} if name == "evf-sam" else {}
     loaded: BatchedSegmenter = getattr(
         import_module(f"saliency_r1.segmenters.{module}"), kind
-    ).from_pretrained(*weights, device, dtype)
+    ).from_pretrained(*weights, device, dtype, **options)
     return loaded
 
 

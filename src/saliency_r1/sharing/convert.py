@@ -1,0 +1,95 @@
+"""Safetensors of pickled weights, made once and at the user's word: no other code here reads a pickle.
+
+A pickle can name any function to run. It is read with `weights_only=True`, which lets tensors and plain
+containers through and nothing else, in a process of its own, which ends with it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from saliency_r1.checkpoint import INDEX, WEIGHTS
+from saliency_r1.errors import SaliencyError, one_line
+
+_BESIDE = ("*.json", "*.model", "*.txt", "*.jinja")
+_LONGEST_REASON = 300
+
+
+def convert_pickle(source: Path, out: Path) -> int:
+    """Write `model.safetensors` from a pickled state dict, and copy what lies beside it.
+
+    Args:
+        source: the pickle (`pytorch_model.bin`), or the folder that holds one or all its parts.
+        out: the folder to write; `model.safetensors` appears in one step.
+
+    Returns:
+        How many tensors it holds.
+
+    Raises:
+        SaliencyError: if there is no pickle, it holds anything but tensors by name, it cannot be read, or
+            `out` holds weights already.
+    """
+    files = sorted(source.glob("pytorch_model*.bin")) if source.is_dir() else [source]
+    if not files or not files[0].is_file():
+        what = "holds no pytorch_model*.bin" if source.is_dir() else "no such file"
+        raise SaliencyError(f"{source}: {what}; give pickled weights, or the folder that holds them")
+    for name in (WEIGHTS, INDEX):
+        if (out / name).exists():
+            raise SaliencyError(f"{out} holds a {name} already: choose another folder, or remove it")
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".convert-", dir=out) as folder:
+        fresh = Path(folder) / WEIGHTS
+        count = _in_a_process(files, fresh)
+        fresh.replace(out / WEIGHTS)
+    for pattern in _BESIDE:
+        for path in sorted(files[0].parent.glob(pattern)):
+            if not path.name.endswith(".bin.index.json") and not (out / path.name).exists():
+                shutil.copyfile(path, out / path.name)
+    return count
+
+
+def _in_a_process(files: Sequence[Path], fresh: Path) -> int:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_convert, args=(files, fresh, sender), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        said = receiver.recv()
+    except EOFError:
+        process.join()
+        said = f"the process that read it ended with code {process.exitcode}; is there memory enough?"
+    process.join()
+    if isinstance(said, str):
+        raise SaliencyError(f"{', '.join(file.name for file in files)}: {said}")
+    return int(said)
+
+
+def _convert(files: Sequence[Path], fresh: Path, sender: Any) -> None:
+    """Run in the process; tell how many tensors there are, or what is wrong in one line."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    try:
+        for file in files:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            if not isinstance(content, dict) or not all(
+                isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in content.items()
+            ):
+                sender.send("holds other things than tensors by name; give the state dict of a model")
+                return
+            # Tensors that share memory, such as tied weights, are each written whole.
+            tensors |= {name: tensor.contiguous().clone() for name, tensor in content.items()}
+        save_file(tensors, fresh, metadata={"format": "pt"})
+    except Exception as error:  # whatever a broken or malicious file brings about
+        reason = one_line(error)
+        reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
+        sender.send(f"no weights could be read ({reason})")
+        return
+    sender.send(len(tensors))
