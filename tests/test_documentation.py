@@ -131,10 +131,10 @@ def parse(arguments: list[str]) -> dict[str, Any]:
 
 
 def check_recipe(stage: str, config: Path, overrides: list[str]) -> None:
+    from saliency_r1.training.fine_tuning.large import LargeSFTRecipe
+    from saliency_r1.training.fine_tuning.nano import SFTRecipe
     from saliency_r1.training.rl import CGPORecipe, GRPORecipe
-    from saliency_r1.training.segmenter_recipe import SegmenterRecipe
-    from saliency_r1.training.sft import SFTRecipe
-    from saliency_r1.training.sft_large import LargeSFTRecipe
+    from saliency_r1.training.segmenter.recipe import SegmenterRecipe
 
     large = "policy" in read_values(config, overrides)
     kinds: dict[str, type] = {

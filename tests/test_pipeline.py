@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from saliency_r1.errors import ImageError, SaliencyError
-from saliency_r1.finding import FoundImage
 from saliency_r1.images import LoadedImage, load_layers
+from saliency_r1.pictures.finding import FoundImage
 from saliency_r1.pipeline import SaliencyPipeline, expected_quality
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.response import Response
@@ -282,7 +282,7 @@ def test_a_group_is_never_held_as_a_whole(
         most = max(most, sum(reference() is not None for reference in read))
         return picture
 
-    monkeypatch.setattr("saliency_r1.image_sources.load_layers", counted)
+    monkeypatch.setattr("saliency_r1.pictures.image_sources.load_layers", counted)
     done = sum(1 for _ in pipe.stream([tmp_path / "ball.png"] * 40, "cosod", group_images=3))
     assert done == 40
     assert len(read) == 80

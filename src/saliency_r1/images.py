@@ -12,11 +12,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
-from saliency_r1.colour import to_srgb
-from saliency_r1.decoding import check_size, decode, identify
-from saliency_r1.depth import to_bytes
 from saliency_r1.errors import ImageError, one_line
 from saliency_r1.files import printable
+from saliency_r1.pictures.colour import to_srgb
+from saliency_r1.pictures.decoding import check_size, decode, identify
+from saliency_r1.pictures.depth import to_bytes
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -16,8 +16,8 @@ from PIL import Image
 from saliency_r1.cosod import AGREED, GROUP_IMAGES, UNNAMED, Ballot, chunk_sizes, elect, overlap, settled
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
-from saliency_r1.image_sources import ImageSource, LoadedSource, OnError, load_sources
 from saliency_r1.images import LoadedImage
+from saliency_r1.pictures.image_sources import ImageSource, LoadedSource, OnError, load_sources
 from saliency_r1.policy.answering import BATCH_PIXELS, answers
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.policy.load_policy import load_policy

@@ -18,7 +18,7 @@ from PIL import Image, ImageChops
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import open_atomic, printable, write_bytes_atomic
 from saliency_r1.overlay import paint_masks, to_grey, with_legend
-from saliency_r1.own_files import SOFTWARE, png_mark
+from saliency_r1.pictures.own_files import SOFTWARE, png_mark
 from saliency_r1.saved_names import claim_name
 from saliency_r1.tasks import Task
 

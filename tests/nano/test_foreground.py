@@ -76,7 +76,7 @@ def test_fitting_finds_drawn_objects(tmp_path: Path) -> None:
     from saliency_r1.nano.policy_model import NanoForImageTextToText
     from saliency_r1.nano.processing import NanoImageProcessor
     from saliency_r1.training.features import FeatureCache, Key
-    from saliency_r1.training.fit_foreground import fit_foreground
+    from saliency_r1.training.fine_tuning.fit_foreground import fit_foreground
 
     class Processor:
         image_processor = NanoImageProcessor()

@@ -88,7 +88,7 @@ def test_fitting_counts_drawn_objects(tmp_path: Path) -> None:
     from saliency_r1.nano.policy_model import NanoForImageTextToText
     from saliency_r1.nano.processing import NanoImageProcessor
     from saliency_r1.training.features import FeatureCache, Key
-    from saliency_r1.training.fit_instances import InstanceTruth, fit_instances, right_counts
+    from saliency_r1.training.fine_tuning.fit_instances import InstanceTruth, fit_instances, right_counts
 
     class Processor:
         image_processor = NanoImageProcessor()

@@ -11,7 +11,7 @@ from saliency_r1.nano.backbone import classifier_weights
 from saliency_r1.nano.segmenter_model import NanoSegmenterModel, SegmenterConfig, normalise
 from saliency_r1.scenes.instance_photos import InstancePhoto
 from saliency_r1.scenes.packed import PackedPhotos
-from saliency_r1.training.alignment import align, class_regions
+from saliency_r1.training.segmenter.alignment import align, class_regions
 
 KINDS = {"dog": (220, 40, 40), "bus": (40, 40, 220), "pear": (40, 200, 40)}
 

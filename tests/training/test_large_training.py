@@ -26,9 +26,9 @@ from saliency_r1.policy.prompts import is_fine_tuned
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.response import Response
 from saliency_r1.training.config import load_recipe
+from saliency_r1.training.fine_tuning.large import LargeSFTRecipe
 from saliency_r1.training.logs import read_metrics
 from saliency_r1.training.rl import CGPORecipe, GRPORecipe
-from saliency_r1.training.sft_large import LargeSFTRecipe
 from saliency_r1.writing.sft_set import SFTExample
 
 

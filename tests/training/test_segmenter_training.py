@@ -16,10 +16,10 @@ from saliency_r1.nano.segmenter_model import NanoSegmenterModel, SegmenterConfig
 from saliency_r1.training.checkpoints import checkpoints
 from saliency_r1.training.config import recipe_from
 from saliency_r1.training.logs import read_metrics
-from saliency_r1.training.segmenter import rate_factor, train_segmenter
-from saliency_r1.training.segmenter_loss import binary_iou, segmentation_loss
-from saliency_r1.training.segmenter_recipe import SegmenterRecipe
-from saliency_r1.training.segmenter_start import started
+from saliency_r1.training.segmenter.loss import binary_iou, segmentation_loss
+from saliency_r1.training.segmenter.recipe import SegmenterRecipe
+from saliency_r1.training.segmenter.start import started
+from saliency_r1.training.segmenter.train import rate_factor, train_segmenter
 
 SYNSETS = {
     "n01": {"name": "dog", "synonyms": ["domestic dog"], "hypernyms": ["canine", "animal", "entity"]},
@@ -78,7 +78,7 @@ def test_a_broken_run_goes_on_to_the_weights_of_an_unbroken_one(settings, tmp_pa
     for path in checkpoints(tmp_path / "broken"):
         shutil.rmtree(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saliency_r1.training.segmenter.validate", _killed)
+        patch.setattr("saliency_r1.training.segmenter.train.validate", _killed)
         with pytest.raises(KeyboardInterrupt):
             train_segmenter(dataclasses.replace(broken, validate_every=6))
     (tmp_path / "broken" / ".checkpoint-6.1").mkdir()
@@ -134,10 +134,10 @@ def test_scenes_and_instances_go_on_from_earlier_weights_and_survive_a_kill(sett
     assert [0 <= value <= 1 for _, name, value in logged if name == "validation/scenes_iou"] == [True]
     broken = dataclasses.replace(more, output=tmp_path / "broken")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saliency_r1.training.segmenter.validate", _killed)
+        patch.setattr("saliency_r1.training.segmenter.train.validate", _killed)
         with pytest.raises(KeyboardInterrupt):
             train_segmenter(dataclasses.replace(broken, validate_every=5))
-    assert [path.name for path in checkpoints(tmp_path / "broken")] == ["checkpoint-4"]
+    assert [path.name for path in checkpoints(tmp_path / "broken")] == ["checkpoint-2", "checkpoint-4"]
     resumed = load_file(train_segmenter(broken, resume=True) / "model.safetensors")
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 

@@ -37,10 +37,10 @@ from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import COMPLETE, checkpoint_to_resume, is_complete
 from saliency_r1.training.config import load_recipe, recipe_from
 from saliency_r1.training.features import FeatureCache
+from saliency_r1.training.fine_tuning.examples import IGNORED, Collator, Pictures, tokenise
+from saliency_r1.training.fine_tuning.nano import SFTRecipe, _policy, train_sft, words_loss
 from saliency_r1.training.logs import read_metrics
 from saliency_r1.training.run import RunRecipe, begin
-from saliency_r1.training.sft import SFTRecipe, _policy, train_sft, words_loss
-from saliency_r1.training.sft_data import IGNORED, Collator, Pictures, tokenise
 from saliency_r1.writing.corpus import read_corpus, tokens_a_word
 from saliency_r1.writing.sft_set import SFTExample, SFTSetting, build_sft, read_examples
 

@@ -9,7 +9,7 @@ import torch
 from saliency_r1.nano.configuration import NanoConfig
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.tokenizer import train_tokenizer
-from saliency_r1.training.vocabulary import change_tokenizer
+from saliency_r1.training.fine_tuning.vocabulary import change_tokenizer
 
 OLD = ["the dog stands out", "the cat lies on the left"] * 3
 NEW = [*OLD, *["the second dog from the right"] * 3]

@@ -13,7 +13,7 @@ from saliency_r1.batch.rows import Row, error_row, result_row
 from saliency_r1.batch.sources import Photo, read_photos
 from saliency_r1.batch.storage import Folder
 from saliency_r1.errors import ImageError, OutputError, SaliencyError, one_line
-from saliency_r1.own_files import png_mark
+from saliency_r1.pictures.own_files import png_mark
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from saliency_r1.batch.storage import absolute, file_system, is_url, named, read_bytes
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import decode_text
-from saliency_r1.finding import IMAGE_SUFFIXES, LeftOut
+from saliency_r1.pictures.finding import IMAGE_SUFFIXES, LeftOut
 
 TABLE, TAR, LIST = ".parquet", ".tar", ".txt"
 
@@ -82,7 +82,7 @@ def find_photos(
         column: of tables, where the photos are; default the first of `COLUMNS` that is there.
         group_column: of tables.
         out: the folder that results go to. What lies in it is left out of the folders around it; one warning
-            counts and names the pictures that are left out, see `saliency_r1.finding`.
+            counts and names the pictures that are left out, see `saliency_r1.pictures.finding`.
 
     Returns:
         A table with `PHOTO_SCHEMA`. A file reached twice is listed twice.

@@ -11,7 +11,7 @@ import typer
 from saliency_r1.cli.predict import DeviceOption, FastOption, PolicyOption, SegmenterOption
 
 if TYPE_CHECKING:
-    from saliency_r1.finding import FoundImage
+    from saliency_r1.pictures.finding import FoundImage
     from saliency_r1.result import SaliencyResult
 
 app = typer.Typer()
@@ -41,7 +41,7 @@ def demo(
     """Do all three tasks on photos that scikit-image carries, and draw a contact sheet of them."""
     from saliency_r1.cli.reporting import load_aloud, run
     from saliency_r1.contact_sheet import GroupSheet, contact_sheet, sections
-    from saliency_r1.finding import FoundImage
+    from saliency_r1.pictures.finding import FoundImage
     from saliency_r1.result import save_jpeg
     from saliency_r1.tasks import Task
 
@@ -72,8 +72,8 @@ def _write_group(folder: Path, out: Path) -> list[FoundImage]:
     """Cut the group's photos out of those in `folder`, and write them."""
     from PIL import ImageOps
 
-    from saliency_r1.finding import FoundImage
     from saliency_r1.images import load_image
+    from saliency_r1.pictures.finding import FoundImage
     from saliency_r1.result import save_jpeg
 
     found = []

@@ -121,7 +121,7 @@ def predict(
     """
     from saliency_r1.cli.reporting import load_aloud, run
     from saliency_r1.contact_sheet import GroupSheet
-    from saliency_r1.finding import find_images
+    from saliency_r1.pictures.finding import find_images
     from saliency_r1.result import save_jpeg
 
     options = PolicyOptions(

@@ -16,7 +16,7 @@ from saliency_r1.cli.models import load_pipeline
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.errors import ImageError, OutputError
 from saliency_r1.files import make_folder, printable
-from saliency_r1.finding import FoundImage
+from saliency_r1.pictures.finding import FoundImage
 
 if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline

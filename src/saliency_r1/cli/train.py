@@ -40,12 +40,12 @@ def sft(
 
     values = read_values(config, overrides or ())
     if "policy" in values:
-        from saliency_r1.training.sft_large import LargeSFTRecipe, train_large_sft
+        from saliency_r1.training.fine_tuning.large import LargeSFTRecipe, train_large_sft
 
         large = recipe_from(values, LargeSFTRecipe, str(config))
         folder = train_large_sft(large, resume=resume, overwrite=overwrite)
     else:
-        from saliency_r1.training.sft import SFTRecipe, train_sft
+        from saliency_r1.training.fine_tuning.nano import SFTRecipe, train_sft
 
         nano = recipe_from(values, SFTRecipe, str(config))
         folder = train_sft(nano, resume=resume, overwrite=overwrite)
@@ -62,8 +62,8 @@ def segmenter(
     """Train the nano segmenter: it learns to find what an expression names."""
     _check_extra()
     from saliency_r1.training.config import load_recipe
-    from saliency_r1.training.segmenter import train_segmenter
-    from saliency_r1.training.segmenter_recipe import SegmenterRecipe
+    from saliency_r1.training.segmenter.recipe import SegmenterRecipe
+    from saliency_r1.training.segmenter.train import train_segmenter
 
     recipe = load_recipe(config, SegmenterRecipe, overrides or ())
     _finish("segmenter", train_segmenter(recipe, resume=resume, overwrite=overwrite))

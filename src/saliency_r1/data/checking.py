@@ -20,9 +20,9 @@ from saliency_r1.data.mask_files import Doubt, MaskPicture, read_mask
 from saliency_r1.data.samples import Sample
 from saliency_r1.data.true_instances import InstanceImage
 from saliency_r1.errors import SaliencyError
-from saliency_r1.finding import FoundImage, find_images
 from saliency_r1.images import load_image
 from saliency_r1.masks import THRESHOLD
+from saliency_r1.pictures.finding import FoundImage, find_images
 from saliency_r1.tasks import Task
 from saliency_r1.workers import map_unordered
 

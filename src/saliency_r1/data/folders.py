@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.finding import IMAGE_SUFFIXES
+from saliency_r1.pictures.finding import IMAGE_SUFFIXES
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "im", "rgb")
 MASK_FOLDERS = ("masks", "mask", "gts", "gt", "ground_truth_mask", "pixelwisegt-new-png", "binary")

@@ -11,11 +11,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from saliency_r1.decoding import decode, identify
-from saliency_r1.depth import to_bytes
 from saliency_r1.errors import ImageError, one_line
 from saliency_r1.files import printable
 from saliency_r1.masks import THRESHOLD
+from saliency_r1.pictures.decoding import decode, identify
+from saliency_r1.pictures.depth import to_bytes
 
 ARRAY_SUFFIX = ".npy"
 """The ending of saliency maps that numpy saved."""

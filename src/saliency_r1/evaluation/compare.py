@@ -14,11 +14,11 @@ import numpy as np
 
 from saliency_r1.data.folders import listed
 from saliency_r1.errors import SaliencyError
-from saliency_r1.evaluation.charts import line_chart
 from saliency_r1.evaluation.evaluation import Row, Words
 from saliency_r1.evaluation.outputs import TITLES, shown
-from saliency_r1.evaluation.pictures import Captioned, figure, map_pictures
-from saliency_r1.evaluation.report import page, table
+from saliency_r1.evaluation.report.charts import line_chart
+from saliency_r1.evaluation.report.page import page, table
+from saliency_r1.evaluation.report.pictures import Captioned, figure, map_pictures
 from saliency_r1.evaluation.sod_scores import LOWER_IS_BETTER, THRESHOLDS
 from saliency_r1.evaluation.workspace import SUMMARY
 from saliency_r1.tasks import Task

@@ -14,7 +14,7 @@ from saliency_r1.data.samples import Sample
 from saliency_r1.data.true_instances import InstanceImage, run_lengths_of
 from saliency_r1.evaluation.evaluation import Words, words_in
 from saliency_r1.evaluation.instance_metrics import PredictedInstance, Predictions
-from saliency_r1.finding import FoundImage
+from saliency_r1.pictures.finding import FoundImage
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from saliency_r1.evaluation import outputs
 from saliency_r1.evaluation.evaluation import Evaluation
 from saliency_r1.evaluation.maps import evaluate_maps, run_key
 from saliency_r1.evaluation.outputs import RunFacts
-from saliency_r1.evaluation.pictures import Captioned, instance_pictures, map_pictures
 from saliency_r1.evaluation.predictions import match_predictions
 from saliency_r1.evaluation.reading import BY_BRIGHTNESS, Reading, look_ahead
-from saliency_r1.evaluation.report import report
+from saliency_r1.evaluation.report.page import report
+from saliency_r1.evaluation.report.pictures import Captioned, instance_pictures, map_pictures
 from saliency_r1.evaluation.workspace import Workspace, key_of, refuse_finished
 from saliency_r1.tasks import Task
 

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from saliency_r1.overlay import to_grey
-from saliency_r1.own_files import png_mark
+from saliency_r1.pictures.own_files import png_mark
 from saliency_r1.result import SaliencyResult
 from saliency_r1.serving.engine import Picture
 from saliency_r1.serving.problems import Problem

@@ -21,7 +21,7 @@ from saliency_r1.nano.segmenter_model import (
 )
 from saliency_r1.scenes.instance_photos import category_names, vocabulary_of
 from saliency_r1.scenes.scene_expressions import extra_words
-from saliency_r1.training.segmenter_recipe import SegmenterRecipe
+from saliency_r1.training.segmenter.recipe import SegmenterRecipe
 
 
 def build_model(

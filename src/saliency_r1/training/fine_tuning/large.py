@@ -3,7 +3,7 @@
     saliency-r1 train sft --config recipes/qwen2.5-vl-7b/sft.yaml
 
 A recipe with the entry `policy` comes here. TRL's SFTTrainer reads photos as their turn comes; the loss is on
-the response alone. The run folder is that of `training/sft.py`, and its `policy/` is marked as fine-tuned,
+the response alone. The run folder is that of every other stage, and its `policy/` is marked as fine-tuned,
 adapters merged, so that it is asked plainly from then on.
 """
 
@@ -24,10 +24,10 @@ from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.training.adapters import check_sharding, lora
 from saliency_r1.training.checkpoints import WholeCheckpoints
 from saliency_r1.training.exporting import export_trained
+from saliency_r1.training.fine_tuning.recipe import FineTuningRecipe, fine_tuning_settings
 from saliency_r1.training.logs import TrainerLog
 from saliency_r1.training.rl_data import Photos
 from saliency_r1.training.run import POLICY, begin
-from saliency_r1.training.sft_recipe import FineTuningRecipe, fine_tuning_settings
 from saliency_r1.writing.sft_set import SFTExample, read_examples
 
 

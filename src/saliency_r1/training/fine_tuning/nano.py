@@ -31,13 +31,13 @@ from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import WholeCheckpoints
 from saliency_r1.training.exporting import export_policy
 from saliency_r1.training.features import FeatureCache, Key
-from saliency_r1.training.fit_foreground import fit_foreground
-from saliency_r1.training.fit_instances import InstanceTruth, fit_instances, right_counts
+from saliency_r1.training.fine_tuning.examples import Collator, Pictures, prompt_text, tokenise
+from saliency_r1.training.fine_tuning.fit_foreground import fit_foreground
+from saliency_r1.training.fine_tuning.fit_instances import InstanceTruth, fit_instances, right_counts
+from saliency_r1.training.fine_tuning.recipe import FineTuningRecipe, fine_tuning_settings
+from saliency_r1.training.fine_tuning.vocabulary import change_tokenizer
 from saliency_r1.training.logs import TrainerLog
 from saliency_r1.training.run import POLICY, begin, check_keep_best
-from saliency_r1.training.sft_data import Collator, Pictures, prompt_text, tokenise
-from saliency_r1.training.sft_recipe import FineTuningRecipe, fine_tuning_settings
-from saliency_r1.training.vocabulary import change_tokenizer
 from saliency_r1.writing.sft_set import SFTExample, read_examples
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saliency_r1.decoding import can_read_heif, is_picture
 from saliency_r1.errors import ImageError
 from saliency_r1.files import printable
-from saliency_r1.own_files import is_own
+from saliency_r1.pictures.decoding import can_read_heif, is_picture
+from saliency_r1.pictures.own_files import is_own
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo"}

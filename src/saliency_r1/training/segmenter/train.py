@@ -40,15 +40,15 @@ from saliency_r1.scenes.instance_photos import InstancePhoto, open_photos
 from saliency_r1.scenes.packed import PackedPhotos
 from saliency_r1.scenes.referring import Mix, ReferringPhotos
 from saliency_r1.scenes.scenes import Foregrounds
-from saliency_r1.training.alignment import align
 from saliency_r1.training.checkpoints import checkpoints, mark_complete, step_of
 from saliency_r1.training.exporting import export_segmenter
 from saliency_r1.training.logs import RunLog
 from saliency_r1.training.run import SEGMENTER, begin
-from saliency_r1.training.segmenter_loss import segmentation_loss
-from saliency_r1.training.segmenter_recipe import SegmenterRecipe
-from saliency_r1.training.segmenter_start import build_model
-from saliency_r1.training.segmenter_validation import validate
+from saliency_r1.training.segmenter.alignment import align
+from saliency_r1.training.segmenter.loss import segmentation_loss
+from saliency_r1.training.segmenter.recipe import SegmenterRecipe
+from saliency_r1.training.segmenter.start import build_model
+from saliency_r1.training.segmenter.validation import validate
 
 STATE_FILE = "state.safetensors"
 _TRANSFORMER = ("words", "order", "text", "text_norm", "image_norm", "joint", "film", "norm", "place")

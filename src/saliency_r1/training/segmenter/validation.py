@@ -12,8 +12,8 @@ from saliency_r1.language.expressions import GENERIC
 from saliency_r1.nano.segmenter_model import NanoSegmenterModel, normalise
 from saliency_r1.scenes.packed import PackedPhotos
 from saliency_r1.scenes.referring import ReferringPhotos
-from saliency_r1.training.segmenter_loss import binary_iou
-from saliency_r1.training.segmenter_recipe import SegmenterRecipe
+from saliency_r1.training.segmenter.loss import binary_iou
+from saliency_r1.training.segmenter.recipe import SegmenterRecipe
 
 
 @torch.no_grad()

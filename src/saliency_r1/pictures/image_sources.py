@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from saliency_r1.errors import ImageError
-from saliency_r1.finding import FoundImage
 from saliency_r1.images import LoadedImage, load_layers
+from saliency_r1.pictures.finding import FoundImage
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundImage
 """A path, the content of an image file, a PIL image, an array, or what `find_images` found."""

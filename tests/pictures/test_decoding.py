@@ -12,9 +12,9 @@ from PIL import Image
 from skimage import data
 
 from profiled import SWAPPED, difference, matrix_profile, stored_in
-from saliency_r1 import decoding
 from saliency_r1.errors import ImageError
 from saliency_r1.images import load_image
+from saliency_r1.pictures import decoding
 
 
 def photo(size: tuple[int, int] = (240, 160)) -> Image.Image:

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile
 
-from saliency_r1 import png
 from saliency_r1.errors import ImageError, ImageSizeError, one_line
+from saliency_r1.pictures import png
 
 # Formats that decode in this process from a header that says the size. EPS, for one, would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")

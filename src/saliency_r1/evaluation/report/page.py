@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from saliency_r1.evaluation.calibration import BINS, Calibration
-from saliency_r1.evaluation.charts import histogram, line_chart, reliability_diagram
 from saliency_r1.evaluation.evaluation import Evaluation, Row
 from saliency_r1.evaluation.outputs import TITLES, RunFacts, calibration_of, definitions, shown, warnings
-from saliency_r1.evaluation.pictures import PicturesOf, figure
+from saliency_r1.evaluation.report.charts import histogram, line_chart, reliability_diagram
+from saliency_r1.evaluation.report.pictures import PicturesOf, figure
 from saliency_r1.evaluation.sod_scores import THRESHOLDS
 
 CASES = 24
