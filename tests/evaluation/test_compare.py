@@ -65,6 +65,22 @@ def test_compare_a_run_with_itself(pairs: Path, capsys: pytest.CaptureFixture[st
         assert (one["difference"], one["low"], one["high"], one["ties"]) == (0, 0, 0, 50)
 
 
+def test_compare_with_a_run_made_before_a_metric_was_there(pairs: Path) -> None:
+    assert score_pairs(pairs) == 0
+    shutil.copytree(pairs / "run", pairs / "older")
+    summary = json.loads((pairs / "older" / "summary.json").read_text())
+    for of in ("metrics", "definitions"):
+        del summary[of]["boundary_iou"]
+    (pairs / "older" / "summary.json").write_text(json.dumps(summary))
+    for order in (("run", "older"), ("older", "run")):
+        folders = [pairs / name for name in order]
+        assert run("compare", *folders, "--out", pairs / "-".join(order)) == 0
+        found = json.loads((pairs / "-".join(order) / "compare.json").read_text())
+        compared = {one["metric"] for one in found["against_the_first"][str(folders[1])]}
+        assert "iou" in compared
+        assert "boundary_iou" not in compared
+
+
 def test_compare_instances(tmp_path: Path) -> None:
     path = draw_instances(tmp_path)
     fewer = tmp_path / "fewer.json"

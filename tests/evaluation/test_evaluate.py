@@ -74,7 +74,7 @@ def test_outputs_of_a_run(pairs: Path, workers: int, capsys: pytest.CaptureFixtu
     assert f"| {expected['s_measure']:.3f}".replace("0.", ".") in (folder / "row.md").read_text()
     tex = (folder / "row.tex").read_text()
     assert tex.rstrip().endswith(r"\\")
-    assert tex.count("&") == 2 * 12
+    assert tex.count("&") == 2 * 13
 
 
 def test_the_report_stands_alone(pairs: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from saliency_r1.cli.data_check import check
+from saliency_r1.cli.data_masks import masks
 from saliency_r1.cli.data_rationales import rationales
 
 app = typer.Typer(no_args_is_help=True, help="Check data sets, and make what training reads of them.")
@@ -258,3 +259,4 @@ def scenes(
 
 app.command()(rationales)
 app.command()(check)
+app.command()(masks)

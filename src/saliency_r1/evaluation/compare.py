@@ -160,7 +160,7 @@ def compare(first: Run, second: Run, *, resamples: int = RESAMPLES, seed: int = 
     names = sorted(first.rows)
     metrics = [name for name in first.rows[names[0]].values if name in TITLES]
     values = [
-        np.array([[run.rows[name].values[metric] for metric in metrics] for name in names])
+        np.array([[run.rows[name].values.get(metric, np.nan) for metric in metrics] for name in names])
         for run in (first, second)
     ]
     delta = values[1] - values[0]
@@ -249,7 +249,10 @@ def comparison_report(runs: Sequence[Run], differences: Sequence[Sequence[Differ
         f"<h1>{len(runs)} runs on {escape(first.summary['data']['name'])}</h1>",
         table(
             ["method", *(TITLES[name] for name in metrics)],
-            [[run.method, *(shown(run.summary["metrics"][name]) for name in metrics)] for run in runs],
+            [
+                [run.method, *(shown(run.summary["metrics"].get(name, np.nan)) for name in metrics)]
+                for run in runs
+            ],
         ),
         *(
             f'<p class="warn">{escape(run.method)}: {escape(note)}.</p>'

@@ -50,7 +50,7 @@ class ChunkScores:
     """What a worker found.
 
     Attributes:
-        scalars: float64 (N, 11), see `SCALARS`.
+        scalars: float64 (N, 12), see `SCALARS`.
         curves: float64 (4, 256), the sum of the photos' `CURVES`.
         digests: SHA-256 of each mask's file.
         problems: reason by photo, "" where there was none; its scores are those of an empty mask.
@@ -119,6 +119,7 @@ def run_key(matched: Matched, task: Task, missing: str, reading: Reading) -> str
     options = {
         "task": str(task),
         "missing": missing,
+        "metrics": SCALARS,
         **reading.options(),
         "saliency-r1": version("saliency-r1"),
         "pysodmetrics": version("pysodmetrics"),

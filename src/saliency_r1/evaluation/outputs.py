@@ -33,6 +33,7 @@ TITLES = {
     "adaptive_e": "adp E",
     "iou": "IoU",
     "iou_stretched": "IoU (stretched)",
+    "boundary_iou": "boundary IoU",
     "ap": "AP",
     "ap50": "AP50",
     "ap70": "AP70",
@@ -52,6 +53,8 @@ _MAPS = {
     "adaptive_e": "E at twice the mean of each stretched prediction",
     "iou": "mean IoU of the prediction as it is, from half on (128 of 255); 1 where both masks are empty",
     "iou_stretched": "mean IoU above half of the stretched prediction (pysodmetrics IOUHandler)",
+    "boundary_iou": "mean IoU of the masks' boundaries, .02 of the diagonal wide, from half on; 1 where "
+    "both masks are empty (Cheng et al., CVPR 2021)",
 }
 _INSTANCES = {
     "ap": "class-agnostic mask AP, mean over IoU .50:.05:.95, at most 100 predictions a photo (pycocotools)",

@@ -25,6 +25,7 @@ SCALARS = (
     "adaptive_e",
     "iou",
     "iou_stretched",
+    "boundary_iou",
 )
 """The numbers of `SodScores` and `SodResult`, in the order of tables."""
 
@@ -42,6 +43,7 @@ class SodScores:
         adaptive_f, adaptive_e: F (beta² 0.3) and E at twice the mean of the prediction.
         iou: at 0.5 of the prediction as it is; 1 where prediction and truth are both empty.
         iou_stretched: above 0.5 of the stretched prediction, the library's; 0 where both are empty.
+        boundary_iou: of the masks' boundaries, at 0.5 of the prediction as it is (see `boundary_iou`).
         precision, recall, f_curve, e_curve: float64 (256,), at `THRESHOLDS` of the stretched prediction.
     """
 
@@ -52,6 +54,7 @@ class SodScores:
     adaptive_e: float
     iou: float
     iou_stretched: float
+    boundary_iou: float
     precision: np.ndarray
     recall: np.ndarray
     f_curve: np.ndarray
@@ -109,6 +112,7 @@ class SodResult:
     adaptive_e: float
     iou: float
     iou_stretched: float
+    boundary_iou: float
     precision: np.ndarray
     recall: np.ndarray
     f_curve: np.ndarray
@@ -131,7 +135,7 @@ class SodMean:
         """Add photos.
 
         Args:
-            scalars: the numbers named in `SCALARS` of one photo, or (N, 11) of N photos.
+            scalars: the numbers named in `SCALARS` of one photo, or (N, 12) of N photos.
             curves: float64 (4, 256), the curves named in `CURVES` of the photo, or the sum over the N photos.
         """
         rows = np.atleast_2d(np.asarray(scalars, dtype=np.float64))

@@ -1,0 +1,94 @@
+"""`saliency-r1 data masks`: soft masks of photos, from a teacher network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saliency_r1.data.teacher import RECORD, Scaling, Stretch, TeacherSetting
+
+_NETWORK = "Network (defaults: U²-Net)"
+_DEFAULT = TeacherSetting()
+
+
+def masks(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="PHOTOS...", help="Files, folders (with all in them) and globs.")
+    ],
+    teacher: Annotated[
+        Path, typer.Option(metavar="FILE.onnx", help="A salient object detection network in the ONNX format.")
+    ],
+    out: Annotated[Path, typer.Option(help=f"Folder of the masks and of {RECORD}.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the photos that have no mask in the folder yet.")
+    ] = False,
+    size: Annotated[
+        int, typer.Option(min=1, help="Pixels of a side of its square input.", rich_help_panel=_NETWORK)
+    ] = _DEFAULT.size,
+    mean: Annotated[
+        tuple[float, float, float],
+        typer.Option(help="Subtracted from red, green, blue after scaling.", rich_help_panel=_NETWORK),
+    ] = _DEFAULT.mean,
+    std: Annotated[
+        tuple[float, float, float],
+        typer.Option(help="By which red, green, blue are then divided.", rich_help_panel=_NETWORK),
+    ] = _DEFAULT.std,
+    scaling: Annotated[
+        Scaling,
+        typer.Option(
+            help="Divide a photo's values by its largest one or by 255 first.", rich_help_panel=_NETWORK
+        ),
+    ] = _DEFAULT.scaling,
+    output: Annotated[
+        int, typer.Option(min=0, help="Index of the output that is the mask.", rich_help_panel=_NETWORK)
+    ] = _DEFAULT.output,
+    stretch: Annotated[
+        Stretch,
+        typer.Option(
+            help="Stretch that output from 0 to 1, take it as logits, or as it is.", rich_help_panel=_NETWORK
+        ),
+    ] = _DEFAULT.stretch,
+) -> None:
+    """Write a soft mask for each photo with a teacher network: an 8-bit PNG of the photo's size.
+
+    The masks keep the tree of a folder. teacher.json records the network's SHA-256 and these settings.
+    """
+    import sys
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from saliency_r1.data.teacher import Teacher, write_masks
+    from saliency_r1.errors import ImageError
+    from saliency_r1.pictures.finding import FoundImage, find_images
+
+    network = Teacher(teacher, TeacherSetting(size, mean, std, scaling, output, stretch))
+    found = find_images(inputs, out=out)
+    photos = [item for item in found if isinstance(item, FoundImage)]
+    failed = 0
+
+    def count_error(error: ImageError) -> None:
+        nonlocal failed
+        failed += 1
+        print(f"saliency-r1: {error}", file=sys.stderr)
+
+    def on_done(_: FoundImage, error: ImageError | None) -> None:
+        if error is not None:
+            count_error(error)
+        bar.advance(line)
+
+    for item in found:
+        if isinstance(item, ImageError):
+            count_error(item)
+    written = kept = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        line = bar.add_task("masks", total=len(photos))
+        if photos:
+            written, kept = write_masks(photos, network, out, resume=resume, on_done=on_done)
+    before = f", {kept} were there already" if kept else ""
+    print(f"{out}: {written} masks written{before}" + (f", {failed} failed" if failed else ""))
+    raise typer.Exit(1 if failed else 0)
