@@ -23,8 +23,8 @@ from skimage import data
 from chat_server import Handler, serving
 from saliency_r1.pipeline import SaliencyPipeline
 from saliency_r1.policy.answering import answers
-from saliency_r1.policy.endpoint import CONCURRENT, Endpoint
-from saliency_r1.policy.openai import OpenAIPolicy
+from saliency_r1.policy.endpoints.endpoint import CONCURRENT, Endpoint
+from saliency_r1.policy.endpoints.openai import OpenAIPolicy
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.tasks import Task
 

@@ -25,12 +25,12 @@ from saliency_r1.cli import main
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.pipeline import SaliencyPipeline
 from saliency_r1.policy.base import Policy
-from saliency_r1.policy.endpoint import CONCURRENT, Endpoint
+from saliency_r1.policy.endpoints.endpoint import CONCURRENT, Endpoint
+from saliency_r1.policy.endpoints.openai import OpenAIPolicy
+from saliency_r1.policy.endpoints.structured import pattern
 from saliency_r1.policy.load_policy import load_policy
-from saliency_r1.policy.openai import OpenAIPolicy
 from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.prompts import zero_shot_prompt
-from saliency_r1.policy.structured import pattern
 from saliency_r1.response import parse_strict
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.tasks import Task

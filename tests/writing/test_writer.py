@@ -28,7 +28,7 @@ from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
 from saliency_r1.language.cues import measure
 from saliency_r1.language.naming import NameBook
-from saliency_r1.policy.endpoint import Endpoint
+from saliency_r1.policy.endpoints.endpoint import Endpoint
 from saliency_r1.response import Response, parse_strict
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.tasks import Task

@@ -95,7 +95,7 @@ def rationales(
     from saliency_r1.errors import SaliencyError
     from saliency_r1.files import write_bytes_atomic
     from saliency_r1.language.naming import NameBook
-    from saliency_r1.policy.endpoint import Endpoint
+    from saliency_r1.policy.endpoints.endpoint import Endpoint
     from saliency_r1.policy.options import is_endpoint
     from saliency_r1.segmenters.load_segmenter import load_segmenter
     from saliency_r1.tasks import Task

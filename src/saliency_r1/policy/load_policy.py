@@ -27,7 +27,7 @@ def load_policy(source: str | Path | None, *, device: str = "auto", options: Pol
                 raise SaliencyError(
                     f"{name} is {getattr(options, name)!r}: the server of {source!r} chooses it, leave it out"
                 )
-        from saliency_r1.policy.openai import OpenAIPolicy
+        from saliency_r1.policy.endpoints.openai import OpenAIPolicy
 
         return OpenAIPolicy.from_address(
             str(source),

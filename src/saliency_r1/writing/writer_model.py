@@ -12,7 +12,7 @@ from typing import Any
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
-from saliency_r1.policy.endpoint import Endpoint, EndpointError, Messages
+from saliency_r1.policy.endpoints.endpoint import Endpoint, EndpointError, Messages
 from saliency_r1.writing.sft_set import Postponed
 
 FAILURES = 10

@@ -11,10 +11,10 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.policy.asking import Questions, default_tokens, parses, prompts, settled
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.confidence import confidence, expression_confidences
-from saliency_r1.policy.endpoint import CONCURRENT, Answer, Endpoint, EndpointError
+from saliency_r1.policy.endpoints.endpoint import CONCURRENT, Answer, Endpoint, EndpointError
+from saliency_r1.policy.endpoints.structured import SERVERS, body, pattern
 from saliency_r1.policy.options import TIMEOUT_SECONDS
 from saliency_r1.policy.prompts import Prompting
-from saliency_r1.policy.structured import SERVERS, body, pattern
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ class OpenAIPolicy:
     """Writes responses with a model that a server runs.
 
     Args:
-        endpoint: the model, see `saliency_r1.policy.endpoint`.
+        endpoint: the model, see `saliency_r1.policy.endpoints.endpoint`.
         zero_shot: whether the response format must be explained to it, see `saliency_r1.policy.asking`.
         max_new_tokens: where a response ends at the latest; None for 192 tokens, or 512 if `zero_shot`.
-        structured: whether the server holds its answers to the tags, see `saliency_r1.policy.structured`.
+        structured: whether the server holds its answers to the tags, see
+            `saliency_r1.policy.endpoints.structured`.
     """
 
     concurrent = CONCURRENT

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from saliency_r1.errors import ImageError, SaliencyError, one_line
-from saliency_r1.policy.connection import Connection
+from saliency_r1.policy.endpoints.connection import Connection
+from saliency_r1.policy.endpoints.request_form import PLAINER, parameters, refused_parameters
 from saliency_r1.policy.options import ENDPOINT, TIMEOUT_SECONDS
 from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, shrink, workable
-from saliency_r1.policy.request_form import PLAINER, parameters, refused_parameters
 
 if TYPE_CHECKING:
     from PIL import Image
