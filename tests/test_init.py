@@ -31,3 +31,10 @@ def test_the_public_names_are_there() -> None:
 def test_a_wrong_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Saliency'"):
         _ = saliency_r1.Saliency
+
+
+def test_every_public_name_loads() -> None:
+    for name in saliency_r1.__all__:
+        assert getattr(saliency_r1, name) is not None
+    assert saliency_r1.CGPOTrainer.__module__ == "saliency_r1.training.cgpo"
+    assert saliency_r1.Policy.__module__ == "saliency_r1.policy.base"

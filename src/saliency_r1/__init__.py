@@ -5,47 +5,92 @@ The names below load on first use, so that `import saliency_r1` costs nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from saliency_r1.lazy import lazy_names
 
 if TYPE_CHECKING:
     from saliency_r1.errors import ImageError, ResponseError, SaliencyError
     from saliency_r1.images import load_image
     from saliency_r1.pipeline import SaliencyPipeline
+    from saliency_r1.policy.base import Policy, PolicyOutput
+    from saliency_r1.policy.options import PolicyOptions
     from saliency_r1.response import Response, parse_lenient, parse_strict
     from saliency_r1.result import Instance, SaliencyResult
+    from saliency_r1.segmenters.base import Segmentation, Segmenter
     from saliency_r1.tasks import Task
+    from saliency_r1.training.cgpo import CGPOTrainer
+    from saliency_r1.training.cgpo_config import CGPOConfig
+    from saliency_r1.training.fine_tuning.large import LargeSFTRecipe, train_large_sft
+    from saliency_r1.training.fine_tuning.nano import SFTRecipe, train_sft
+    from saliency_r1.training.rl import CGPORecipe, GRPORecipe, train_rl
+    from saliency_r1.training.segmenter.recipe import SegmenterRecipe
+    from saliency_r1.training.segmenter.train import train_segmenter
 
     __version__: str
 
 _HOMES = {
+    "CGPOConfig": "training.cgpo_config",
+    "CGPORecipe": "training.rl",
+    "CGPOTrainer": "training.cgpo",
+    "GRPORecipe": "training.rl",
     "ImageError": "errors",
     "Instance": "result",
+    "LargeSFTRecipe": "training.fine_tuning.large",
+    "Policy": "policy.base",
+    "PolicyOptions": "policy.options",
+    "PolicyOutput": "policy.base",
     "Response": "response",
     "ResponseError": "errors",
+    "SFTRecipe": "training.fine_tuning.nano",
     "SaliencyError": "errors",
     "SaliencyPipeline": "pipeline",
     "SaliencyResult": "result",
+    "Segmentation": "segmenters.base",
+    "Segmenter": "segmenters.base",
+    "SegmenterRecipe": "training.segmenter.recipe",
     "Task": "tasks",
     "load_image": "images",
     "parse_lenient": "response",
     "parse_strict": "response",
+    "train_large_sft": "training.fine_tuning.large",
+    "train_rl": "training.rl",
+    "train_segmenter": "training.segmenter.train",
+    "train_sft": "training.fine_tuning.nano",
 }
 
 __all__ = [
+    "CGPOConfig",
+    "CGPORecipe",
+    "CGPOTrainer",
+    "GRPORecipe",
     "ImageError",
     "Instance",
+    "LargeSFTRecipe",
+    "Policy",
+    "PolicyOptions",
+    "PolicyOutput",
     "Response",
     "ResponseError",
+    "SFTRecipe",
     "SaliencyError",
     "SaliencyPipeline",
     "SaliencyResult",
+    "Segmentation",
+    "Segmenter",
+    "SegmenterRecipe",
     "Task",
     "__version__",
     "load_image",
     "parse_lenient",
     "parse_strict",
+    "train_large_sft",
+    "train_rl",
+    "train_segmenter",
+    "train_sft",
 ]
+
+_load = lazy_names(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -54,10 +99,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         value = version("saliency-r1")
-    elif name in _HOMES:
-        value = getattr(import_module(f"saliency_r1.{_HOMES[name]}"), name)
     else:
-        raise AttributeError(f"module 'saliency_r1' has no attribute {name!r}")
+        value = _load(name)
     globals()[name] = value
     return value
 

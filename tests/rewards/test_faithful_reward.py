@@ -14,7 +14,7 @@ from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.data.true_instances import encode
 from saliency_r1.language.faithfulness import faithfulness
 from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
-from saliency_r1.rewards.faithful import faithful
+from saliency_r1.rewards.faithfulness import faithful
 from saliency_r1.rewards.own import load_reward
 from saliency_r1.rewards.segmenting import CachedSegmenter
 from saliency_r1.segmenters.nano import NanoSegmenter
@@ -75,7 +75,7 @@ def test_where_it_has_no_say() -> None:
 
 
 def test_a_recipe_finds_it_and_it_changes_the_reward() -> None:
-    own = {"faithful": (load_reward("saliency_r1.rewards.faithful:faithful"), 0.2)}
+    own = {"faithful": (load_reward("saliency_r1.rewards:faithful"), 0.2)}
     judge = SaliencyReward(CachedSegmenter(NanoSegmenter.from_pretrained()), RewardWeights(), own)
     asked = question(Task.SOD, BALL)
     answer = "<answer><rg>the red object</rg></answer>"

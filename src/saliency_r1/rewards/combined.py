@@ -40,6 +40,10 @@ class RewardWeights:
 
     Raises:
         ValueError: if a weight is negative, or those of IoU and S-measure are both 0.
+
+    Example:
+        >>> RewardWeights(format=0.2).iou
+        0.5
     """
 
     format: float = 0.1
@@ -90,6 +94,15 @@ class SaliencyReward:
         own: a user's rewards and their weights, by name. Each is called with `completions` (texts), `task`
             (names), `example` and `images`, a list each, and returns for every completion a number in [0, 1],
             or None where it has no say.
+
+    Example:
+        >>> from saliency_r1.segmenters.nano import NanoSegmenter
+        >>> reward = SaliencyReward(CachedSegmenter(NanoSegmenter.from_pretrained()))
+        >>> photo = Image.new("RGB", (40, 40))
+        >>> question = PromptExample("a", Task.SOD, Task.SOD.spec.prompt(), ("a.png",), ((),))
+        >>> nothing = "<think>Nothing stands out.</think><answer></answer>"
+        >>> reward([nothing, "no tags"], example=[question] * 2, images=[[photo]] * 2)
+        [1.0, 0.0]
     """
 
     def __init__(

@@ -52,7 +52,7 @@ def cosod_reward(
     Example:
         >>> here, nothing = np.ones((4, 4), bool), np.zeros((4, 4), bool)
         >>> here[2:] = False
-        >>> cosod_reward([here, here], [here, nothing])
+        >>> round(cosod_reward([here, here], [here, nothing]), 6)
         0.5
     """
     return weighted_mean(*cosod_parts(masks, truths), iou_weight, s_measure_weight)

@@ -24,7 +24,8 @@ def load_reward(path: str) -> RewardFunction:
         SaliencyError: if there is no such module, file or function.
 
     Example:
-        >>> brief = load_reward("my_rewards.py:brief")  # doctest: +SKIP
+        >>> load_reward("saliency_r1.rewards:faithful").__name__
+        'faithful'
     """
     place, separator, name = path.rpartition(":")
     if not separator or not place or not name:

@@ -2,7 +2,7 @@
 
 Ours, not the paper's. It joins a recipe as a reward of one's own does:
 
-    rewards: [saliency_r1.rewards.faithful:faithful]
+    rewards: [saliency_r1.rewards:faithful]
     rewards_weights: [0.2]
 """
 
@@ -29,7 +29,7 @@ def faithful(
 ) -> list[float | None]:
     """The rule of succession over the cue statements of each reasoning: (true + 1) / (all + 2).
 
-    Checked against the true mask, as `evaluation.faithfulness` does it. Three of three give .8, one of one
+    Checked against the true mask, as `language.faithfulness` does it. Three of three give .8, one of one
     .67, two of three .6, silence .5: one more statement pays where it is likelier to hold than those before
     it. The bare share would reward the one statement that is nearly always true.
 
@@ -42,6 +42,18 @@ def faithful(
     Returns:
         In (0, 1) for each; None where it has no say: another task than SOD, a question for the answer alone,
         no object in the photo, or a response that is not of the form.
+
+    Example:
+        >>> import numpy as np
+        >>> from saliency_r1.data.true_instances import encode
+        >>> photo = Image.new("RGB", (40, 40), (90, 90, 90))
+        >>> photo.paste((200, 30, 30), (2, 12, 14, 26))
+        >>> truth = np.zeros((40, 40), bool)
+        >>> truth[12:26, 2:14] = True
+        >>> question = PromptExample("a", Task.SOD, Task.SOD.spec.prompt(), ("a.png",), ((encode(truth),),))
+        >>> answer = "<think>It is on the left.</think><answer><rg>the red box</rg></answer>"
+        >>> round(faithful([answer], ["sod"], [question], [[photo]])[0], 2)
+        0.67
     """
     known: dict[int, Cues] = {}
     rewards: list[float | None] = []

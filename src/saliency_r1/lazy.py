@@ -1,0 +1,27 @@
+"""Public names that load on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package whose names live in its modules.
+
+    Args:
+        package: its dotted name.
+        homes: the module of each name, from the package on.
+
+    Example:
+        >>> lazy_names("saliency_r1", {"Task": "tasks"})("Task")("sod")
+        <Task.SOD: 'sod'>
+    """
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
+
+    return load
