@@ -75,8 +75,9 @@ def load_image(
     - Metadata that is broken or too large is left out. A JPEG that lacks its end marker alone is read with a
       warning.
 
-    Memory: the result holds 4 bytes a pixel. On the way there are 4 to 9, JPEG, PNG and TIFF of 100
-    megapixels stay below 1 GB; the decoders of WebP and AVIF take up to 16. Larger pictures than `max_pixels`
+    Memory: the result holds 4 bytes a pixel. On the way there are 4 to 9 of an opaque picture, 13 of one with
+    transparency or of a JPEG that is cut short: opaque JPEG, PNG and TIFF of 100 megapixels stay below 1 GB,
+    the others below 1.4 GB. The decoders of WebP and AVIF take up to 16. Larger pictures than `max_pixels`
     are refused from their header, before anything is decoded. PIL's global settings and the warning filters
     are left alone.
 

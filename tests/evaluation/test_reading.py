@@ -253,3 +253,10 @@ def test_what_tells_the_object(tmp_path: Path) -> None:
     assert np.array_equal(load_mask(tmp_path / "alpha.png", values=MaskValues.ALPHA), inside)
     white(np.zeros_like(inside), tmp_path / "empty.png")
     assert read_mask(tmp_path / "empty.png").doubt is None
+
+
+def test_a_run_cannot_go_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, white, white)
+    (tmp_path / "run").write_text("a file")
+    assert score_pairs(tmp_path) == 2
+    assert "run: is a file, and results go to a folder; give another --out" in capsys.readouterr().err

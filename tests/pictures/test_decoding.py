@@ -167,3 +167,16 @@ def test_a_png_without_width_has_nothing_to_see() -> None:
     content = file.getvalue()
     with pytest.raises(ImageError, match=r"^bytes: 0x10 pixels, there is nothing to see$"):
         load_image(content[:16] + bytes(4) + content[20:])
+
+
+@pytest.mark.parametrize("marker", [0xE0, 0xE1, 0xE2, 0xED, 0xEF, 0xFE])
+@pytest.mark.parametrize(
+    "start", [b"JFIF\0", b"Exif\0\0II*\0", b"ICC_PROFILE\0\1", b"Photoshop 3.0\0" + b"8BIM", b"MPF\0"]
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_jpeg_with_damaged_metadata_is_read(marker: int, start: bytes) -> None:
+    whole = jpeg()
+    for rest in (b"", b"\xff", bytes(30)):
+        segment = bytes([0xFF, marker]) + (len(start + rest) + 2).to_bytes(2, "big") + start + rest
+        read = load_image(whole[:2] + segment + whole[2:])
+        assert read.tobytes() == load_image(whole).tobytes()

@@ -97,11 +97,15 @@ def find_photos(
         count = len(rows)
         try:
             for photo in reading.photos(absolute(source)):
+                if not photo.url.isprintable() and not _is_text(photo.url):
+                    reading.left_out.add(LeftOut.NAME, Path(photo.path))
+                    continue
                 wanted[photo.stem.casefold()] += 1
                 rows.append(photo)
         except (OSError, tarfile.TarError, pa.ArrowException) as error:
             raise SaliencyError(f"{source}: cannot be read ({str(error).splitlines()[0]})") from error
         if len(rows) == count:
+            reading.left_out.warn()
             raise SaliencyError(
                 f"{source}: no photos, expected a folder, a glob, a list ({LIST}), Parquet ({TABLE}) or "
                 f"WebDataset shards ({TAR})"
@@ -121,6 +125,15 @@ def _unique(photos: Sequence[Photo], wanted: Counter[str]) -> Iterator[Photo]:
             key = f"{stem}-{numbers[stem]}"
         taken.add(key)
         yield photo if key == stem else Photo(**asdict(photo) | {"stem": photo.stem + key[len(stem) :]})
+
+
+def _is_text(name: str) -> bool:
+    """Whether Parquet can hold a name: one of a file may be of any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Reading:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.files import write_bytes_atomic
+from saliency_r1.files import make_folder, write_bytes_atomic
 
 SUMMARY = "summary.json"
 
@@ -39,6 +39,7 @@ class Workspace:
         self.out = Path(out)
         self.folder = self.out / ".unfinished"
         refuse_finished(self.out, overwrite)
+        make_folder(self.out)
         state = self.folder / "state.json"
         known = json.loads(state.read_text())["key"] if state.is_file() else None
         if known != key and self.folder.exists():

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from saliency_r1.errors import ImageError, ImageSizeError, one_line
-from saliency_r1.pictures import png
+from saliency_r1.pictures import jpeg, png, tiff
 
 # Formats that decode in this process from a header that says the size. EPS, for one, would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
@@ -47,6 +47,8 @@ _LOOKED_AT = 512
 # How files of these formats begin; of BMP and PPM, two letters, too much else begins so.
 _BEGINNINGS = (b"\xff\xd8\xff", png.SIGNATURE, b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
 _BOXES = (b"ftypavif", *(b"ftyp" + brand for brand in _HEIF_BRANDS))
+
+_PLAIN = {"JPEG": jpeg.without_descriptions, "TIFF": tiff.without_descriptions}
 
 _JPEG_END = b"\xff\xd9"
 _FILLER = bytes(range(1, 128)) * 32
@@ -85,6 +87,8 @@ def identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
                 file.seek(0)
                 return factory(file, "")
         except (SyntaxError, IndexError, TypeError, KeyError, struct.error) as error:
+            if kind in _PLAIN and (plain := _without_descriptions(file, kind)) is not None:
+                return identify(plain, name)
             reason = f"broken {kind} ({one_line(error)})"
             if str(error) == "unknown pixel mode":
                 reason = f"{kind} with pixels of a kind that is not read, save it with 8 or 16 bits a channel"
@@ -191,6 +195,13 @@ def heif_opener() -> Any:
     except ImportError:
         return None
     return HeifImageFile
+
+
+def _without_descriptions(file: BinaryIO, kind: str) -> BinaryIO | None:
+    """The file without what only describes the picture, if there is any of that."""
+    file.seek(0)
+    plain = _PLAIN[kind](file.read())
+    return BytesIO(plain) if plain is not None else None
 
 
 def _identify_png(file: BinaryIO, name: str) -> ImageFile.ImageFile:

@@ -57,6 +57,7 @@ class LeftOut:
     HEIF = "HEIC without pillow-heif (pip install 'saliency-r1[heif]')"
     UNREAD = "of a format that is not read (convert to JPEG, PNG or TIFF)"
     ENDING = "without a picture's ending (give them by name)"
+    NAME = "with a name that is not UTF-8 (rename them)"
     OWN = "written by saliency-r1 (give them by name to process them)"
 
     def __init__(self, out: Path | None) -> None:
