@@ -60,7 +60,7 @@ def main() -> None:
 
     import torch
     from PIL import Image
-    from saliency_r1.segmenters.loading import load_segmenter
+    from saliency_r1.segmenters.load_segmenter import load_segmenter
     from skimage import data
     from transformers.utils import logging
 

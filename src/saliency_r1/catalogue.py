@@ -1,10 +1,23 @@
-"""The models that are known by name: what they are, how large, under which licence. It loads nothing."""
+"""The one table of models: their names, what loads them, how large they are, under which licence.
+
+A new segmenter is a file in `segmenters/` and an entry of `SEGMENTERS`; a new kind of policy is a file in
+`policy/` and an entry of `POLICY_KINDS`. Nothing is loaded here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 
 APACHE = "Apache-2.0"
+
+NANO = "nano"
+"""What the embedded policy and the embedded segmenter are called."""
+
+ENDPOINT = "openai:"
+"""What the name of a policy behind an endpoint begins with."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +30,9 @@ class KnownModel:
         parameters: how many, in millions, of what is loaded.
         licence: of the weights.
         remark: what else a person who chooses should know.
+        loader: `module:class` in this package, whose `from_pretrained` loads a segmenter from its weights, a
+            device and a dtype; none for the embedded one, and for policies, see `POLICY_KINDS`.
+        options: what `from_pretrained` is given beside these.
     """
 
     name: str
@@ -24,14 +40,28 @@ class KnownModel:
     parameters: float
     licence: str
     remark: str = ""
+    loader: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def weight_bytes(self, bytes_each: int) -> int:
         """Memory of the weights alone, at 4 bytes each (float32) or 2 (bfloat16, float16)."""
         return round(self.parameters * 1e6 * bytes_each)
 
 
+def class_of(loader: str) -> Any:
+    """Import what `module:class` names, from this package on."""
+    module, _, name = loader.partition(":")
+    return getattr(import_module(f"saliency_r1.{module}"), name)
+
+
+POLICY_KINDS = {
+    ENDPOINT: "policy.endpoints.openai:OpenAIPolicy",
+    "": "policy.transformers:TransformersPolicy",
+}
+"""What a policy's name begins with, and the class whose `load` takes such a name; the first that fits."""
+
 POLICIES = (
-    KnownModel("nano", (), 11.2, APACHE, "embedded; the default"),
+    KnownModel(NANO, (), 11.2, APACHE, "embedded; the default"),
     KnownModel("Qwen2.5-VL 3B", ("Qwen/Qwen2.5-VL-3B-Instruct",), 3755, "Qwen Research", "not commercial"),
     KnownModel("Qwen2.5-VL 7B", ("Qwen/Qwen2.5-VL-7B-Instruct",), 8292, APACHE),
     KnownModel("Qwen3-VL 4B", ("Qwen/Qwen3-VL-4B-Instruct",), 4438, APACHE),
@@ -41,14 +71,23 @@ POLICIES = (
 )
 
 SEGMENTERS = (
-    KnownModel("nano", (), 7.8, APACHE, "embedded; the default"),
-    KnownModel("clipseg", ("CIDAS/clipseg-rd64-refined",), 151, APACHE, "soft masks, 352 pixels"),
+    KnownModel(NANO, (), 7.8, APACHE, "embedded; the default"),
+    KnownModel(
+        "clipseg",
+        ("CIDAS/clipseg-rd64-refined",),
+        151,
+        APACHE,
+        "soft masks, 352 pixels",
+        "segmenters.clipseg:ClipSegSegmenter",
+    ),
     KnownModel(
         "grounded-sam",
         ("IDEA-Research/grounding-dino-base", "facebook/sam-vit-huge"),
         873,
         APACHE,
         "instances",
+        "segmenters.grounded_sam:GroundedSamSegmenter",
+        {"version": 1},
     ),
     KnownModel(
         "grounded-sam2",
@@ -56,13 +95,23 @@ SEGMENTERS = (
         449,
         APACHE,
         "instances",
+        "segmenters.grounded_sam:GroundedSamSegmenter",
+        {"version": 2},
     ),
-    KnownModel("sam3", ("facebook/sam3",), 840, "SAM License", "instances; on the hub, ask for access first"),
+    KnownModel(
+        "sam3",
+        ("facebook/sam3",),
+        840,
+        "SAM License",
+        "instances; on the hub, ask for access first",
+        "segmenters.sam3:Sam3Segmenter",
+    ),
     KnownModel(
         "evf-sam",
         ("YxZhang/evf-sam-multitask",),
         1320,
         "see its card",
         "of the paper; safetensors may be on a revision: docs/large-models.md",
+        "segmenters.evf_sam:EvfSamSegmenter",
     ),
 )

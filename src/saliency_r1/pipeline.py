@@ -13,6 +13,7 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
+from saliency_r1.catalogue import NANO
 from saliency_r1.cosod import AGREED, GROUP_IMAGES, UNNAMED, Ballot, chunk_sizes, elect, overlap, settled
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
@@ -25,7 +26,7 @@ from saliency_r1.policy.options import PolicyOptions, is_endpoint
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import SaliencyResult
 from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter
-from saliency_r1.segmenters.load_segmenter import NANO, load_segmenter
+from saliency_r1.segmenters.load_segmenter import load_segmenter
 from saliency_r1.sis import scored_instances, visible_instances
 from saliency_r1.tasks import Task
 

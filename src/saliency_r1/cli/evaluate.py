@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saliency_r1.cli.evaluate_run import NANO
+from saliency_r1.catalogue import NANO
 from saliency_r1.cli.evaluate_table import table
 from saliency_r1.cli.predict import GroupImagesOption
 from saliency_r1.cosod import GROUP_IMAGES

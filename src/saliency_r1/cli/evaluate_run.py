@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from saliency_r1.evaluation.runner import Progress, Request
     from saliency_r1.pipeline import SaliencyPipeline
 
-NANO = "nano"
-"""What `--model` calls the embedded policy."""
-
 
 def evaluate_request(request: Request, load_model: Callable[[], SaliencyPipeline], remarks: Console) -> None:
     """Run an evaluation with a bar, and print its numbers.

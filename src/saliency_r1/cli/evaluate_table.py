@@ -89,7 +89,7 @@ def _make(spec: TableSpec, device: str) -> None:
 
 
 def _load(method: Method, device: str) -> SaliencyPipeline:
-    from saliency_r1.cli.evaluate_run import NANO
+    from saliency_r1.catalogue import NANO
     from saliency_r1.cli.models import load_pipeline
 
     return load_pipeline(None if method.model == NANO else method.model, method.segmenter, device)

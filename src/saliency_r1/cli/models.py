@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saliency_r1.catalogue import POLICIES, SEGMENTERS, KnownModel
+from saliency_r1.catalogue import NANO, POLICIES, SEGMENTERS, KnownModel
 from saliency_r1.errors import SaliencyError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def prepare_hub(policy: str | None, segmenter: str | None) -> None:
         SaliencyError: if a model is neither there nor may be on the hub.
     """
     from saliency_r1.policy.options import is_endpoint
-    from saliency_r1.segmenters.load_segmenter import NANO, parse_segmenter
+    from saliency_r1.segmenters.load_segmenter import parse_segmenter
 
     local = policy is None or policy == NANO or is_endpoint(policy) or Path(policy).exists()
     if not (local or _HUB_NAME.fullmatch(str(policy))):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.errors import SaliencyError
 from saliency_r1.policy.prompts import Prompting
-
-ENDPOINT = "openai:"
-"""What the name of a policy behind an endpoint begins with."""
 
 TIMEOUT_SECONDS = 300.0
 

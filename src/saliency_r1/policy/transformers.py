@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils import is_accelerate_available, is_flash_attn_2_available
 
 from saliency_r1 import nano
+from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.checkpoint import DTYPES, check_dtype
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError, one_line
@@ -29,6 +30,7 @@ from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.checkpoint_check import check_checkpoint, reachable
 from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces
 from saliency_r1.policy.distinct import first_repeat, rewrite_repeats
+from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
 from saliency_r1.policy.processors import load_processor
 from saliency_r1.policy.prompts import Prompting, is_fine_tuned
@@ -79,6 +81,29 @@ class TransformersPolicy:
         self.processor.tokenizer.padding_side = "left"
         self._limits_itself = max_pixels is not None and limit_processor(
             processor.image_processor, check_max_pixels(max_pixels)
+        )
+
+    @classmethod
+    def load(cls, source: str | Path | None, *, device: str, options: PolicyOptions) -> TransformersPolicy:
+        """Load the policy of a name; see `saliency_r1.policy.load_policy`.
+
+        Raises:
+            SaliencyError: for an option that only a server has; else see `from_pretrained`.
+        """
+        if options.structured:
+            raise SaliencyError(
+                f"structured output is the work of a server, and {source or 'the nano policy'} runs here: "
+                f"leave --structured out, or name an endpoint ({ENDPOINT}URL#MODEL)"
+            )
+        return cls.from_pretrained(
+            source,
+            device=device,
+            dtype=options.dtype,
+            device_map=options.device_map,
+            revision=options.revision,
+            max_pixels=options.max_pixels,
+            prompting=options.prompting,
+            max_new_tokens=options.max_new_tokens,
         )
 
     @classmethod

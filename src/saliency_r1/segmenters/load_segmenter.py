@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
-from saliency_r1.catalogue import SEGMENTERS
+from saliency_r1.catalogue import NANO, SEGMENTERS, class_of
 from saliency_r1.errors import SaliencyError
 from saliency_r1.segmenters.batched import BatchedSegmenter
 
-NANO = "nano"
-TWO_WEIGHTS = {"grounded-sam": 1, "grounded-sam2": 2}
-"""Those of a detector and a SAM, and the SAM's version."""
-
 SEMANTICS = ("off", "on", "auto")
 
-_CLASSES = {
-    "clipseg": ("clipseg", "ClipSegSegmenter"),
-    "sam3": ("sam3", "Sam3Segmenter"),
-    "evf-sam": ("evf_sam", "EvfSamSegmenter"),
-}
+_KNOWN = {model.name: model for model in SEGMENTERS}
 
 
 def parse_segmenter(source: str | Path | None) -> tuple[str, tuple[str, ...]]:
@@ -44,17 +35,17 @@ def parse_segmenter(source: str | Path | None) -> tuple[str, tuple[str, ...]]:
         return NANO, (text,)
     text, _ = parse_semantic(text)
     name, colon, given = text.partition(":")
-    known = {model.name: model for model in SEGMENTERS}
-    if name not in known:
+    if name not in _KNOWN:
         raise SaliencyError(
-            f"{text}: no such folder, expected that of a nano segmenter, or one of {', '.join(known)}, alone "
-            "or with weights (NAME:FOLDER or NAME:HUB-NAME)"
+            f"{text}: no such folder, expected that of a nano segmenter, or one of {', '.join(_KNOWN)}, "
+            "alone or with weights (NAME:FOLDER or NAME:HUB-NAME)"
         )
     if not colon:
-        return name, known[name].weights
-    weights = tuple(given.split(",")) if name in TWO_WEIGHTS else (given,)
-    if len(weights) != (2 if name in TWO_WEIGHTS else 1) or not all(weights):
-        expected = f"{name}:DETECTOR,SAM" if name in TWO_WEIGHTS else f"{name}:WEIGHTS"
+        return name, _KNOWN[name].weights
+    two = len(_KNOWN[name].weights) == 2
+    weights = tuple(given.split(",")) if two else (given,)
+    if len(weights) != (2 if two else 1) or not all(weights):
+        expected = f"{name}:DETECTOR,SAM" if two else f"{name}:WEIGHTS"
         raise SaliencyError(f"segmenter {text!r}: expected {expected}, each a folder or a hub name")
     return name, weights
 
@@ -106,16 +97,11 @@ def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str =
         if weights:
             _check_nano(Path(weights[0]))
         return NanoSegmenter.from_pretrained(*weights, device=device)
-    if name in TWO_WEIGHTS:
-        from saliency_r1.segmenters.grounded_sam import GroundedSamSegmenter
-
-        detector, sam = weights
-        return GroundedSamSegmenter.from_pretrained(detector, sam, device, dtype, version=TWO_WEIGHTS[name])
-    module, kind = _CLASSES[name]
-    options = {"semantic": parse_semantic(source)[1]} if name == "evf-sam" else {}
-    loaded: BatchedSegmenter = getattr(
-        import_module(f"saliency_r1.segmenters.{module}"), kind
-    ).from_pretrained(*weights, device, dtype, **options)
+    model = _KNOWN[name]
+    options = dict(model.options)
+    if name == "evf-sam":
+        options["semantic"] = parse_semantic(source)[1]
+    loaded: BatchedSegmenter = class_of(model.loader).from_pretrained(*weights, device, dtype, **options)
     return loaded
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from saliency_r1 import nano
+from saliency_r1.catalogue import NANO
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.nano.segmenter_model import CONFIG_FILE, WEIGHTS_FILE, NanoSegmenterModel
@@ -26,9 +27,6 @@ from saliency_r1.policy.prompts import is_fine_tuned, mark_fine_tuned
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.segmenters.nano import EMBEDDED
 from saliency_r1.sharing.card import Card, Kind, first_model, read_recipes, read_summaries
-
-NANO = "nano"
-"""What the embedded models are called here."""
 
 SHARD_SIZE = "5GB"
 

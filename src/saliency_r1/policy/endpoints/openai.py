@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saliency_r1.errors import SaliencyError
@@ -13,7 +14,7 @@ from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.confidence import confidence, expression_confidences
 from saliency_r1.policy.endpoints.endpoint import CONCURRENT, Answer, Endpoint, EndpointError
 from saliency_r1.policy.endpoints.structured import SERVERS, body, pattern
-from saliency_r1.policy.options import TIMEOUT_SECONDS
+from saliency_r1.policy.options import TIMEOUT_SECONDS, PolicyOptions
 from saliency_r1.policy.prompts import Prompting
 from saliency_r1.tasks import Task
 
@@ -48,6 +49,27 @@ class OpenAIPolicy:
         self.zero_shot = zero_shot
         self.max_new_tokens = max_new_tokens
         self.structured = structured
+
+    @classmethod
+    def load(cls, source: str | Path | None, *, device: str, options: PolicyOptions) -> OpenAIPolicy:
+        """Load the policy of a name; see `saliency_r1.policy.load_policy`.
+
+        Raises:
+            SaliencyError: for options that a server decides; else see `from_address`.
+        """
+        for name in ("dtype", "device_map", "revision"):
+            if getattr(options, name) is not None:
+                raise SaliencyError(
+                    f"{name} is {getattr(options, name)!r}: the server of {source!r} chooses it, leave it out"
+                )
+        return cls.from_address(
+            str(source),
+            timeout=options.timeout,
+            max_pixels=options.max_pixels,
+            prompting=options.prompting,
+            max_new_tokens=options.max_new_tokens,
+            structured=options.structured,
+        )
 
     @classmethod
     def from_address(
