@@ -60,9 +60,10 @@ def main() -> None:
 
     import torch
     from PIL import Image
-    from saliency_r1.segmenters.load_segmenter import load_segmenter
     from skimage import data
     from transformers.utils import logging
+
+    from saliency_r1.segmenters.load_segmenter import load_segmenter
 
     logging.disable_progress_bar()
     coffee = Image.fromarray(data.coffee()).resize((400, 300))
