@@ -103,3 +103,33 @@ def test_a_server_that_still_loads_its_model_leaves_at_once(signals: list[signal
             assert code == 128 + signals[0]
         finally:
             process.kill()
+
+
+@pytest.mark.slow
+def test_open_pages_and_their_uploads_do_not_hold_up_the_stop() -> None:
+    command = [sys.executable, "-m", "saliency_r1", "serve", "--port", "0"]
+    environment = {**os.environ, "SALIENCY_R1_TOKEN": ""}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=interruptible
+    ) as process:
+        try:
+            assert process.stderr is not None
+            url = process.stderr.readline().split()[-1]
+            port = int(url.rpartition(":")[2])
+            with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+                while client.get("/readyz").status_code != 200:
+                    time.sleep(0.1)
+            page = socket.create_connection(("127.0.0.1", port), timeout=30)
+            page.sendall(b"GET /page/gradio_api/heartbeat/abc HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert b"text/event-stream" in page.recv(65536)
+            uploads = [half_sent(port, "/page/gradio_api/upload") for _ in range(HALF_SENT)]
+            start = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            said = process.stderr.read()
+            process.wait(60)
+            assert time.monotonic() - start < BOUND_SECONDS
+            assert said == ""
+            for connection in (page, *uploads):
+                connection.close()
+        finally:
+            process.kill()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RENDERERS = 2
 _RENDERED_AT_ONCE = 4
 _LOADING_SECONDS = 5
+_DELIVERING_SECONDS = 0.2  # the page's answers go out over streams of their own
 _STOPPING_SECONDS = 2
 
 
@@ -111,6 +112,7 @@ class Engine:
         error: why the model could not be loaded.
         metrics: what is counted.
         stopping: set as soon as it is to stop.
+        emptied: set when after that all that was taken is answered.
     """
 
     def __init__(self, load: Callable[[], SaliencyPipeline], *, waiting: int, batch_images: int = 8) -> None:
@@ -119,7 +121,7 @@ class Engine:
         self.pipe: SaliencyPipeline | None = None
         self.metrics = Metrics(lambda: self.taken, lambda: self.state == State.READY)
         self.taken = 0
-        self.stopping = asyncio.Event()
+        self.stopping, self.emptied = asyncio.Event(), asyncio.Event()
         self.on_failure: Callable[[], None] = lambda: None
         self._load = load
         self._most = waiting
@@ -192,6 +194,8 @@ class Engine:
         self.stopping.set()
         while self.taken:
             await asyncio.sleep(0.02)
+        await asyncio.sleep(_DELIVERING_SECONDS)
+        self.emptied.set()
 
     def stop(self) -> None:
         """End the engine's threads; a batch that nobody waits for has some seconds to end.

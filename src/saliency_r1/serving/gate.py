@@ -122,8 +122,8 @@ class Gate:
 
         async def limited() -> Message:
             nonlocal received, whole
-            if whole:
-                return await receive()  # tells when the asker leaves
+            if whole:  # tells when the asker leaves, and the streams of the page when the server does
+                return await self._until(receive, self.engine.emptied) or {"type": "http.disconnect"}
             try:
                 async with asyncio.timeout_at(scope["state"]["deadline"]):
                     message = await self._arriving(receive)
@@ -145,16 +145,23 @@ class Gate:
         Raises:
             Problem: 503 if the server stops before the part is there.
         """
+        message = await self._until(receive, self.engine.stopping)
+        if message is None:
+            raise Problem(
+                503, "the server is stopping, and the request was not whole", "stopping", retry_after=5
+            )
+        return message
+
+    async def _until(self, receive: Receive, event: asyncio.Event) -> Message | None:
+        """The next message, or None if the event comes first."""
         receiving = asyncio.ensure_future(receive())
-        stopping = asyncio.ensure_future(self.engine.stopping.wait())
+        coming = asyncio.ensure_future(event.wait())
         try:
-            await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if receiving.done():
-                return receiving.result()
+            await asyncio.wait((receiving, coming), return_when=asyncio.FIRST_COMPLETED)
+            return receiving.result() if receiving.done() else None
         finally:
             receiving.cancel()
-            stopping.cancel()
-        raise Problem(503, "the server is stopping, and the request was not whole", "stopping", retry_after=5)
+            coming.cancel()
 
     async def _drain(self, receive: Receive) -> None:
         """Read what is left of a body, up to the limit once more and a few seconds."""

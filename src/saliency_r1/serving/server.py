@@ -113,7 +113,6 @@ class Server(uvicorn.Server):
         while not (drained.done() or self.force_exit):
             await asyncio.wait([drained], timeout=0.1)
         drained.cancel()
-        # What is open now are the page's event streams: they have no end of their own.
         await super().shutdown(sockets)
 
 
