@@ -260,3 +260,10 @@ def test_a_run_cannot_go_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "run").write_text("a file")
     assert score_pairs(tmp_path) == 2
     assert "run: is a file, and results go to a folder; give another --out" in capsys.readouterr().err
+
+
+def test_masks_have_the_limit_of_photos(tmp_path: Path) -> None:
+    wide = Image.new("1", (10_001, 10_000))
+    wide.save(tmp_path / "wide.png")
+    with pytest.raises(ImageError, match=r"are 100.0 megapixels, the limit is 100\)"):
+        load_grey(tmp_path / "wide.png")

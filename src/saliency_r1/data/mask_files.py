@@ -20,7 +20,7 @@ from saliency_r1.pictures.depth import to_bytes
 ARRAY_SUFFIX = ".npy"
 """The ending of saliency maps that numpy saved."""
 
-_MAX_PIXELS = 400_000_000  # a mask takes a third of a photo's memory
+_MAX_PIXELS = 100_000_000
 _GREY_SPREAD = 16
 _LEAST_SHARE = 0.01
 
