@@ -27,7 +27,7 @@ FLOORS = (
     {"data", "nano"},
 )
 """The rooms from the top down. Every other module is on the ground floor."""
-ROOM_OF = {"__main__": "cli", "cosod": "pipeline", "sis": "pipeline"}
+ROOM_OF = {"__main__": "cli", "cosod": "pipeline", "cosod_path": "pipeline", "sis": "pipeline"}
 """Modules that belong to a room by their work."""
 
 

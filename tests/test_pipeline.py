@@ -292,7 +292,7 @@ def test_a_group_is_never_held_as_a_whole(
 def test_what_the_policy_sees_of_a_group_is_bounded_too(
     pipe: SaliencyPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saliency_r1.pipeline.BATCH_PIXELS", 1200)
+    monkeypatch.setattr("saliency_r1.cosod_path.BATCH_PIXELS", 1200)
     seen: list[tuple[int, int]] = []
     respond = pipe.policy.respond
     monkeypatch.setattr(

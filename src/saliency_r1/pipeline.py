@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from math import ceil, sqrt
 from pathlib import Path
 from time import perf_counter
 from typing import overload
 
 import numpy as np
-from PIL import Image
 
 from saliency_r1.catalogue import NANO
-from saliency_r1.cosod import AGREED, GROUP_IMAGES, UNNAMED, Ballot, chunk_sizes, elect, overlap, settled
+from saliency_r1.cosod import GROUP_IMAGES, UNNAMED
+from saliency_r1.cosod_path import ask_group, settle
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import LoadedImage
 from saliency_r1.pictures.image_sources import ImageSource, LoadedSource, OnError, load_sources
-from saliency_r1.policy.answering import BATCH_PIXELS, answers
+from saliency_r1.policy.answering import answers
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.policy.load_policy import load_policy
 from saliency_r1.policy.options import PolicyOptions, is_endpoint
 from saliency_r1.response import Response, parse_lenient
-from saliency_r1.result import SaliencyResult
+from saliency_r1.result import Instance, SaliencyResult
 from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter
 from saliency_r1.segmenters.load_segmenter import load_segmenter
 from saliency_r1.sis import scored_instances, visible_instances
@@ -271,122 +269,33 @@ class SaliencyPipeline:
         load: Callable[[Iterable[ImageSource]], Iterator[LoadedSource]],
     ) -> Iterator[SaliencyResult]:
         """Let the chunks of the group vote, then segment every image that could be read."""
-        readable: list[ImageSource] = []
-        witnesses: list[Image.Image] = []
-        looked_at = {index * len(sources) // group_images for index in range(group_images)}
-
-        def chunks() -> Iterator[tuple[int, list[Image.Image]]]:
-            loaded = load(sources)
-            for size in chunk_sizes(len(sources), group_images):
-                chunk = []
-                for item in islice(loaded, size):
-                    chunk.append(_reduced(item.image, BATCH_PIXELS // group_images))
-                    if len(readable) in looked_at:
-                        witnesses.append(chunk[-1])
-                    readable.append(item.source)
-                if chunk:
-                    yield len(chunk), chunk
-
-        outputs: list[PolicyOutput] = []
-        responses: list[Response] = []
-        ballots: list[Ballot] = []
-        refused: list[ImageError] = []
-        start, policy_seconds = perf_counter(), 0.0
-        for one in answers(self.policy, chunks(), task, reasoning=reasoning, batch_questions=1):
-            policy_seconds += one.seconds
-            if isinstance(one.output, ImageError):
-                refused.append(one.output)
-            elif one.output is not None:
-                response = parse_lenient(one.output.text, task)
-                (confidence,) = one.output.confidences(len(response.expressions)) or [one.output.confidence]
-                outputs.append(one.output)
-                responses.append(response)
-                ballots.append(Ballot("".join(response.expressions), one.item, confidence))
-        if refused and not ballots:
-            raise refused[0]
-        if not ballots:
+        asked = ask_group(
+            self.policy,
+            self.segmenter,
+            sources,
+            task,
+            reasoning=reasoning,
+            group_images=group_images,
+            load=load,
+        )
+        if asked is None:
             return
-        ballots = self._witnessed(ballots, witnesses)
-        verdict = elect(ballots)
-        response = responses[verdict.index]
-        if not verdict.believed:
-            response = replace(response, expressions=(UNNAMED,))
-        answer = _Answer(
-            replace(
-                outputs[verdict.index],
-                confidence=verdict.confidence,
-                expression_confidences=None,
-                retries=sum(output.retries for output in outputs),
-            ),
-            response,
-            policy_seconds / len(readable),
-            (perf_counter() - start) / len(readable),
-            stands_out=ballots[verdict.index].stands_out >= AGREED,
-        )
-        for item in load(readable):
+        answer = _Answer(asked.output, asked.response, asked.policy_seconds, asked.seconds, asked.stands_out)
+        for item in load(asked.readable):
             yield self._result(item, task, answer)
-
-    def _witnessed(self, ballots: Sequence[Ballot], images: Sequence[Image.Image]) -> list[Ballot]:
-        """The ballots, and how well the segmenter finds the expression of each in these images."""
-        expressions = [ballot.expression for ballot in ballots if ballot.expression]
-        expressions = list(dict.fromkeys(expressions))
-        if not expressions:
-            return list(ballots)
-        found = np.zeros((2, len(images), len(expressions)))
-        for row, image in enumerate(images):
-            masks = self.segmenter.segment(self.segmenter.encode(image), [*expressions, UNNAMED])
-            seen = (masks.probabilities[:-1] >= 0.5).any((1, 2))
-            found[:, row] = masks.scores[:-1] * seen, overlap(masks)
-        means = dict(zip(expressions, found.mean(1).T.tolist(), strict=True))
-        return [
-            replace(ballot, found=means[ballot.expression][0], stands_out=means[ballot.expression][1])
-            if ballot.expression
-            else ballot
-            for ballot in ballots
-        ]
-
-    def _settled(self, encoded: Encoded, found: Segmentation) -> Segmentation:
-        """The masks of an image, of what stands out where `saliency_r1.cosod.settled` says so."""
-        salient = self.segmenter.segment(encoded, [UNNAMED])
-        chosen = [
-            settled(mask, float(own), salient.probabilities[0])
-            for mask, own in zip(found.probabilities, found.scores, strict=True)
-        ]
-        return Segmentation(
-            np.where(np.array(chosen)[:, None, None], salient.probabilities, found.probabilities),
-            np.where(chosen, salient.scores, found.scores),
-        )
 
     def _result(self, item: LoadedSource, task: Task, answer: _Answer) -> SaliencyResult:
         start = perf_counter()
         output, response = answer.output, answer.response
-        instances, scores = [], []
+        instances: list[Instance] = []
+        scores: list[float] = []
         if response.expressions:
-            encoded = self.segmenter.encode(item.image)
-            found = self.segmenter.segment(
-                encoded, response.expressions, instances=task.spec.several_expressions
-            )
-            if answer.stands_out:
-                found = self._settled(encoded, found)
-            found = _visible(found, item.picture)
-            confidences = output.confidences(len(response.expressions))
-            instances = scored_instances(response.expressions, found, confidences)
-            scores = found.scores.tolist()
-        if task.spec.several_images:
-            # Not every image of a group holds the object; the score of the empty mask still counts.
-            instances = [one for one in instances if one.area]
-        else:
-            # What is named and not found is an error, however sure the segmenter is that it is not there.
-            scores = [score if one.area else 0.0 for one, score in zip(instances, scores, strict=True)]
-        if task.spec.several_expressions:
-            named = instances
-            instances = visible_instances(
-                named,
-                lambda: _visible(self.segmenter.segment(encoded, [UNNAMED]), item.picture).probabilities[0],
-            )
-            given = {one.expression for one in instances}
-            found_nothing = sum(not one.area and one.expression not in given for one in named)
-            scores = [one.score for one in instances] + [0.0] * found_nothing
+            if task.spec.several_images:
+                instances, scores = self._shared(item, answer)
+            elif task.spec.several_expressions:
+                instances, scores = self._instances(item, answer)
+            else:
+                instances, scores = self._object(item, answer)
         segmenter_seconds = perf_counter() - start
         return SaliencyResult(
             name=item.name,
@@ -409,6 +318,40 @@ class SaliencyPipeline:
             layer=item.picture.layer,
         )
 
+    def _object(self, item: LoadedSource, answer: _Answer) -> tuple[list[Instance], list[float]]:
+        """The mask of SOD and its score: what is named and not found is an error, however sure that is."""
+        instances, found = self._found(item, answer, self.segmenter.encode(item.image))
+        own = found.scores.tolist()
+        return instances, [score if one.area else 0.0 for one, score in zip(instances, own, strict=True)]
+
+    def _shared(self, item: LoadedSource, answer: _Answer) -> tuple[list[Instance], list[float]]:
+        """The mask of an image of a group, which may lack the object; an empty mask's score counts too."""
+        instances, found = self._found(item, answer, self.segmenter.encode(item.image))
+        return [one for one in instances if one.area], found.scores.tolist()
+
+    def _instances(self, item: LoadedSource, answer: _Answer) -> tuple[list[Instance], list[float]]:
+        """The instances of SIS and their scores, 0 for each that is named and not found."""
+        encoded = self.segmenter.encode(item.image)
+        named, _ = self._found(item, answer, encoded, instances=True)
+        instances = visible_instances(
+            named,
+            lambda: _visible(self.segmenter.segment(encoded, [UNNAMED]), item.picture).probabilities[0],
+        )
+        given = {one.expression for one in instances}
+        found_nothing = sum(not one.area and one.expression not in given for one in named)
+        return instances, [one.score for one in instances] + [0.0] * found_nothing
+
+    def _found(
+        self, item: LoadedSource, answer: _Answer, encoded: Encoded, *, instances: bool = False
+    ) -> tuple[list[Instance], Segmentation]:
+        """An instance for each expression of the answer, and the masks that they are made of."""
+        expressions = answer.response.expressions
+        found = self.segmenter.segment(encoded, expressions, instances=instances)
+        if answer.stands_out:
+            found = settle(self.segmenter, encoded, found)
+        found = _visible(found, item.picture)
+        return scored_instances(expressions, found, answer.output.confidences(len(expressions))), found
+
 
 def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
     """The nano segmenter's folder within a policy's, on disk or on the hub; None if it has none."""
@@ -429,12 +372,6 @@ def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
         for name in ("config.json", "model.safetensors")
     )
     return Path(config).parent if config and weights else None
-
-
-def _reduced(image: Image.Image, pixels: int) -> Image.Image:
-    """The image, or if it has more than that many pixels one of a whole fraction of its sides."""
-    factor = ceil(sqrt(image.width * image.height / pixels))
-    return image.reduce(factor) if factor > 1 else image
 
 
 def _visible(found: Segmentation, picture: LoadedImage) -> Segmentation:
