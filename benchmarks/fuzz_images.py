@@ -263,7 +263,7 @@ def _work(connection: Connection, seed: int) -> None:
 
 def fuzz(numbers: range, seed: int = 0) -> Iterator[Done]:
     """Try pictures in a worker process; one that dies or hangs is replaced, and its picture told."""
-    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
     left = list(numbers)
     while left:
         here, there = context.Pipe()

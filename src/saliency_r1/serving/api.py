@@ -28,7 +28,8 @@ Every error is a problem detail (RFC 9457), `application/problem+json`. Its `det
 people, and its `type`, where it is not `about:blank`, names the kind of error for programs."""
 
 _IMAGES = (
-    "The pictures: JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF or JPEG 2000. In CoSOD they are one group."
+    "The pictures: JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, JPEG 2000 or MPO, and HEIC where the server "
+    "has pillow-heif. In CoSOD they are one group."
 )
 _PROBLEM_CODES = {
     400: "The form cannot be read.",
