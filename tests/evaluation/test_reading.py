@@ -48,6 +48,12 @@ def bright_palette(inside: np.ndarray, path: Path) -> None:
     save(picture, path)
 
 
+def colours(inside: np.ndarray, path: Path) -> None:
+    """Classes in RGB, one of them dark."""
+    index = inside.astype(np.uint8) * (1 + (np.arange(inside.shape[1]) % 2).astype(np.uint8))
+    save(Image.fromarray(np.array([[0, 0, 0], [220, 20, 20], [40, 230, 40]], np.uint8)[index]), path)
+
+
 def alpha_of_black(inside: np.ndarray, path: Path) -> None:
     picture = Image.new("RGBA", inside.shape[::-1])
     picture.putalpha(Image.fromarray(inside).convert("L"))
@@ -97,8 +103,9 @@ def write(root: Path, masks: Kept, predictions: Kept) -> None:
 DOUBTFUL = [
     (zero_and_one, "hold 0 and 1, and an object begins above 127", "nonzero", Fault.LOW),
     (low, "hold values, but none above 127, where an object begins", "nonzero", Fault.LOW),
-    (palette, "are palette pictures, whose colours stand for classes", "nonzero", Fault.PALETTE),
-    (bright_palette, "are palette pictures, whose colours stand for classes", "nonzero", Fault.PALETTE),
+    (palette, "are in colours (palettes, often), which stand for classes", "nonzero", Fault.COLOURS),
+    (bright_palette, "are in colours (palettes, often), which stand for classes", "nonzero", Fault.COLOURS),
+    (colours, "are in colours (palettes, often), which stand for classes", "nonzero", Fault.COLOURS),
     (alpha_of_black, "have an alpha channel that tells another object", "alpha", Fault.ALPHA),
     (alpha_of_white, "have an alpha channel that tells another object", "alpha", Fault.ALPHA),
 ]
@@ -245,7 +252,7 @@ def test_arrays_of_other_shapes_and_of_objects_are_refused(tmp_path: Path) -> No
 def test_what_tells_the_object(tmp_path: Path) -> None:
     inside = object_of(0)
     palette(inside, tmp_path / "palette.png")
-    assert read_mask(tmp_path / "palette.png").doubt is Doubt.PALETTE
+    assert read_mask(tmp_path / "palette.png").doubt is Doubt.COLOURS
     assert np.array_equal(load_mask(tmp_path / "palette.png", values=MaskValues.NONZERO), inside)
     with pytest.raises(ImageError, match="has no alpha that tells an object; read it as grey or nonzero"):
         load_mask(tmp_path / "palette.png", values=MaskValues.ALPHA)
@@ -260,6 +267,14 @@ def test_a_run_cannot_go_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "run").write_text("a file")
     assert score_pairs(tmp_path) == 2
     assert "run: is a file, and results go to a folder; give another --out" in capsys.readouterr().err
+
+
+def test_grey_masks_that_were_saved_in_colour_are_not_doubted(tmp_path: Path) -> None:
+    """With the noise and the soft edges of JPEG."""
+    picture = Image.fromarray(object_of(0)).convert("L").convert("RGB")
+    for name, options in (("a.png", {}), ("b.jpg", {"quality": 40}), ("c.webp", {"quality": 30})):
+        picture.save(tmp_path / name, **options)
+        assert read_mask(tmp_path / name).doubt is None, name
 
 
 def test_masks_have_the_limit_of_photos(tmp_path: Path) -> None:

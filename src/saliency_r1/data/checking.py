@@ -41,7 +41,7 @@ class Fault(StrEnum):
     EMPTY = "empty mask"
     NOTHING = "photo without an instance"
     LOW = "mask without a value above 127"
-    PALETTE = "palette mask, whose colours are no brightness"
+    COLOURS = "mask in colours (a palette, often), which are no brightness"
     ALPHA = "mask kept in the alpha channel"
     FULL = "mask that covers the whole photo"
     NON_BINARY = "non-binary mask"
@@ -63,7 +63,7 @@ class Fault(StrEnum):
     @property
     def fatal_if_most(self) -> bool:
         """Whether numbers are wrong if most masks have it; of a few it may be right."""
-        return self in (Fault.LOW, Fault.PALETTE, Fault.ALPHA)
+        return self in (Fault.LOW, Fault.COLOURS, Fault.ALPHA)
 
 
 _BROKEN = "download it again; if it is broken at its source, move photo and mask away and say so"
@@ -73,7 +73,7 @@ _FIXES = {
     Fault.SIZE: "resize the mask to the photo by nearest neighbour; if EXIF turns the photo, save it upright",
     Fault.EMPTY: "F is 0 there whatever is predicted; keep it if nothing is salient",
     Fault.LOW: "multiply masks of 0 and 1 by 255, or evaluate with --mask-values nonzero",
-    Fault.PALETTE: "save the object white (255) on black, or evaluate with --mask-values nonzero",
+    Fault.COLOURS: "save the object white (255) on black, or evaluate with --mask-values nonzero",
     Fault.ALPHA: "save the alpha channel as the mask, or evaluate with --mask-values alpha",
     Fault.NOTHING: "keep it if nothing is salient: whatever is predicted there is a false positive",
     Fault.FULL: "check that the mask is not inverted",
@@ -165,7 +165,7 @@ def _mask_findings(name: str, picture: MaskPicture) -> Iterator[Finding]:
         yield Finding(Fault.NON_BINARY, name, f"{soft:.1%} of its pixels are grey")
 
 
-_DOUBTFUL = {Doubt.LOW: Fault.LOW, Doubt.PALETTE: Fault.PALETTE, Doubt.ALPHA: Fault.ALPHA}
+_DOUBTFUL = {Doubt.LOW: Fault.LOW, Doubt.COLOURS: Fault.COLOURS, Doubt.ALPHA: Fault.ALPHA}
 
 
 def look_at_instances(images: Sequence[InstanceImage]) -> Iterator[Looked]:

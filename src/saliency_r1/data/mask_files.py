@@ -21,7 +21,7 @@ ARRAY_SUFFIX = ".npy"
 """The ending of saliency maps that numpy saved."""
 
 _MAX_PIXELS = 100_000_000
-_GREY_SPREAD = 16
+_GREY_SPREAD, _LEAST_COLOURED = 48, 0.001
 _LEAST_SHARE = 0.01
 
 
@@ -37,7 +37,7 @@ class Doubt(StrEnum):
     """Why the grey values of a mask may not be what is meant."""
 
     LOW = "low"
-    PALETTE = "palette"
+    COLOURS = "colours"
     ALPHA = "alpha"
 
 
@@ -50,7 +50,7 @@ class MaskPicture:
         nonzero: bool (H, W): where the stored value, of a palette the index, is not 0.
         alpha: uint8 (H, W); None without one, or if it is the same everywhere.
         high: the largest stored value.
-        coloured: whether it is a palette picture with colours that are no greys.
+        coloured: whether it has colours that are no greys, beyond JPEG's noise.
     """
 
     grey: np.ndarray
@@ -80,7 +80,7 @@ class MaskPicture:
         if self.alpha is not None and ((self.alpha > THRESHOLD) != inside).mean() > _LEAST_SHARE:
             return Doubt.ALPHA
         if self.coloured and (self.nonzero != inside).any():
-            return Doubt.PALETTE
+            return Doubt.COLOURS
         if self.nonzero.any() and not inside.any():
             return Doubt.LOW
         return None
@@ -171,7 +171,7 @@ def _of_picture(image: Image.Image, name: str) -> MaskPicture:
         alpha = np.array(image.convert("RGBA").getchannel("A"))
     if alpha is not None and alpha.min(initial=255) == alpha.max(initial=0):
         alpha = None
-    coloured = image.mode in ("P", "PA") and _is_coloured(image)
+    coloured = image.mode not in _GREYS and _is_coloured(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = to_bytes(stored, name, stretch=True)
     elif image.mode == "1":
@@ -188,12 +188,12 @@ def _of_picture(image: Image.Image, name: str) -> MaskPicture:
 
 
 _CLEAR = ("P", "PA", "RGBA", "LA", "La", "RGBa")
+_GREYS = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def _is_coloured(image: Image.Image) -> bool:
-    """Whether a palette picture uses colours that are no greys."""
-    used = image.convert("RGB").getcolors(1 << 16) or ()
-    return any(max(colour) - min(colour) > _GREY_SPREAD for _, colour in used)  # type: ignore[arg-type]
+    pixels = np.asarray(image.convert("RGB"))
+    return bool((np.ptp(pixels, axis=2) > _GREY_SPREAD).mean() > _LEAST_COLOURED)
 
 
 def picture_size(path: Path) -> tuple[int, int]:

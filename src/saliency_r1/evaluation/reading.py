@@ -21,13 +21,13 @@ _ZERO_AND_ONE = "zero and one"
 _CAUSES = {
     Doubt.LOW: f"hold values, but none above {THRESHOLD}, where an object begins",
     _ZERO_AND_ONE: f"hold 0 and 1, and an object begins above {THRESHOLD}",
-    Doubt.PALETTE: "are palette pictures, whose colours stand for classes and not for brightness",
+    Doubt.COLOURS: "are in colours (palettes, often), which stand for classes and not for brightness",
     Doubt.ALPHA: "have an alpha channel that tells another object than their brightness",
 }
 _REMEDIES = {
     Doubt.LOW: MaskValues.NONZERO,
     _ZERO_AND_ONE: MaskValues.NONZERO,
-    Doubt.PALETTE: MaskValues.NONZERO,
+    Doubt.COLOURS: MaskValues.NONZERO,
     Doubt.ALPHA: MaskValues.ALPHA,
 }
 
