@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from saliency_r1.errors import SaliencyError
@@ -38,3 +41,14 @@ def moved(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None 
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.to(dtype or tensor.dtype).pin_memory().to(device, non_blocking=True)
     return tensor.to(device, dtype)
+
+
+@contextmanager
+def fewer_torch_threads(workers: int) -> Iterator[None]:
+    """Give torch a share of its threads while `workers` threads of our own call it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from saliency_r1.cli.predict import DeviceOption, FastOption, GroupImagesOption, PolicyOption, SegmenterOption
+from saliency_r1.cli.options import DeviceOption, FastOption, GroupImagesOption, PolicyOption, SegmenterOption
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.errors import SaliencyError
 from saliency_r1.tasks import Task
@@ -25,60 +25,68 @@ class Engine(StrEnum):
     RAY = "ray"
 
 
+SourcesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCES...",
+        help="Folders, globs, lists (.txt), Parquet (.parquet), WebDataset shards (.tar); paths or URLs.",
+    ),
+]
+OutOption = Annotated[str, typer.Option(help="Folder or URL that the Parquet shards go to.")]
+TaskOption = Annotated[
+    Task,
+    typer.Option(help="What is asked of each photo, or, with cosod, of the photos of each folder."),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes or actors, each with the models; default one a core, at most 8, or 1 with models "
+        "that are named.",
+    ),
+]
+ShardRowsOption = Annotated[int, typer.Option(min=1, help="Rows of a Parquet shard.")]
+PngOption = Annotated[bool, typer.Option("--png", help="Write _masks/…_mask.png as `predict` does, too.")]
+ColumnOption = Annotated[
+    str | None,
+    typer.Option(help="Of Parquet: the column of paths or bytes; default image, path, url, …"),
+]
+GroupColumnOption = Annotated[str | None, typer.Option(help="Of Parquet, for cosod: the column of groups.")]
+EngineOption = Annotated[Engine, typer.Option(help="Processes on this machine, or actors on Ray.")]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the cluster: auto, or HOST:PORT; default a Ray of this machine.", rich_help_panel=_RAY
+    ),
+]
+MinWorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Actors at least; Ray adds to them up to --workers.", rich_help_panel=_RAY),
+]
+GpusOption = Annotated[
+    float, typer.Option(min=0, help="GPUs of an actor, 0.5 for two on one.", rich_help_panel=_RAY)
+]
+
+
 @app.command()
 def batch(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCES...",
-            help="Folders, globs, lists (.txt), Parquet (.parquet), WebDataset shards (.tar); paths or URLs.",
-        ),
-    ],
-    out: Annotated[str, typer.Option(help="Folder or URL that the Parquet shards go to.")],
-    task: Annotated[
-        Task,
-        typer.Option(help="What is asked of each photo, or, with cosod, of the photos of each folder."),
-    ] = Task.SOD,
+    sources: SourcesArgument,
+    out: OutOption,
+    task: TaskOption = Task.SOD,
     fast: FastOption = False,
     group_images: GroupImagesOption = GROUP_IMAGES,
     policy: PolicyOption = None,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Processes or actors, each with the models; default one a core, at most 8, or 1 with models "
-            "that are named.",
-        ),
-    ] = None,
-    shard_rows: Annotated[int, typer.Option(min=1, help="Rows of a Parquet shard.")] = 256,
-    png: Annotated[
-        bool, typer.Option("--png", help="Write _masks/…_mask.png as `predict` does, too.")
-    ] = False,
-    column: Annotated[
-        str | None,
-        typer.Option(help="Of Parquet: the column of paths or bytes; default image, path, url, …"),
-    ] = None,
-    group_column: Annotated[
-        str | None, typer.Option(help="Of Parquet, for cosod: the column of groups.")
-    ] = None,
-    engine: Annotated[
-        Engine, typer.Option(help="Processes on this machine, or actors on Ray.")
-    ] = Engine.LOCAL,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the cluster: auto, or HOST:PORT; default a Ray of this machine.", rich_help_panel=_RAY
-        ),
-    ] = None,
-    min_workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Actors at least; Ray adds to them up to --workers.", rich_help_panel=_RAY),
-    ] = None,
-    gpus: Annotated[
-        float, typer.Option(min=0, help="GPUs of an actor, 0.5 for two on one.", rich_help_panel=_RAY)
-    ] = 0,
+    workers: WorkersOption = None,
+    shard_rows: ShardRowsOption = 256,
+    png: PngOption = False,
+    column: ColumnOption = None,
+    group_column: GroupColumnOption = None,
+    engine: EngineOption = Engine.LOCAL,
+    address: AddressOption = None,
+    min_workers: MinWorkersOption = None,
+    gpus: GpusOption = 0,
 ) -> None:
     """Find what stands out in very many photos, and write a row for each.
 

@@ -10,6 +10,7 @@ import typer
 from saliency_r1.cli.data_check import check
 from saliency_r1.cli.data_masks import masks
 from saliency_r1.cli.data_rationales import rationales
+from saliency_r1.cli.options import CacheOption, FrozenSegmenterOption, InstancePhotosOption, SeedOption
 
 app = typer.Typer(no_args_is_help=True, help="Check data sets, and make what training reads of them.")
 
@@ -33,49 +34,60 @@ def tokenizer(
     print(f"{out}: {len(learned)} tokens from {len(texts)} texts, {spent:.2f} tokens a word")
 
 
+SftDataOption = Annotated[
+    Path, typer.Option(help="The DUTS folder (DUTS-TR, synsets.json, groups.json), or photos and masks.")
+]
+SftOutOption = Annotated[
+    Path, typer.Option(help="Folder of train.jsonl, validation.jsonl, counts.json and composed pictures.")
+]
+SftTasksOption = Annotated[str, typer.Option(help="Of sod, sis, cosod, with commas between.")]
+SftScenesOption = Annotated[int, typer.Option(min=0, help="SIS: composed scenes to train on.")]
+SftPartsOption = Annotated[
+    int, typer.Option(min=0, help="SIS: photos of DUTS whose mask's parts are taken for instances.")
+]
+SftDrawsOption = Annotated[int, typer.Option(min=0, help="CoSOD: examples of each group of real photos.")]
+SftGroupsOption = Annotated[int, typer.Option(min=0, help="CoSOD: composed groups to train on.")]
+SftVariantsOption = Annotated[int, typer.Option(min=1, help="Responses for each photo or scene.")]
+SftFastShareOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of responses without reasoning.")
+]
+SftMirrorOption = Annotated[bool, typer.Option(help="Use each training photo mirrored too.")]
+SftMinimumIouOption = Annotated[
+    float, typer.Option(min=0, max=1, help="An expression must find the true mask this well.")
+]
+SftMinimumFoundOption = Annotated[
+    float, typer.Option(min=0, max=1, help="SIS: share of a picture's instances that must be found so.")
+]
+SftMinimumGroupIouOption = Annotated[
+    float, typer.Option(min=0, max=1, help="The same for the mean over a group.")
+]
+SftLimitOption = Annotated[int | None, typer.Option(min=1, help="Photos of each split for SOD, for a try.")]
+SftDeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+SftWorkersOption = Annotated[int, typer.Option(min=1, help="Threads.")]
+
+
 @app.command()
 def sft(
-    data: Annotated[
-        Path, typer.Option(help="The DUTS folder (DUTS-TR, synsets.json, groups.json), or photos and masks.")
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Folder of train.jsonl, validation.jsonl, counts.json and composed pictures.")
-    ] = Path("runs/sft-data"),
-    tasks: Annotated[str, typer.Option(help="Of sod, sis, cosod, with commas between.")] = "sod",
-    photos: Annotated[
-        list[Path] | None, typer.Option(help="SIS: a COCO json data set of photos; again for another.")
-    ] = None,
-    scenes: Annotated[int, typer.Option(min=0, help="SIS: composed scenes to train on.")] = 6000,
-    parts: Annotated[
-        int, typer.Option(min=0, help="SIS: photos of DUTS whose mask's parts are taken for instances.")
-    ] = 0,
-    draws: Annotated[int, typer.Option(min=0, help="CoSOD: examples of each group of real photos.")] = 16,
-    groups: Annotated[int, typer.Option(min=0, help="CoSOD: composed groups to train on.")] = 1000,
-    cache: Annotated[Path, typer.Option(help="Where packed photos are kept.")] = Path("cache/duts-tr-256"),
-    segmenter: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:WEIGHTS]|FOLDER", help="The frozen segmenter; the embedded one if not given."
-        ),
-    ] = None,
-    variants: Annotated[int, typer.Option(min=1, help="Responses for each photo or scene.")] = 4,
-    fast_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of responses without reasoning.")
-    ] = 0.25,
-    mirror: Annotated[bool, typer.Option(help="Use each training photo mirrored too.")] = True,
-    minimum_iou: Annotated[
-        float, typer.Option(min=0, max=1, help="An expression must find the true mask this well.")
-    ] = 0.7,
-    minimum_found: Annotated[
-        float, typer.Option(min=0, max=1, help="SIS: share of a picture's instances that must be found so.")
-    ] = 1.0,
-    minimum_group_iou: Annotated[
-        float, typer.Option(min=0, max=1, help="The same for the mean over a group.")
-    ] = 0.6,
-    limit: Annotated[int | None, typer.Option(min=1, help="Photos of each split for SOD, for a try.")] = None,
-    seed: Annotated[int, typer.Option(help="Of all choices.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    data: SftDataOption,
+    out: SftOutOption = Path("runs/sft-data"),
+    tasks: SftTasksOption = "sod",
+    photos: InstancePhotosOption = None,
+    scenes: SftScenesOption = 6000,
+    parts: SftPartsOption = 0,
+    draws: SftDrawsOption = 16,
+    groups: SftGroupsOption = 1000,
+    cache: CacheOption = Path("cache/duts-tr-256"),
+    segmenter: FrozenSegmenterOption = None,
+    variants: SftVariantsOption = 4,
+    fast_share: SftFastShareOption = 0.25,
+    mirror: SftMirrorOption = True,
+    minimum_iou: SftMinimumIouOption = 0.7,
+    minimum_found: SftMinimumFoundOption = 1.0,
+    minimum_group_iou: SftMinimumGroupIouOption = 0.6,
+    limit: SftLimitOption = None,
+    seed: SeedOption = 0,
+    device: SftDeviceOption = "auto",
+    workers: SftWorkersOption = 2,
 ) -> None:
     """Write rationales that lead to true masks; the same call after a kill goes on.
 
@@ -83,152 +95,113 @@ def sft(
     """
     import json
     from collections.abc import Iterable
-    from dataclasses import replace
-    from functools import partial
 
-    import torch
     from rich.console import Console
     from rich.progress import track
 
-    from saliency_r1.data.layouts import load_splits
     from saliency_r1.device import choose_device
-    from saliency_r1.files import write_bytes_atomic
-    from saliency_r1.language.naming import NameBook
     from saliency_r1.segmenters.load_segmenter import load_segmenter
     from saliency_r1.tasks import Task
-    from saliency_r1.writing.sft_set import Job, SFTSetting, set_header, write_set
-    from saliency_r1.writing.sft_sources import Sources, split_jobs
+    from saliency_r1.writing.sft_set import Job, SFTSetting
+    from saliency_r1.writing.sft_sources import Sources, write_splits
 
     asked = tuple(Task.parse(task.strip()) for task in tasks.split(","))
     setting = SFTSetting(variants, fast_share, mirror, minimum_iou, minimum_found, minimum_group_iou, seed)
     frozen = load_segmenter(segmenter, device)
     print(f"The segmenter is {frozen.name}, on {choose_device(device)}.")
-    splits = dict(zip(("train", "validation"), load_splits(data), strict=True))
-    names = NameBook.from_samples(splits["train"])
-    sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, limit, parts)
     console = Console(stderr=True)
 
     def progress(jobs: Iterable[Job], title: str) -> Iterable[Job]:
         return track(jobs, title, console=console)
 
-    counts = {}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // workers))
-    try:
-        for title, samples in splits.items():
-            made = setting if title == "train" else replace(setting, mirror=False, variants=1, fast_share=0.0)
-            written = write_set(
-                split_jobs(sources, title, samples, frozen, names, made),
-                out / f"{title}.jsonl",
-                set_header(frozen, data, made),
-                track=partial(progress, title=title),
-                workers=workers,
-            )
-            counts[title] = {task.value: count.to_dict() for task, count in written.items()}
-    finally:
-        torch.set_num_threads(threads)
-    text = json.dumps(counts, indent=1)
-    write_bytes_atomic(out / "counts.json", text.encode())
-    print(text)
+    sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, limit, parts)
+    print(json.dumps(write_splits(sources, frozen, setting, track=progress, workers=workers), indent=1))
+
+
+PromptsOutArgument = Annotated[Path, typer.Argument(help="The JSON lines file to write.")]
+PromptsDutsOption = Annotated[
+    Path | None, typer.Option(help="The DUTS folder: SOD of its photos, CoSOD of those of one synset.")
+]
+PromptsSplitOption = Annotated[
+    str | None,
+    typer.Option(help="train or validation; default train of --duts and --photos, and all of --sod."),
+]
+PromptsSodOption = Annotated[Path | None, typer.Option(help="A folder of photos and masks.")]
+PromptsSisOption = Annotated[
+    Path | None, typer.Option(help="COCO json, or photos and colour instance masks.")
+]
+PromptsCosodOption = Annotated[Path | None, typer.Option(help="A folder of groups of photos and masks.")]
+PromptsEachOption = Annotated[
+    int | None, typer.Option(min=1, help="Questions of each task; all if not given.")
+]
+PromptsGroupOption = Annotated[int, typer.Option(min=2, help="Photos of a CoSOD question.")]
+PromptsFastOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of the questions that ask for the answer alone.")
+]
 
 
 @app.command()
 def prompts(
-    out: Annotated[Path, typer.Argument(help="The JSON lines file to write.")],
-    duts: Annotated[
-        Path | None, typer.Option(help="The DUTS folder: SOD of its photos, CoSOD of those of one synset.")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="train or validation; default train of --duts and --photos, and all of --sod."),
-    ] = None,
-    photos: Annotated[
-        list[Path] | None, typer.Option(help="SIS: a COCO json data set of photos; again for another.")
-    ] = None,
-    sod: Annotated[Path | None, typer.Option(help="A folder of photos and masks.")] = None,
-    sis: Annotated[Path | None, typer.Option(help="COCO json, or photos and colour instance masks.")] = None,
-    cosod: Annotated[Path | None, typer.Option(help="A folder of groups of photos and masks.")] = None,
-    each: Annotated[int | None, typer.Option(min=1, help="Questions of each task; all if not given.")] = None,
-    group: Annotated[int, typer.Option(min=2, help="Photos of a CoSOD question.")] = 3,
-    fast: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the questions that ask for the answer alone.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the groups and the order.")] = 0,
+    out: PromptsOutArgument,
+    duts: PromptsDutsOption = None,
+    split: PromptsSplitOption = None,
+    photos: InstancePhotosOption = None,
+    sod: PromptsSodOption = None,
+    sis: PromptsSisOption = None,
+    cosod: PromptsCosodOption = None,
+    each: PromptsEachOption = None,
+    group: PromptsGroupOption = 3,
+    fast: PromptsFastOption = 0.0,
+    seed: SeedOption = 0,
 ) -> None:
     """Write the questions, with true masks, that `train cgpo` and `train grpo` learn from.
 
     Photo paths begin in the DUTS folder if that is given, else in the current one; others are absolute.
     """
     from collections import Counter
-    from random import Random
 
     from rich.console import Console
     from rich.progress import track
 
-    from saliency_r1.data.duts import load_groups
-    from saliency_r1.data.groups import by_group
-    from saliency_r1.data.layouts import load_instances, load_maps
     from saliency_r1.data.prompt_examples import write_prompts
-    from saliency_r1.data.samples import Sample, spread
-    from saliency_r1.data.true_instances import InstanceImage
-    from saliency_r1.errors import SaliencyError
-    from saliency_r1.scenes.instance_photos import select
-    from saliency_r1.tasks import Task
-    from saliency_r1.writing.rl_prompts import (
-        cosod_prompts,
-        sis_prompts,
-        sod_prompts,
-        spread_groups,
-        without_reasoning,
-    )
+    from saliency_r1.writing.rl_prompts import PromptSources, make_prompts
 
-    rng, root = Random(seed), duts or Path()
-    maps: list[Sample] = []
-    pictures: list[InstanceImage] = []
-    groups: dict[str, list[Sample]] = {}
-    if duts:
-        maps += load_maps(duts, Task.SOD, split or "train")
-        groups |= load_groups(duts, maps)
-    for folder in photos or ():
-        pictures += [image for image, _ in select(folder, split or "train")]
-    if sod:
-        maps += load_maps(sod, Task.SOD, split)
-    if sis:
-        pictures += load_instances(sis)
-    if cosod:
-        groups |= by_group(load_maps(cosod, Task.COSOD))
-    chosen = spread(maps, each)
-    found = list(track(sod_prompts(chosen, root), "SOD", total=len(chosen), console=Console(stderr=True)))
-    found += sis_prompts(spread(pictures, each), root)
-    found += cosod_prompts(spread_groups(groups, group, each), root, group, rng)
-    if not found:
-        raise SaliencyError("no question: give data by --duts, --photos, --sod, --sis or --cosod")
-    rng.shuffle(found)
-    found = [without_reasoning(example) if rng.random() < fast else example for example in found]
+    sources = PromptSources(duts, tuple(photos or ()), sod, sis, cosod, split, each, group, fast, seed)
+    console = Console(stderr=True)
+    found = make_prompts(sources, track=lambda made, count: track(made, "SOD", total=count, console=console))
     write_prompts(out, found)
     counts = Counter(str(example.task) for example in found)
     print(f"{out}: " + ", ".join(f"{count} of {task}" for task, count in sorted(counts.items())))
 
 
+ScenesDataOption = Annotated[Path, typer.Option(help="The DUTS folder, or one of photos and masks.")]
+ScenesOutOption = Annotated[
+    Path, typer.Option(help="Folder of images, instances.json, expressions.jsonl, sheet.jpg.")
+]
+ScenesSplitOption = Annotated[
+    str, typer.Option(help="Photos of which split of DUTS-TR: train or validation.")
+]
+ScenesCountOption = Annotated[int, typer.Option(min=0, help="Scenes.")]
+ScenesGroupsOption = Annotated[
+    int, typer.Option(min=0, help="Groups, each with a distractor in every picture, into OUT/groups.")
+]
+ScenesGroupSizeOption = Annotated[int, typer.Option(min=2, help="Pictures of a group.")]
+ScenesWorkersOption = Annotated[
+    int | None, typer.Option(min=0, help="Processes; default one a core, 8 at most. They change nothing.")
+]
+
+
 @app.command()
 def scenes(
-    data: Annotated[Path, typer.Option(help="The DUTS folder, or one of photos and masks.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder of images, instances.json, expressions.jsonl, sheet.jpg.")
-    ] = Path("runs/scenes"),
-    split: Annotated[
-        str, typer.Option(help="Photos of which split of DUTS-TR: train or validation.")
-    ] = "validation",
-    count: Annotated[int, typer.Option(min=0, help="Scenes.")] = 500,
-    groups: Annotated[
-        int, typer.Option(min=0, help="Groups, each with a distractor in every picture, into OUT/groups.")
-    ] = 0,
-    group_size: Annotated[int, typer.Option(min=2, help="Pictures of a group.")] = 6,
-    seed: Annotated[int, typer.Option(min=0, help="Of all choices.")] = 0,
-    cache: Annotated[Path, typer.Option(help="Where packed photos are kept.")] = Path("cache/duts-tr-256"),
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes; default one a core, 8 at most. They change nothing.")
-    ] = None,
+    data: ScenesDataOption,
+    out: ScenesOutOption = Path("runs/scenes"),
+    split: ScenesSplitOption = "validation",
+    count: ScenesCountOption = 500,
+    groups: ScenesGroupsOption = 0,
+    group_size: ScenesGroupSizeOption = 6,
+    seed: SeedOption = 0,
+    cache: CacheOption = Path("cache/duts-tr-256"),
+    workers: ScenesWorkersOption = None,
 ) -> None:
     """Compose scenes: foregrounds on other photos, with exact instance masks and referring expressions.
 

@@ -7,49 +7,61 @@ from typing import Annotated
 
 import typer
 
-from saliency_r1.data.teacher import RECORD, Scaling, Stretch, TeacherSetting
+from saliency_r1.data.teacher_setting import RECORD, Scaling, Stretch, TeacherSetting
 
 _NETWORK = "Network (defaults: U²-Net)"
 _DEFAULT = TeacherSetting()
 
 
+InputsArgument = Annotated[
+    list[str], typer.Argument(metavar="PHOTOS...", help="Files, folders (with all in them) and globs.")
+]
+TeacherOption = Annotated[
+    Path, typer.Option(metavar="FILE.onnx", help="A salient object detection network in the ONNX format.")
+]
+OutOption = Annotated[Path, typer.Option(help=f"Folder of the masks and of {RECORD}.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the photos that have no mask in the folder yet.")
+]
+SizeOption = Annotated[
+    int, typer.Option(min=1, help="Pixels of a side of its square input.", rich_help_panel=_NETWORK)
+]
+MeanOption = Annotated[
+    tuple[float, float, float],
+    typer.Option(help="Subtracted from red, green, blue after scaling.", rich_help_panel=_NETWORK),
+]
+StdOption = Annotated[
+    tuple[float, float, float],
+    typer.Option(help="By which red, green, blue are then divided.", rich_help_panel=_NETWORK),
+]
+ScalingOption = Annotated[
+    Scaling,
+    typer.Option(
+        help="Divide a photo's values by its largest one or by 255 first.", rich_help_panel=_NETWORK
+    ),
+]
+OutputOption = Annotated[
+    int, typer.Option(min=0, help="Index of the output that is the mask.", rich_help_panel=_NETWORK)
+]
+StretchOption = Annotated[
+    Stretch,
+    typer.Option(
+        help="Stretch that output from 0 to 1, take it as logits, or as it is.", rich_help_panel=_NETWORK
+    ),
+]
+
+
 def masks(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="PHOTOS...", help="Files, folders (with all in them) and globs.")
-    ],
-    teacher: Annotated[
-        Path, typer.Option(metavar="FILE.onnx", help="A salient object detection network in the ONNX format.")
-    ],
-    out: Annotated[Path, typer.Option(help=f"Folder of the masks and of {RECORD}.")],
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the photos that have no mask in the folder yet.")
-    ] = False,
-    size: Annotated[
-        int, typer.Option(min=1, help="Pixels of a side of its square input.", rich_help_panel=_NETWORK)
-    ] = _DEFAULT.size,
-    mean: Annotated[
-        tuple[float, float, float],
-        typer.Option(help="Subtracted from red, green, blue after scaling.", rich_help_panel=_NETWORK),
-    ] = _DEFAULT.mean,
-    std: Annotated[
-        tuple[float, float, float],
-        typer.Option(help="By which red, green, blue are then divided.", rich_help_panel=_NETWORK),
-    ] = _DEFAULT.std,
-    scaling: Annotated[
-        Scaling,
-        typer.Option(
-            help="Divide a photo's values by its largest one or by 255 first.", rich_help_panel=_NETWORK
-        ),
-    ] = _DEFAULT.scaling,
-    output: Annotated[
-        int, typer.Option(min=0, help="Index of the output that is the mask.", rich_help_panel=_NETWORK)
-    ] = _DEFAULT.output,
-    stretch: Annotated[
-        Stretch,
-        typer.Option(
-            help="Stretch that output from 0 to 1, take it as logits, or as it is.", rich_help_panel=_NETWORK
-        ),
-    ] = _DEFAULT.stretch,
+    inputs: InputsArgument,
+    teacher: TeacherOption,
+    out: OutOption,
+    resume: ResumeOption = False,
+    size: SizeOption = _DEFAULT.size,
+    mean: MeanOption = _DEFAULT.mean,
+    std: StdOption = _DEFAULT.std,
+    scaling: ScalingOption = _DEFAULT.scaling,
+    output: OutputOption = _DEFAULT.output,
+    stretch: StretchOption = _DEFAULT.stretch,
 ) -> None:
     """Write a soft mask for each photo with a teacher network: an 8-bit PNG of the photo's size.
 

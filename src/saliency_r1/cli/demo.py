@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saliency_r1.cli.predict import DeviceOption, FastOption, PolicyOption, SegmenterOption
+from saliency_r1.cli.options import DeviceOption, FastOption, PolicyOption, SegmenterOption
 
 if TYPE_CHECKING:
     from saliency_r1.pictures.finding import FoundImage

@@ -10,7 +10,7 @@ import typer
 
 from saliency_r1.catalogue import NANO
 from saliency_r1.cli.evaluate_table import table
-from saliency_r1.cli.predict import GroupImagesOption
+from saliency_r1.cli.options import DeviceOption, FastOption, GroupImagesOption, SegmenterOption, Split
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.tasks import Task
 
@@ -73,19 +73,6 @@ WorkersOption = Annotated[
     int | None, typer.Option(min=0, help="Processes that score; default one a core, 8 at most.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")]
-FastOption = Annotated[bool, typer.Option("--fast", help="The model answers at once, without reasoning.")]
-SegmenterOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME[:WEIGHTS]|FOLDER", help="The model's segmenter; default the embedded one."),
-]
-DeviceOption = Annotated[str, typer.Option(help="The model's: auto, cpu, cuda, cuda:1 or mps.")]
-
-
-class Split(StrEnum):
-    """Photos to train on, and those held out."""
-
-    TRAIN = "train"
-    VALIDATION = "validation"
 
 
 @app.command()

@@ -10,44 +10,53 @@ import typer
 app = typer.Typer()
 
 
+PolicyArgument = Annotated[
+    str,
+    typer.Argument(metavar="POLICY", help="A model's folder or hub name, a LoRA adapter's folder, or nano."),
+]
+OutOption = Annotated[Path, typer.Option(help="The folder to write; it must be new or empty.")]
+SegmenterOption = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="A nano segmenter to go with it, or nano for the embedded one."),
+]
+MetricsOption = Annotated[
+    list[Path] | None, typer.Option(help="summary.json of `evaluate`, or its folder; again for another.")
+]
+MergeOption = Annotated[bool, typer.Option("--merge", help="Merge a LoRA adapter into its model.")]
+BaseModelOption = Annotated[
+    str | None, typer.Option(help="The model it was made from; default what adapter or recipe say.")
+]
+FineTunedOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--fine-tuned/--zero-shot",
+        help="Whether it knows the response format; default yes for adapters and policies of a run.",
+    ),
+]
+LicenceOption = Annotated[str | None, typer.Option(help="Of the weights, as the hub calls it: apache-2.0.")]
+DatasetOption = Annotated[
+    list[str] | None, typer.Option(help="What it learnt from, by its hub name; again for another.")
+]
+ShardSizeOption = Annotated[str, typer.Option(help="Of a weights file at most.")]
+PushOption = Annotated[
+    str | None,
+    typer.Option(metavar="OWNER/NAME", help="Upload it too; the token is read from HF_TOKEN."),
+]
+
+
 @app.command()
 def export(
-    policy: Annotated[
-        str,
-        typer.Argument(
-            metavar="POLICY", help="A model's folder or hub name, a LoRA adapter's folder, or nano."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must be new or empty.")],
-    segmenter: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="A nano segmenter to go with it, or nano for the embedded one."),
-    ] = None,
-    metrics: Annotated[
-        list[Path] | None, typer.Option(help="summary.json of `evaluate`, or its folder; again for another.")
-    ] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Merge a LoRA adapter into its model.")] = False,
-    base_model: Annotated[
-        str | None, typer.Option(help="The model it was made from; default what adapter or recipe say.")
-    ] = None,
-    fine_tuned: Annotated[
-        bool | None,
-        typer.Option(
-            "--fine-tuned/--zero-shot",
-            help="Whether it knows the response format; default yes for adapters and policies of a run.",
-        ),
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Of the weights, as the hub calls it: apache-2.0.")
-    ] = None,
-    dataset: Annotated[
-        list[str] | None, typer.Option(help="What it learnt from, by its hub name; again for another.")
-    ] = None,
-    shard_size: Annotated[str, typer.Option(help="Of a weights file at most.")] = "5GB",
-    push: Annotated[
-        str | None,
-        typer.Option(metavar="OWNER/NAME", help="Upload it too; the token is read from HF_TOKEN."),
-    ] = None,
+    policy: PolicyArgument,
+    out: OutOption,
+    segmenter: SegmenterOption = None,
+    metrics: MetricsOption = None,
+    merge: MergeOption = False,
+    base_model: BaseModelOption = None,
+    fine_tuned: FineTunedOption = None,
+    licence: LicenceOption = None,
+    dataset: DatasetOption = None,
+    shard_size: ShardSizeOption = "5GB",
+    push: PushOption = None,
 ) -> None:
     """Write a model as a folder that from_pretrained and the hub understand: safetensors, processor, card.
 

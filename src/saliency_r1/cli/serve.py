@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saliency_r1.cli.predict import DeviceOption, PolicyOption, SegmenterOption
+from saliency_r1.cli.options import DeviceOption, PolicyOption, SegmenterOption
 from saliency_r1.errors import SaliencyError
 from saliency_r1.serving.settings import Limits, ServerSettings, token_from_environment
 

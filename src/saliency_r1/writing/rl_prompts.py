@@ -6,17 +6,21 @@ Their file is described in `saliency_r1.data.prompt_examples`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from saliency_r1.data.duts import load_groups
+from saliency_r1.data.groups import by_group
+from saliency_r1.data.layouts import load_instances, load_maps
 from saliency_r1.data.mask_files import load_grey, picture_size
 from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.data.samples import Sample, spread
 from saliency_r1.data.true_instances import InstanceImage, RunLengths, encode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.masks import as_truth
+from saliency_r1.scenes.instance_photos import select
 from saliency_r1.tasks import Task
 
 
@@ -92,3 +96,73 @@ def _mask(sample: Sample) -> RunLengths:
             f"{sample.mask}: is {truth.shape[1]}x{truth.shape[0]}, the photo is {width}x{height}"
         )
     return encode(truth)
+
+
+@dataclass(frozen=True)
+class PromptSources:
+    """What questions are made from; give at least one of the folders.
+
+    Attributes:
+        duts: the DUTS folder: SOD of its photos, CoSOD of those of one synset.
+        photos: COCO json data sets of photos, for SIS.
+        sod: a folder of photos and masks.
+        sis: COCO json, or photos and colour instance masks.
+        cosod: a folder of groups of photos and masks.
+        split: `train` or `validation`; None for train of `duts` and `photos`, and all of `sod`.
+        each: questions of each task; None for all.
+        group: photos of a CoSOD question.
+        fast: share of the questions that ask for the answer alone, in [0, 1].
+        seed: of the groups and the order.
+    """
+
+    duts: Path | None = None
+    photos: tuple[Path, ...] = ()
+    sod: Path | None = None
+    sis: Path | None = None
+    cosod: Path | None = None
+    split: str | None = None
+    each: int | None = None
+    group: int = 3
+    fast: float = 0.0
+    seed: int = 0
+
+
+def make_prompts(
+    sources: PromptSources,
+    *,
+    track: Callable[[Iterable[PromptExample], int], Iterable[PromptExample]] = lambda made, count: made,
+) -> list[PromptExample]:
+    """Return questions of all tasks that the sources allow, mixed.
+
+    Photo paths begin in the DUTS folder if that is given, else in the current one; others are absolute.
+
+    Args:
+        sources: what to make them from.
+        track: wraps those of SOD, and is told their number, to show progress.
+
+    Raises:
+        SaliencyError: if a source cannot be read, or there is no question.
+    """
+    rng, root = Random(sources.seed), sources.duts or Path()
+    maps: list[Sample] = []
+    pictures: list[InstanceImage] = []
+    groups: dict[str, list[Sample]] = {}
+    if sources.duts:
+        maps += load_maps(sources.duts, Task.SOD, sources.split or "train")
+        groups |= load_groups(sources.duts, maps)
+    for folder in sources.photos:
+        pictures += [image for image, _ in select(folder, sources.split or "train")]
+    if sources.sod:
+        maps += load_maps(sources.sod, Task.SOD, sources.split)
+    if sources.sis:
+        pictures += load_instances(sources.sis)
+    if sources.cosod:
+        groups |= by_group(load_maps(sources.cosod, Task.COSOD))
+    chosen = spread(maps, sources.each)
+    found = list(track(sod_prompts(chosen, root), len(chosen)))
+    found += sis_prompts(spread(pictures, sources.each), root)
+    found += cosod_prompts(spread_groups(groups, sources.group, sources.each), root, sources.group, rng)
+    if not found:
+        raise SaliencyError("no question: give data by --duts, --photos, --sod, --sis or --cosod")
+    rng.shuffle(found)
+    return [without_reasoning(one) if rng.random() < sources.fast else one for one in found]

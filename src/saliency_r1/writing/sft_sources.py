@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saliency_r1.data.duts import load_groups
+from saliency_r1.data.layouts import load_splits
 from saliency_r1.data.samples import Sample
+from saliency_r1.device import fewer_torch_threads
+from saliency_r1.files import write_bytes_atomic
 from saliency_r1.language.naming import NameBook
 from saliency_r1.scenes.instance_photos import select
 from saliency_r1.scenes.scenes import Foregrounds
@@ -21,7 +25,7 @@ from saliency_r1.writing.sft_instances import (
     scene_jobs,
     whole_scene_jobs,
 )
-from saliency_r1.writing.sft_set import Job, SFTSetting, sod_jobs
+from saliency_r1.writing.sft_set import Job, SFTSetting, set_header, sod_jobs, write_set
 
 if TYPE_CHECKING:
     from saliency_r1.segmenters.base import Segmenter
@@ -108,3 +112,47 @@ def split_jobs(
         if foregrounds is not None:
             jobs += composed_group_jobs(foregrounds, groups, sources.out / "groups" / title, *common)
     return jobs
+
+
+def write_splits(
+    sources: Sources,
+    segmenter: Segmenter,
+    setting: SFTSetting,
+    *,
+    track: Callable[[Iterable[Job], str], Iterable[Job]] = lambda jobs, title: jobs,
+    workers: int = 1,
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Write `train.jsonl`, `validation.jsonl` and `counts.json` into `sources.out`.
+
+    The validation split has one response for each photo, with reasoning, and no mirror images. The same call
+    after a kill goes on where it stopped.
+
+    Args:
+        sources: what to make the set of.
+        segmenter: the frozen one that expressions must work with.
+        setting: how, for the training split.
+        track: wraps the jobs of a split to show progress.
+        workers: threads; the result is the same for any number.
+
+    Returns:
+        What became of the rationales, by split and task, as in `counts.json`.
+
+    Raises:
+        SaliencyError: as of `write_set`.
+    """
+    splits = dict(zip(("train", "validation"), load_splits(sources.root), strict=True))
+    names = NameBook.from_samples(splits["train"])
+    counts = {}
+    with fewer_torch_threads(workers):
+        for title, samples in splits.items():
+            made = setting if title == "train" else replace(setting, mirror=False, variants=1, fast_share=0.0)
+            written = write_set(
+                split_jobs(sources, title, samples, segmenter, names, made),
+                sources.out / f"{title}.jsonl",
+                set_header(segmenter, sources.root, made),
+                track=lambda jobs, title=title: track(jobs, title),  # type: ignore[misc]
+                workers=workers,
+            )
+            counts[title] = {task.value: count.to_dict() for task, count in written.items()}
+    write_bytes_atomic(sources.out / "counts.json", json.dumps(counts, indent=1).encode())
+    return counts

@@ -7,7 +7,8 @@ of tries, each told what was wrong with the last. The examples have the form of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,14 +18,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from saliency_r1.data.layouts import load_splits
 from saliency_r1.data.samples import Sample
+from saliency_r1.device import fewer_torch_threads
 from saliency_r1.errors import SaliencyError
+from saliency_r1.files import write_bytes_atomic
 from saliency_r1.language.cues import measure
 from saliency_r1.language.naming import OBJECT, NameBook
 from saliency_r1.response import Response
 from saliency_r1.tasks import Task
 from saliency_r1.writing.review import Fault, review
-from saliency_r1.writing.sft_set import Found, Job, Postponed, SFTExample, example_of, path_from, read_truth
+from saliency_r1.writing.sft_set import (
+    Found,
+    Job,
+    Postponed,
+    SFTCounts,
+    SFTExample,
+    example_of,
+    path_from,
+    read_truth,
+    write_set,
+)
 from saliency_r1.writing.writer_model import WriterModel
 from saliency_r1.writing.writer_prompt import show, writer_prompt
 
@@ -166,3 +180,53 @@ def _responses(
             # An empty turn is refused by some servers.
             messages.append({"role": "assistant", "content": text.strip() or "(nothing)"})
             messages.append({"role": "user", "content": verdict.advice})
+
+
+def write_rationales(
+    data: Path,
+    model: WriterModel,
+    segmenter: Segmenter,
+    setting: WriterSetting,
+    out: Path,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    track: Callable[[Iterable[Job]], Iterable[Job]] = iter,
+    concurrent: int = 1,
+) -> SFTCounts:
+    """Write `SPLIT.jsonl` and `SPLIT-counts.json` into `out`; the same call resumes.
+
+    Args:
+        data: the DUTS folder, or one of photos and masks.
+        model: what writes.
+        segmenter: the frozen one that expressions must work with.
+        setting: how.
+        out: the folder.
+        split: `train` or `validation`.
+        limit: photos, spread over the split; None for all.
+        track: wraps the jobs to show progress.
+        concurrent: photos under way at a time.
+
+    Returns:
+        What became of the rationales.
+
+    Raises:
+        SaliencyError: if the split holds no photo; else as of `write_set`.
+    """
+    train, validation = load_splits(data)
+    samples = validation if split == "validation" else train
+    if not samples:
+        raise SaliencyError(f"{data}: the {split} split holds no photo; see --split")
+    samples = samples[:: max(1, len(samples) // (limit or len(samples)))][:limit]
+    with fewer_torch_threads(concurrent):
+        written = write_set(
+            writer_jobs(samples, model, segmenter, data, NameBook.from_samples(train), setting),
+            out / f"{split}.jsonl",
+            writer_header(model, segmenter, data, setting),
+            track=track,
+            workers=concurrent,
+        )
+    counts = written[Task.SOD]
+    report = {"sod": counts.to_dict(), "writer": model.report()}
+    write_bytes_atomic(out / f"{split}-counts.json", json.dumps(report, indent=1).encode())
+    return counts
