@@ -46,7 +46,7 @@ from saliency_r1.tasks import Task
 
 Chunks = Iterable[tuple[Chunk, Sequence[Photo]]]
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
-REFUSAL = "not a picture (the content is of no picture format known here)"
+REFUSAL = "not a picture (the content is text)"
 
 
 def picture(number: int) -> bytes:
