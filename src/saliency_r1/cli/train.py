@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,81 +26,83 @@ def train() -> None:
     """Train a model by a recipe."""
 
 
-@app.command()
-def sft(
-    config: ConfigOption,
-    overrides: OverridesArgument = None,
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Fine-tune a policy: it learns to write the reasoning and the expression.
-
-    It is the nano policy, or that which the recipe names as `policy`.
-    """
-    _check_extra()
+def _sft(config: Path, overrides: list[str], resume: bool, overwrite: bool) -> Path:
     from saliency_r1.training.config import read_values, recipe_from
 
-    values = read_values(config, overrides or ())
+    values = read_values(config, overrides)
     if "policy" in values:
         from saliency_r1.training.fine_tuning.large import LargeSFTRecipe, train_large_sft
 
         large = recipe_from(values, LargeSFTRecipe, str(config))
-        folder = train_large_sft(large, resume=resume, overwrite=overwrite)
-    else:
-        from saliency_r1.training.fine_tuning.nano import SFTRecipe, train_sft
+        return train_large_sft(large, resume=resume, overwrite=overwrite)
+    from saliency_r1.training.fine_tuning.nano import SFTRecipe, train_sft
 
-        nano = recipe_from(values, SFTRecipe, str(config))
-        folder = train_sft(nano, resume=resume, overwrite=overwrite)
-    _finish("policy", folder)
+    nano = recipe_from(values, SFTRecipe, str(config))
+    return train_sft(nano, resume=resume, overwrite=overwrite)
 
 
-@app.command()
-def segmenter(
-    config: ConfigOption,
-    overrides: OverridesArgument = None,
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Train the nano segmenter: it learns to find what an expression names."""
-    _check_extra()
+def _segmenter(config: Path, overrides: list[str], resume: bool, overwrite: bool) -> Path:
     from saliency_r1.training.config import load_recipe
     from saliency_r1.training.segmenter.recipe import SegmenterRecipe
     from saliency_r1.training.segmenter.train import train_segmenter
 
-    recipe = load_recipe(config, SegmenterRecipe, overrides or ())
-    _finish("segmenter", train_segmenter(recipe, resume=resume, overwrite=overwrite))
+    recipe = load_recipe(config, SegmenterRecipe, overrides)
+    return train_segmenter(recipe, resume=resume, overwrite=overwrite)
 
 
-@app.command()
-def cgpo(
-    config: ConfigOption,
-    overrides: OverridesArgument = None,
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Train a policy by its rewards: one sample a prompt, less its own confidence."""
-    _check_extra()
+def _rl(kind: str, config: Path, overrides: list[str], resume: bool, overwrite: bool) -> Path:
+    from saliency_r1.training import rl
     from saliency_r1.training.config import load_recipe
-    from saliency_r1.training.rl import CGPORecipe, train_rl
 
-    folder = train_rl(load_recipe(config, CGPORecipe, overrides or ()), resume=resume, overwrite=overwrite)
-    _finish("policy", folder)
+    recipes: dict[str, type[rl.CGPORecipe] | type[rl.GRPORecipe]] = {
+        "cgpo": rl.CGPORecipe,
+        "grpo": rl.GRPORecipe,
+    }
+    return rl.train_rl(load_recipe(config, recipes[kind], overrides), resume=resume, overwrite=overwrite)
 
 
-@app.command()
-def grpo(
-    config: ConfigOption,
-    overrides: OverridesArgument = None,
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Train a policy by its rewards with GRPO, several samples a prompt."""
-    _check_extra()
-    from saliency_r1.training.config import load_recipe
-    from saliency_r1.training.rl import GRPORecipe, train_rl
+STAGES: dict[str, tuple[str, str, Callable[[Path, list[str], bool, bool], Path]]] = {
+    "sft": (
+        "policy",
+        "Fine-tune a policy: it learns to write the reasoning and the expression. It is the nano policy, or "
+        "that which the recipe names as `policy`.",
+        _sft,
+    ),
+    "segmenter": (
+        "segmenter",
+        "Train the nano segmenter: it learns to find what an expression names.",
+        _segmenter,
+    ),
+    "cgpo": (
+        "policy",
+        "Train a policy by its rewards: one sample a prompt, less its own confidence.",
+        partial(_rl, "cgpo"),
+    ),
+    "grpo": (
+        "policy",
+        "Train a policy by its rewards with GRPO, several samples a prompt.",
+        partial(_rl, "grpo"),
+    ),
+}
+"""What each stage trains, what its help says, and what does it."""
 
-    folder = train_rl(load_recipe(config, GRPORecipe, overrides or ()), resume=resume, overwrite=overwrite)
-    _finish("policy", folder)
+
+def _add(name: str, what: str, about: str, do: Callable[[Path, list[str], bool, bool], Path]) -> None:
+    """Make the command of a stage; all have the same options."""
+
+    @app.command(name, help=about)
+    def stage(
+        config: ConfigOption,
+        overrides: OverridesArgument = None,
+        resume: ResumeOption = False,
+        overwrite: OverwriteOption = False,
+    ) -> None:
+        _check_extra()
+        _finish(what, do(config, overrides or [], resume, overwrite))
+
+
+for _name, _stage in STAGES.items():
+    _add(_name, *_stage)
 
 
 def _finish(what: str, folder: Path) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,13 @@ from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter, segmen
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Texts: TypeAlias = Sequence[Sequence[str]]
+"""The expressions of each of several images."""
+Flags: TypeAlias = Sequence[bool]
+"""Something that holds or does not, for each image."""
+Sizes: TypeAlias = Sequence[tuple[int, int]] | None
+"""Height and width of the masks of each image; None for the images' own."""
 
 PHOTOS_AT_ONCE = 4
 """Photos that an image encoder sees in one pass: SAM's ViT-H takes about 3 GB for each at 1024 pixels."""
@@ -47,11 +54,7 @@ class BatchedSegmenter(ABC):
 
     @abstractmethod
     def find_many(
-        self,
-        encoded: Sequence[Encoded],
-        expressions: Sequence[Sequence[str]],
-        instances: Sequence[bool],
-        sizes: Sequence[tuple[int, int]] | None = None,
+        self, encoded: Sequence[Encoded], expressions: Texts, instances: Flags, sizes: Sizes = None
     ) -> list[DeviceMasks]:
         """The masks of several images, each with its own expressions, left on the device.
 

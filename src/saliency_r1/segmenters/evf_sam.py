@@ -29,6 +29,9 @@ from saliency_r1.segmenters.batched import (
     BatchedSegmenter,
     Collected,
     DeviceMasks,
+    Flags,
+    Sizes,
+    Texts,
     flat,
     rows,
     rows_of,
@@ -169,11 +172,7 @@ class EvfSamSegmenter(BatchedSegmenter):
 
     @torch.inference_mode()
     def find_many(
-        self,
-        encoded: Sequence[EncodedPhoto],
-        expressions: Sequence[Sequence[str]],
-        instances: Sequence[bool],
-        sizes: Sequence[tuple[int, int]] | None = None,
+        self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
     ) -> list[DeviceMasks]:
         """The mask of each expression, and the IoU that SAM's decoder expects it to have.
 

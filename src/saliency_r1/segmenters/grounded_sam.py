@@ -10,7 +10,15 @@ from PIL import Image
 
 from saliency_r1.checkpoint import shown_name
 from saliency_r1.segmenters import grounding_dino, sam_boxes
-from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat
+from saliency_r1.segmenters.batched import (
+    BatchedSegmenter,
+    Collected,
+    DeviceMasks,
+    Flags,
+    Sizes,
+    Texts,
+    flat,
+)
 from saliency_r1.segmenters.candidates import NOTHING, one_mask
 from saliency_r1.segmenters.grounding_dino import MOST_BOXES, GroundingDino
 from saliency_r1.segmenters.sam_boxes import BoxSam
@@ -75,11 +83,7 @@ class GroundedSamSegmenter(BatchedSegmenter):
 
     @torch.inference_mode()
     def find_many(
-        self,
-        encoded: Sequence[EncodedPhoto],
-        expressions: Sequence[Sequence[str]],
-        instances: Sequence[bool],
-        sizes: Sequence[tuple[int, int]] | None = None,
+        self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
     ) -> list[DeviceMasks]:
         """The mask of each expression.
 

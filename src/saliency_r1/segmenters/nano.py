@@ -12,7 +12,16 @@ import torch
 
 from saliency_r1.device import choose_device
 from saliency_r1.nano.segmenter_model import EncodedImage, NanoSegmenterModel, normalise
-from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat, stretched
+from saliency_r1.segmenters.batched import (
+    BatchedSegmenter,
+    Collected,
+    DeviceMasks,
+    Flags,
+    Sizes,
+    Texts,
+    flat,
+    stretched,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,11 +95,7 @@ class NanoSegmenter(BatchedSegmenter):
 
     @torch.inference_mode()
     def find_many(
-        self,
-        encoded: Sequence[EncodedPhoto],
-        expressions: Sequence[Sequence[str]],
-        instances: Sequence[bool],
-        sizes: Sequence[tuple[int, int]] | None = None,
+        self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
     ) -> list[DeviceMasks]:
         """The mask of each expression, and the IoU that the segmenter expects it to have.
 

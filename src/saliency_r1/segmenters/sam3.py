@@ -15,6 +15,9 @@ from saliency_r1.segmenters.batched import (
     BatchedSegmenter,
     Collected,
     DeviceMasks,
+    Flags,
+    Sizes,
+    Texts,
     flat,
     rows,
     rows_of,
@@ -114,11 +117,7 @@ class Sam3Segmenter(BatchedSegmenter):
 
     @torch.inference_mode()
     def find_many(
-        self,
-        encoded: Sequence[EncodedPhoto],
-        expressions: Sequence[Sequence[str]],
-        instances: Sequence[bool],
-        sizes: Sequence[tuple[int, int]] | None = None,
+        self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
     ) -> list[DeviceMasks]:
         """The mask of each expression.
 

@@ -221,12 +221,7 @@ class Validator(TrainerCallback):
 def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Train a policy with CGPO or GRPO, as the recipe's type says.
 
-    Args:
-        recipe: what to do.
-        resume, overwrite: what to do about a run that `recipe.output` holds, see `begin`.
-
-    Returns:
-        The folder of the finished policy.
+    Arguments and result as of `fine_tuning.nano.train_sft`.
 
     Raises:
         SaliencyError: for data or settings that cannot be used, or an output that holds a run.

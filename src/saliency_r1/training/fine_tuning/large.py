@@ -85,18 +85,10 @@ def example_dataset(examples: Sequence[SFTExample], photos: Photos) -> Dataset:
 
 
 def train_large_sft(recipe: LargeSFTRecipe, *, resume: bool = False, overwrite: bool = False) -> Path:
-    """Fine-tune a vision-language policy.
-
-    Args:
-        recipe: what to do.
-        resume, overwrite: what to do about a run that `recipe.output` holds, see `begin`.
-
-    Returns:
-        The folder of the finished policy.
+    """Fine-tune a vision-language policy; arguments and result as of `fine_tuning.nano.train_sft`.
 
     Raises:
-        SaliencyError: for data or a policy that cannot be read, an output that holds a run, or
-            adapters where the weights are sharded.
+        SaliencyError: for a policy that cannot be read, or adapters where the weights are sharded, too.
     """
     check_sharding(recipe.output, recipe.lora_rank)
     train = read_examples(recipe.train)

@@ -144,17 +144,10 @@ class _State:
 
 
 def train_segmenter(recipe: SegmenterRecipe, *, resume: bool = False, overwrite: bool = False) -> Path:
-    """Train the nano segmenter.
-
-    Args:
-        recipe: what to do.
-        resume, overwrite: what to do about a run that `recipe.output` holds, see `begin`.
+    """Train the nano segmenter; arguments and errors as of `fine_tuning.nano.train_sft`.
 
     Returns:
         The folder with `config.json` and `model.safetensors` (float16).
-
-    Raises:
-        SaliencyError: for data that cannot be read, or an output that holds a run.
     """
     checkpoint = begin(recipe, resume=resume, overwrite=overwrite)
     device = choose_device(recipe.device)
