@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,22 +14,29 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.utils import is_flash_attn_2_available
 
 import tiny_policies
 from drawn_data import draw_groups, draw_pairs
 
 pytest.importorskip("trl")
 
-from repository import ROOT
+from repository import ROOT, module_at
 from saliency_r1.cli import main
 from saliency_r1.data.prompt_examples import read_prompts
+from saliency_r1.errors import SaliencyError
 from saliency_r1.policy.prompts import is_fine_tuned
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.response import Response
+from saliency_r1.tasks import Task
 from saliency_r1.training.config import load_recipe
-from saliency_r1.training.fine_tuning.large import LargeSFTRecipe
+from saliency_r1.training.fine_tuning.large import LargeSFTRecipe, LargeSFTTrainer, example_dataset
+from saliency_r1.training.fine_tuning.recipe import fine_tuning_settings
+from saliency_r1.training.fine_tuning.task_batches import KindsApart
 from saliency_r1.training.logs import read_metrics
-from saliency_r1.training.rl import CGPORecipe, GRPORecipe
+from saliency_r1.training.rl import CGPORecipe, GRPORecipe, rl_settings
+from saliency_r1.training.rl_data import Photos
+from saliency_r1.training.rollouts import RolloutRecipe
 from saliency_r1.writing.sft_set import SFTExample
 
 
@@ -244,16 +252,178 @@ def test_what_sharded_weights_cannot_do_is_refused_before_anything_is_loaded(
     path = rewarded(data, tmp_path / "cgpo", lora_rank=8)
     assert main(["train", "cgpo", "--config", str(path)]) == 2
     assert "adapters cannot be merged; train all weights" in capsys.readouterr().err
-    path = rewarded(data, tmp_path / "grpo", validation=str(data / "prompts.jsonl"))
-    assert main(["train", "grpo", "--config", str(path)]) == 2
-    assert "leave validation out" in capsys.readouterr().err
 
 
 def test_vllm_without_the_package_says_what_to_install(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("saliency_r1.training.rl.is_vllm_available", lambda: False)
+    monkeypatch.setattr("saliency_r1.training.rollouts.is_vllm_available", lambda: False)
     path = rewarded(data, tmp_path / "out", vllm="colocate")
     assert main(["train", "cgpo", "--config", str(path)]) == 2
     error = capsys.readouterr().err
     assert "vllm is 'colocate', and the package is not installed: pip install 'trl[vllm]'" in error
+
+
+# vLLM: what can be told without it.
+
+
+@pytest.fixture
+def with_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an environment that has the package: what is refused is refused before it is imported."""
+    monkeypatch.setattr("saliency_r1.training.rollouts.is_vllm_available", lambda: True)
+
+
+def test_a_start_that_vllm_would_show_other_photos_is_refused(
+    data: Path, tmp_path: Path, with_vllm: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = rewarded(data, tmp_path / "out", vllm="colocate")
+    assert main(["train", "cgpo", "--config", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "max_pixels is 20000, so photos are sized by" in error
+    assert "12845056" in error  # what the folder's processor allows
+
+
+def test_a_length_that_is_too_short_for_the_questions_is_refused(
+    data: Path, tmp_path: Path, with_vllm: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "saved"
+    shutil.copytree(data / "policy", saved)
+    TransformersPolicy.from_pretrained(saved, device="cpu", max_pixels=20_000).processor.save_pretrained(
+        saved
+    )
+    path = rewarded(data, tmp_path / "out", vllm="colocate", start=str(saved), vllm_length=40)
+    assert main(["train", "cgpo", "--config", str(path)]) == 2
+    error = capsys.readouterr().err
+    [longest] = [int(found) for found in re.findall(r"the longest question has (\d+) tokens", error)]
+    assert f"vllm_length is 40, and the longest question has {longest} tokens, its answer 12" in error
+    assert f"set vllm_length to {longest + 12} or more" in error
+
+
+def test_what_a_recipe_says_of_vllm_reaches_trl(data: Path, tmp_path: Path) -> None:
+    path = rewarded(
+        data, tmp_path / "out", vllm="colocate", vllm_memory=0.5, vllm_length=2000, vllm_parallel=2
+    )
+    told = rl_settings(load_recipe(path, CGPORecipe))
+    assert (told.use_vllm, told.vllm_mode, told.vllm_enable_sleep_mode) == (True, "colocate", True)
+    assert (told.vllm_gpu_memory_utilization, told.vllm_max_model_length) == (0.5, 2000)
+    assert told.vllm_tensor_parallel_size == 2
+    path = rewarded(data, tmp_path / "out", vllm="server", vllm_server="http://10.0.0.1:9000", group=2)
+    told = rl_settings(load_recipe(path, GRPORecipe))
+    assert (told.vllm_mode, told.vllm_server_base_url) == ("server", "http://10.0.0.1:9000")
+    for wrong in ({"vllm_memory": 1.5}, {"vllm_length": 0}, {"vllm_server": "10.0.0.1"}):
+        path = rewarded(data, tmp_path / "out", **wrong)
+        with pytest.raises(SaliencyError, match=next(iter(wrong))):
+            load_recipe(path, CGPORecipe)
+
+
+def test_the_defaults_of_vllm_fit_7b_on_80_gb_by_the_plan() -> None:
+    large_plan = module_at("benchmarks/large_plan.py")
+    large = large_plan.MODELS[1]
+    keys = RolloutRecipe  # its defaults
+    assert (keys.vllm_memory, keys.vllm_length) == (large_plan.UTILISATION, large_plan.VLLM_LENGTH)
+    share = keys.vllm_memory * large_plan.CARD
+    assert sum(large_plan.vllm(large).values()) < share
+    # vLLM is set up while each process still holds the whole policy in float32.
+    assert 4 * large.weights + share < large_plan.CARD
+    # In a rollout, weights, optimiser and segmenter stay where they are; in the update vLLM sleeps.
+    for gpus in large_plan.SETS:
+        held = large_plan.weights(large, gpus) + large_plan.SEGMENTER
+        assert large_plan.SPARE * held + share < large_plan.CARD
+        assert large_plan.peak(large, gpus, "cgpo") < large_plan.CARD
+    longest = large_plan.tokens_of(5) - large_plan.RESPONSE_TOKENS + large_plan.LONGEST_RESPONSE
+    assert longest <= keys.vllm_length
+
+
+# Keys of the recipes.
+
+
+def test_a_frozen_vision_encoder_stays_as_it_is(data: Path, tmp_path: Path) -> None:
+    path = fine_tuning(data, tmp_path / "out", max_steps=2, freeze_vision=True, attn_implementation="eager")
+    assert main(["train", "sft", "--config", str(path)]) == 0
+    start, end = (
+        load_file(each / "model.safetensors") for each in (data / "policy", tmp_path / "out" / "policy")
+    )
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert moved
+    assert not any("visual" in name for name in moved)
+    assert any("visual" in name for name in start)
+
+
+def test_attention_is_chosen_and_what_is_not_installed_is_said(data: Path) -> None:
+    policy = TransformersPolicy.from_pretrained(data / "policy", device="cpu", attn_implementation="eager")
+    assert policy.model.config._attn_implementation == "eager"
+    assert (
+        TransformersPolicy.from_pretrained(data / "policy", device="cpu").model.config._attn_implementation
+        == "sdpa"
+    )
+    if not is_flash_attn_2_available():
+        with pytest.raises(SaliencyError, match=r"(?i)flash.?att.*") as error:
+            TransformersPolicy.from_pretrained(
+                data / "policy", device="cpu", attn_implementation="flash_attention_2"
+            )
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_workers_that_read_ahead_change_nothing(data: Path, tmp_path: Path) -> None:
+    weights = []
+    for workers in (0, 2):
+        path = rewarded(data, tmp_path / str(workers), max_steps=2, workers=workers)
+        assert main(["train", "cgpo", "--config", str(path)]) == 0
+        weights.append(load_file(tmp_path / str(workers) / "policy" / "model.safetensors"))
+    for name in weights[0]:
+        assert torch.equal(weights[0][name], weights[1][name])
+
+
+def test_tasks_kept_apart_halve_the_padding(data: Path, tmp_path: Path) -> None:
+    """An epoch of single photos and groups of five, by the batches that the model would see."""
+    draw_pairs(tmp_path / "sod", 16)
+    single = sorted((tmp_path / "sod").rglob("*.jpg"))
+    answer = Response("It is large.", ("the disc",), "rg").text
+    examples = [
+        SFTExample(f"one {number}", (str(photo),), False, Task.SOD, Task.SOD.spec.prompt(), answer)
+        for number, photo in enumerate(single)
+    ]
+    examples += [
+        SFTExample(
+            f"five {number}",
+            tuple(map(str, single[number : number + 5])),
+            False,
+            Task.COSOD,
+            Task.COSOD.spec.prompt(),
+            answer,
+        )
+        for number in range(8)
+    ]
+    policy = TransformersPolicy.from_pretrained(data / "policy", device="cpu", max_pixels=20_000)
+    padded = {}
+    for apart in (False, True):
+        path = fine_tuning(data, tmp_path / "out", batch_size=4)
+        kinds = [(one.task, len(one.images)) for one in examples] if apart else None
+        trainer = LargeSFTTrainer(
+            model=policy.model,
+            args=fine_tuning_settings(load_recipe(path, LargeSFTRecipe), gradient_checkpointing=False),
+            processing_class=policy.processor,
+            train_dataset=example_dataset(examples, Photos(tmp_path)),
+            kinds=kinds,
+        )
+        masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
+        assert sum(len(mask) for mask in masks) == len(examples)
+        padded[apart] = sum(int((mask == 0).sum()) for mask in masks)
+    assert padded[True] <= 0.5 * padded[False]
+
+
+def test_kinds_are_kept_apart_in_another_order_each_epoch() -> None:
+    kinds = ["one", "five", "one"] * 10
+    sampler = KindsApart(kinds, 4, seed=3)
+    epochs = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+        assert sorted(epochs[-1]) == list(range(30))
+        batches = [epochs[-1][start : start + 4] for start in range(0, 28, 4)]
+        assert all(len({kinds[number] for number in batch}) == 1 for batch in batches)
+    assert epochs[0] != epochs[1] != epochs[2]
+    again = KindsApart(kinds, 4, seed=3)
+    again.set_epoch(2)
+    assert list(again) == epochs[2]

@@ -35,6 +35,7 @@ GRPO = {
     "training_step": "self, model, inputs, num_items_in_batch",
 }
 SFT = {
+    "_get_train_sampler": "self, train_dataset",
     "compute_loss": "self, model, inputs, return_outputs, num_items_in_batch",
     "create_model_card": "self, model_name, dataset_name, tags",
     "evaluate": "self, eval_dataset, ignore_keys, metric_key_prefix",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline
     from saliency_r1.policy.options import PolicyOptions
 
-app = typer.Typer(invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True, add_completion=False)
 
 _HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 _REVISION = re.compile(r"(@[\w./-]+)?")

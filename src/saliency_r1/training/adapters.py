@@ -26,16 +26,32 @@ def lora(rank: int, alpha: float) -> Any:
     )
 
 
-def check_sharding(output: Path, lora_rank: int, *, one_process_answers: bool = False) -> None:
+def freeze_vision(model: Any) -> None:
+    """Leave the weights of the vision encoder as they are, with what the model counts to it (Qwen's merger).
+
+    Args:
+        model: an image-text-to-text model of transformers.
+
+    Raises:
+        SaliencyError: if it has no part that transformers knows as its encoder of images.
+    """
+    encoder = model.get_encoder(modality="image")
+    if encoder is model or encoder is getattr(model, "model", None):
+        raise SaliencyError(
+            f"{type(model).__name__} has no vision encoder that transformers knows: leave freeze_vision out"
+        )
+    encoder.requires_grad_(False)
+
+
+def check_sharding(output: Path, lora_rank: int) -> None:
     """Refuse, before anything is loaded, what does not go with weights that are cut over processes.
 
     Args:
         output: the run's folder, for the error.
         lora_rank: of adapters, 0 for none.
-        one_process_answers: whether the first process alone is to run the whole model now and then.
 
     Raises:
-        SaliencyError: if `accelerate launch` was told to use FSDP or DeepSpeed, and one of these is wanted.
+        SaliencyError: if `accelerate launch` was told to use FSDP or DeepSpeed, and adapters are wanted.
     """
     flags = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}
     sharding = next(
@@ -45,9 +61,4 @@ def check_sharding(output: Path, lora_rank: int, *, one_process_answers: bool = 
         raise SaliencyError(
             f"recipe of {output}: lora_rank is {lora_rank} under {sharding}, into whose cut weights adapters "
             "cannot be merged; train all weights (lora_rank=0), or launch with --multi_gpu: a copy a GPU"
-        )
-    if sharding and one_process_answers:
-        raise SaliencyError(
-            f"recipe of {output}: validation under {sharding}, where no process holds the whole model; leave "
-            "validation out, and evaluate policy/ afterwards"
         )

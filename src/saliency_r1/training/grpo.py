@@ -106,11 +106,18 @@ class MeasuredGRPOTrainer(WholeCheckpoints, GRPOTrainer):
         for name, value in (("seconds", seconds), ("tokens", tokens), ("prompts", prompts)):
             self.totals[name] += value
 
-    def _generate_single_turn(self, prompt_ids: Any, *arguments: Any, **options: Any) -> Any:
+    def write_together(self) -> bool:
+        """Have all processes write until the last one is done, if weights are sharded; whether they are.
+
+        Each token gathers weights from all processes. Transformers looks for a mark that accelerate does not
+        leave.
+        """
         if self.is_fsdp_enabled:
-            # transformers then has every process write until the last one is done: each step gathers weights
-            # from all. It looks for this mark, which accelerate does not leave.
             self.accelerator.unwrap_model(self.model)._is_fsdp_managed_module = True
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _generate_single_turn(self, prompt_ids: Any, *arguments: Any, **options: Any) -> Any:
+        self.write_together()
         with self.timed("rollout"):
             output = super()._generate_single_turn(prompt_ids, *arguments, **options)
         self._tokens += sum(map(len, output[0]))

@@ -16,33 +16,41 @@ from typing import Any, Literal
 import torch
 from transformers import TrainerCallback, set_seed
 from trl import GRPOConfig
-from trl.import_utils import is_vllm_available
 
+from saliency_r1 import nano
 from saliency_r1.data.prompt_examples import PromptExample, read_prompts
 from saliency_r1.data.samples import spread
 from saliency_r1.errors import SaliencyError
 from saliency_r1.nano.policy_model import NanoForImageTextToText
+from saliency_r1.policy.prompts import Prompting
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
 from saliency_r1.rewards.own import load_reward
 from saliency_r1.rewards.segmenting import CachedSegmenter
 from saliency_r1.segmenters.load_segmenter import load_segmenter
-from saliency_r1.training.adapters import check_sharding, lora
+from saliency_r1.training.adapters import check_sharding, freeze_vision, lora
 from saliency_r1.training.cgpo import CGPOTrainer
 from saliency_r1.training.cgpo_config import CGPOConfig, check_saving
 from saliency_r1.training.exporting import export_trained
 from saliency_r1.training.features import FeatureMemory
 from saliency_r1.training.grpo import MeasuredGRPOTrainer
 from saliency_r1.training.logs import TrainerLog
-from saliency_r1.training.rl_data import Photos, prompt_dataset
-from saliency_r1.training.run import POLICY, PolicyRecipe, begin, check_keep_best, trainer_arguments
+from saliency_r1.training.rl_data import Photos, longest_question, prompt_dataset
+from saliency_r1.training.rollouts import (
+    RolloutRecipe,
+    check_length,
+    check_stored_pixels,
+    check_vllm,
+    vllm_settings,
+)
+from saliency_r1.training.run import POLICY, begin, check_keep_best, trainer_arguments
 from saliency_r1.training.validation import answer, summarise
 
 MEGABYTE = 1024**2
 
 
 @dataclass(frozen=True, kw_only=True)
-class RLRecipe(PolicyRecipe):
+class RLRecipe(RolloutRecipe):
     """What `train cgpo` and `train grpo` share, beside what every recipe of a policy holds.
 
     Attributes:
@@ -68,8 +76,9 @@ class RLRecipe(PolicyRecipe):
         feature_memory: MB for remembered features of a frozen nano vision tower.
         max_pixels: of a photo that the policy looks at; None for its default.
         gradient_checkpointing: whether activations are computed again in the backward pass, to save memory.
-        vllm: who samples completions: `colocate` vLLM on the same GPUs, `server` `trl vllm-serve` on others,
-            None the model itself.
+        freeze_vision: whether the vision encoder is left as it is; with adapters it is in any case.
+        attn_implementation: `auto` (FlashAttention 2 where package, GPU and model have it), `sdpa`, `eager`
+            or `flash_attention_2`.
         validation_prompts: of the validation questions, spread over all; None for all.
         keep_best: whether `policy/` is the checkpoint of the highest validation reward, not the last; then
             `save_every` must be a multiple of `validate_every`.
@@ -105,7 +114,8 @@ class RLRecipe(PolicyRecipe):
     feature_memory: int = 512
     max_pixels: int | None = None
     gradient_checkpointing: bool = False
-    vllm: Literal["colocate", "server"] | None = None
+    freeze_vision: bool = False
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     log_every: int = 5
     save_every: int = 50
@@ -201,21 +211,26 @@ class Validator(TrainerCallback):
 
     def _validate(self, state: Any, control: Any) -> float:
         """The mean reward, the same in every process."""
-        reward = torch.zeros(1)
+        trainer = self._trainer
+        self._policy.sharded = trainer.write_together()
+        answers = answer(
+            self._policy,
+            self._examples,
+            self._photos,
+            self._reward,
+            max_new_tokens=self._max_new_tokens,
+            accelerator=trainer.accelerator,
+        )
+        summary = summarise(answers)
         if state.is_world_process_zero:
-            answers = answer(
-                self._policy, self._examples, self._photos, self._reward, max_new_tokens=self._max_new_tokens
-            )
-            model: Any = self._trainer.model
+            model: Any = trainer.model
             training = model.training
             due = control.should_log
             model.eval()  # or the log would also flush the training metrics of an unfinished window
-            summary = summarise(answers)
-            self._trainer.log(summary)
+            trainer.log(summary)
             model.train(training)
             control.should_log = due  # a log clears it, but the step's own is still to come
-            reward += summary["validation/reward"]
-        return float(self._trainer.accelerator.gather(reward.to(self._trainer.args.device))[0])
+        return summary["validation/reward"]
 
 
 def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False, overwrite: bool = False) -> Path:
@@ -226,12 +241,8 @@ def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False, overwrite
     Raises:
         SaliencyError: for data or settings that cannot be used, or an output that holds a run.
     """
-    check_sharding(recipe.output, recipe.lora_rank, one_process_answers=recipe.validation is not None)
-    if recipe.vllm is not None and not is_vllm_available():
-        raise SaliencyError(
-            f"recipe of {recipe.output}: vllm is {recipe.vllm!r}, and the package is not installed: pip "
-            "install 'trl[vllm]' in an environment of its own (it brings its own torch), or leave vllm out"
-        )
+    check_sharding(recipe.output, recipe.lora_rank)
+    check_vllm(recipe)
     examples = read_prompts(recipe.train)
     held_out = read_prompts(recipe.validation) if recipe.validation else []
     settings = rl_settings(recipe)
@@ -276,7 +287,15 @@ def build_trainer(
         dtype=dtype,
         revision=recipe.revision,
         max_pixels=recipe.max_pixels,
+        prompting=Prompting.PLAIN,  # validation asks as training does
+        attn_implementation=recipe.attn_implementation,
     )
+    photos = Photos(recipe.image_root)
+    if recipe.vllm is not None:
+        check_stored_pixels(recipe, policy, str(recipe.start or nano.POLICY_FOLDER), recipe.revision)
+        check_length(recipe, longest_question(policy.processor, examples, photos), recipe.max_tokens)
+    if recipe.freeze_vision:
+        freeze_vision(policy.model)
     if isinstance(policy.model, NanoForImageTextToText) and policy.model.config.freeze_vision:
         FeatureMemory(policy.model, recipe.feature_memory * MEGABYTE)
     segmenter = load_segmenter(
@@ -292,7 +311,6 @@ def build_trainer(
             for path, weight in zip(recipe.rewards, recipe.rewards_weights, strict=True)
         },
     )
-    photos = Photos(recipe.image_root)
     kind: Any = CGPOTrainer if isinstance(recipe, CGPORecipe) else MeasuredGRPOTrainer
     trainer = kind(
         model=policy.model,
@@ -323,8 +341,7 @@ def rl_settings(recipe: CGPORecipe | GRPORecipe) -> GRPOConfig:
         "disable_dropout": True,
         "log_multimodal": False,
         "gradient_checkpointing": recipe.gradient_checkpointing,
-        "use_vllm": recipe.vllm is not None,
-        "vllm_mode": recipe.vllm or "colocate",
+        **vllm_settings(recipe),
     }
     try:
         if isinstance(recipe, CGPORecipe):

@@ -40,6 +40,23 @@ class Photos:
         return image
 
 
+def longest_question(processor: Any, examples: Sequence[PromptExample], photos: Photos) -> int:
+    """The tokens of the question with the most photos, photos included.
+
+    Args:
+        processor: the policy's.
+        examples: the questions, at least one.
+        photos: reads their photos.
+    """
+    asked = max(examples, key=lambda example: len(example.keys))
+    images = [photos(key) for key in asked.keys]
+    content = [*({"type": "image"} for _ in images), {"type": "text", "text": asked.prompt}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+    return int(processor(images=[images], text=[text], return_tensors="pt")["input_ids"].shape[1])
+
+
 def prompt_dataset(examples: Sequence[PromptExample], photos: Photos) -> Dataset:
     """A data set with the columns `prompt` (chat messages), `images`, `example`, `task` and `name`.
 

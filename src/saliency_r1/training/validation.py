@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.evaluation.calibration import auroc, calibrate
@@ -47,8 +49,12 @@ def answer(
     *,
     batch_size: int = 16,
     max_new_tokens: int = 128,
+    accelerator: Accelerator | None = None,
 ) -> list[Answer]:
     """Answer questions greedily and judge the answers; the model's mode is as before afterwards.
+
+    With several processes each answers its share, and all get every answer. They ask the model equally often,
+    so that its weights may be sharded.
 
     Args:
         policy: what answers.
@@ -57,10 +63,12 @@ def answer(
         reward: judges.
         batch_size: questions at a time.
         max_new_tokens: where an answer is cut.
+        accelerator: of the processes, which must all call; None for this one alone.
 
     Returns:
         An answer for each question, in order.
     """
+    process, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     training = policy.model.training
     policy.model.eval()
     alike: dict[tuple[Task, bool], list[int]] = defaultdict(list)
@@ -68,8 +76,10 @@ def answer(
         alike[example.task, example.reasoning].append(number)
     answers: dict[int, Answer] = {}
     for (task, reasoning), numbers in alike.items():
-        for start in range(0, len(numbers), batch_size):
-            chosen = numbers[start : start + batch_size]
+        for start in range(0, len(numbers), batch_size * processes):
+            together = numbers[start : start + batch_size * processes]
+            # One for whom nothing is left takes part all the same.
+            chosen = together[process::processes] or together[:1]
             asked = [examples[number] for number in chosen]
             images = [[photos(key) for key in example.keys] for example in asked]
             outputs = policy.respond(images, task, reasoning=reasoning, max_new_tokens=max_new_tokens)
@@ -82,6 +92,9 @@ def answer(
                 }
                 answers[number] = Answer(examples[number], output.text, len(output.token_ids), scored, sure)
     policy.model.train(training)
+    if processes > 1:
+        for others in gather_object([answers]):
+            answers |= others
     return [answers[number] for number in range(len(examples))]
 
 

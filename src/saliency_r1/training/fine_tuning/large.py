@@ -9,10 +9,10 @@ adapters merged, so that it is asked plainly from then on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
@@ -21,10 +21,11 @@ from trl import SFTTrainer
 
 from saliency_r1.policy.thinking import check_reasoning_is_kept
 from saliency_r1.policy.transformers import TransformersPolicy
-from saliency_r1.training.adapters import check_sharding, lora
+from saliency_r1.training.adapters import check_sharding, freeze_vision, lora
 from saliency_r1.training.checkpoints import WholeCheckpoints
 from saliency_r1.training.exporting import export_trained
 from saliency_r1.training.fine_tuning.recipe import FineTuningRecipe, fine_tuning_settings
+from saliency_r1.training.fine_tuning.task_batches import KindsApart
 from saliency_r1.training.logs import TrainerLog
 from saliency_r1.training.rl_data import Photos
 from saliency_r1.training.run import POLICY, begin
@@ -41,6 +42,11 @@ class LargeSFTRecipe(FineTuningRecipe):
         max_pixels: of a photo that the policy looks at; None for 1,003,520.
         lora_rank: train adapters of this rank in the language model's layers; 0 to train all weights.
         lora_alpha: their scale times the rank.
+        freeze_vision: whether the vision encoder is left as it is; with adapters it is in any case.
+        attn_implementation: `auto` (FlashAttention 2 where package, GPU and model have it), `sdpa`, `eager`
+            or `flash_attention_2`.
+        tasks_apart: whether a batch holds examples of one task with as many photos each, so that little is
+            padded.
         gradient_checkpointing: whether activations are computed again in the backward pass, to save memory.
         precision: of the arithmetic; with LoRA also of the frozen weights.
     """
@@ -50,6 +56,9 @@ class LargeSFTRecipe(FineTuningRecipe):
     max_pixels: int | None = None
     lora_rank: int = 0
     lora_alpha: float = 2.0
+    freeze_vision: bool = False
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    tasks_apart: bool = True
     batch_size: int = 4
     accumulation: int = 4
     learning_rate: float = 1e-5
@@ -61,7 +70,22 @@ class LargeSFTRecipe(FineTuningRecipe):
 
 
 class LargeSFTTrainer(WholeCheckpoints, SFTTrainer):
-    """SFTTrainer without a card of its own."""
+    """SFTTrainer without a card of its own, and with an order of the examples that keeps kinds apart.
+
+    Args:
+        kinds: that of each example, see `KindsApart`; None for any order.
+        **arguments: SFTTrainer's.
+    """
+
+    def __init__(self, *, kinds: Sequence[Hashable] | None, **arguments: Any) -> None:
+        self._kinds = kinds
+        super().__init__(**arguments)
+
+    def _get_train_sampler(self, *arguments: Any, **options: Any) -> Any:
+        if self._kinds is None:
+            return super()._get_train_sampler(*arguments, **options)
+        batch = self.args.train_batch_size * self.args.world_size
+        return KindsApart(self._kinds, batch, self.args.seed)
 
     def create_model_card(self, *arguments: Any, **options: Any) -> None:
         """None: `saliency-r1 export` writes one."""
@@ -104,8 +128,11 @@ def train_large_sft(recipe: LargeSFTRecipe, *, resume: bool = False, overwrite: 
         dtype=torch.bfloat16 if frozen else torch.float32,
         revision=recipe.revision,
         max_pixels=recipe.max_pixels,
+        attn_implementation=recipe.attn_implementation,
     )
     check_reasoning_is_kept(policy.processor, recipe.policy)
+    if recipe.freeze_vision:
+        freeze_vision(policy.model)
     photos = Photos(recipe.image_root)
     trainer = LargeSFTTrainer(
         model=policy.model,
@@ -115,6 +142,7 @@ def train_large_sft(recipe: LargeSFTRecipe, *, resume: bool = False, overwrite: 
         eval_dataset=example_dataset(validation, photos) if validation else None,
         peft_config=lora(recipe.lora_rank, recipe.lora_alpha) if recipe.lora_rank else None,
         callbacks=[TrainerLog(recipe)],
+        kinds=[(one.task, len(one.images)) for one in train] if recipe.tasks_apart else None,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     folder = recipe.output / POLICY
