@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from saliency_r1.cli.options import DeviceOption, FastOption, GroupImagesOption,
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.errors import SaliencyError
 from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from saliency_r1.batch.chunk_worker import Job
 
 app = typer.Typer()
 
@@ -96,14 +99,11 @@ def batch(
     Exit codes: 0 all done, 1 some photos are rows with an error, 2 wrong usage or configuration, 130
     interrupted, 143 ended by SIGTERM.
     """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise SaliencyError("batch needs pyarrow and fsspec: pip install 'saliency-r1[batch]'") from None
+    _check_extra()
     from rich.console import Console
 
     from saliency_r1.batch.chunk_worker import Job
-    from saliency_r1.batch.local import cores, run_local
+    from saliency_r1.batch.local import cores
     from saliency_r1.batch.plan import Settings
     from saliency_r1.batch.run import run_batch
     from saliency_r1.batch.storage import Folder, absolute
@@ -125,26 +125,39 @@ def batch(
     if workers is None:
         workers = 1 if policy or segmenter else default_workers()
     where = absolute(out).rstrip("/")
-    local = engine is Engine.LOCAL
     job = Job(
         load=partial(load_pipeline, policy, segmenter, device),
         task=task,
         reasoning=not fast,
         group_images=group_images,
         masks=f"{where}/_masks" if png else None,
-        threads=max(1, cores() // workers) if local else None,
+        threads=max(1, cores() // workers) if engine is Engine.LOCAL else None,
     )
-    if local:
-        if address is not None or min_workers is not None or gpus:
-            raise SaliencyError("--address, --min-workers and --gpus are of --engine ray")
-        run_engine = partial(run_local, job=job, workers=workers)
-    else:
-        from saliency_r1.batch.on_ray import RayOptions, run_on_ray
-
-        options = RayOptions(address, min_workers or workers, workers, gpus)
-        run_engine = partial(run_on_ray, job=job, options=options)
+    run_engine = _engine(engine, job, workers, address, min_workers, gpus)
     console = Console(stderr=True, highlight=False, markup=False)
     outcome = run_batch(settings, Folder(where), run_engine, console)
     failed = f", {outcome.errors:,} of them with an error" if outcome.errors else ""
     console.print(f"{outcome.photos:,} rows{failed} are in {out}", style="dim", soft_wrap=True)
     raise typer.Exit(1 if outcome.errors else 0)
+
+
+def _engine(
+    engine: Engine, job: Job, workers: int, address: str | None, min_workers: int | None, gpus: float
+) -> Any:
+    """What does the job: worker processes, or actors on Ray."""
+    if engine is Engine.LOCAL:
+        from saliency_r1.batch.local import run_local
+
+        if address is not None or min_workers is not None or gpus:
+            raise SaliencyError("--address, --min-workers and --gpus are of --engine ray")
+        return partial(run_local, job=job, workers=workers)
+    from saliency_r1.batch.on_ray import RayOptions, run_on_ray
+
+    return partial(run_on_ray, job=job, options=RayOptions(address, min_workers or workers, workers, gpus))
+
+
+def _check_extra() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise SaliencyError("batch needs pyarrow and fsspec: pip install 'saliency-r1[batch]'") from None

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from saliency_r1.cli.options import FrozenSegmenterOption, SeedOption, Split
 from saliency_r1.policy.options import TIMEOUT_SECONDS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from saliency_r1.writing.sft_set import SFTCounts
 
 _COST = "Cost"
 
@@ -113,22 +119,17 @@ def rationales(
     )
     frozen = load_segmenter(segmenter, device)
     remarks = Console(stderr=True, highlight=False, markup=False)
-    remarks.print(
-        f"The segmenter is {frozen.name}, on {choose_device(device)}; the writer is {model.endpoint.name}."
-    )
-    counts = write_rationales(
-        data,
-        model,
-        frozen,
-        setting,
-        out,
-        split=split.value,
-        limit=limit,
-        track=lambda jobs: track(jobs, split.value, console=remarks),
-        concurrent=concurrent,
-    )
+    place = choose_device(device)
+    remarks.print(f"The segmenter is {frozen.name}, on {place}; the writer is {model.endpoint.name}.")
+    shown = partial(track, description=split.value, console=remarks)
+    several: dict[str, Any] = {"split": split.value, "limit": limit, "concurrent": concurrent}
+    counts = write_rationales(data, model, frozen, setting, out, track=shown, **several)
     print((out / f"{split.value}-counts.json").read_text())
+    _tell_what_is_left(counts, remarks)
+    raise typer.Exit(1 if counts.outcomes["no answer"] else 0)
+
+
+def _tell_what_is_left(counts: SFTCounts, remarks: Console) -> None:
     for why in ("over the budget", "no answer"):
         if photos := counts.outcomes[why]:
             remarks.print(f"{photos} photos are left ({why}): the same call goes on with them.")
-    raise typer.Exit(1 if counts.outcomes["no answer"] else 0)

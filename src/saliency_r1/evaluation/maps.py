@@ -191,6 +191,18 @@ def _part(chunk: Chunk) -> str:
     return f"{chunk.index:06d}"
 
 
+def _row(pair: Pair, values: Sequence[float], image: Path, reason: str | None) -> Row:
+    return Row(
+        pair.name,
+        dict(zip(SCALARS, values, strict=True)),
+        image,
+        pair.truth,
+        None if reason else pair.prediction,
+        words_beside(pair.prediction),
+        reason,
+    )
+
+
 def _gather(
     samples: Sequence[Sample],
     chunks: Sequence[Chunk],
@@ -225,17 +237,7 @@ def _gather(
             reason = str(problem) or reasons.get(pair.name)
             if reason:
                 reasons[pair.name] = reason
-            rows.append(
-                Row(
-                    pair.name,
-                    dict(zip(SCALARS, values, strict=True)),
-                    image_of[pair.name],
-                    pair.truth,
-                    None if reason else pair.prediction,
-                    words_beside(pair.prediction),
-                    reason,
-                )
-            )
+            rows.append(_row(pair, values, image_of[pair.name], reason))
     of_masks, of_predictions = np.concatenate(doubts, axis=1).tolist()
     notes = [
         *reading.notes(resized, len(rows)),

@@ -155,29 +155,9 @@ class TransformersPolicy:
         # Without it transformers asks a service of the hub to convert weights that are no safetensors.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
         placed: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
-        try:
-            where = reachable(where, revision)
-            check_checkpoint(where, revision)
-            config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
-            _check_kind(where, config)
-            processor = load_processor(where, config, revision)
-            placed |= _attention(attn_implementation, config, place)
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                where,
-                dtype=wanted,
-                revision=revision,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **placed,
-            )
-            model, report = loaded
-        except SaliencyError:
-            raise
-        except Exception as error:  # what is wrong with a checkpoint comes out of many libraries
-            reason = one_line(error)
-            reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
-            raise SaliencyError(f"no policy could be loaded from {where!r}: {reason}") from error
+        where, config, processor, model, report = _loaded(
+            where, revision, dtype=wanted, attention=(attn_implementation, place), **placed
+        )
         _check_parts(where, processor, report)
         fit_thinking(processor, where)
         ours = is_fine_tuned(config)
@@ -370,6 +350,39 @@ def _check_kind(where: str, config: Any) -> None:
             f"no policy could be loaded from {where!r}: transformers has no image-text-to-text model of type "
             f"{config.model_type!r}; choose one that takes images and writes text"
         )
+
+
+def _loaded(
+    where: str, revision: str | None, *, attention: tuple[str, torch.device], **placed: Any
+) -> tuple[str, Any, Any, Any, dict[str, Any]]:
+    """Where a checkpoint is, its configuration, processor and model, and what loading reports.
+
+    Raises:
+        SaliencyError: whatever is wrong with it.
+    """
+    try:
+        where = reachable(where, revision)
+        check_checkpoint(where, revision)
+        config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
+        _check_kind(where, config)
+        processor = load_processor(where, config, revision)
+        implementation, place = attention
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            where,
+            revision=revision,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **placed,
+            **_attention(implementation, config, place),
+        )
+        return where, config, processor, *loaded
+    except SaliencyError:
+        raise
+    except Exception as error:  # what is wrong with a checkpoint comes out of many libraries
+        reason = one_line(error)
+        reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
+        raise SaliencyError(f"no policy could be loaded from {where!r}: {reason}") from error
 
 
 def _check_parts(where: str, processor: Any, report: dict[str, Any]) -> None:

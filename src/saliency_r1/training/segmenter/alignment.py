@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -74,10 +73,9 @@ def align(
         return 0.0
     features = _regions(model, photos, rows, cache, device)
     known = [each for each in nouns if each]
-    if others:
-        more = [_instance_regions(model, photo, device) for photo in track(others, "looking at instances")]
-        features = torch.cat([features, *more])
-        known += [each for photo in others for each in photo.nouns]
+    more = [_instance_regions(model, photo, device) for photo in track(others, "looking at instances")]
+    features = torch.cat([features, *more])
+    known += [each for photo in others for each in photo.nouns]
     mean, deviation = features.mean(0), features.std(0) + 1e-3
     features = (features - mean) / deviation
     real = len(known)
@@ -91,10 +89,8 @@ def align(
     words = model.match_words.weight
     with torch.no_grad():
         words.normal_(std=0.1)[0] = 0
-    groups: list[dict[str, Any]] = [{"params": [weight], "weight_decay": 0.05}, {"params": [words]}]
-    optimizer = torch.optim.AdamW(groups, lr=3e-3)
+    optimizer = torch.optim.AdamW([{"params": [weight], "weight_decay": 0.05}, {"params": [words]}], lr=3e-3)
     rng = np.random.default_rng(seed)
-    word_list, length = model.word_list, model.config.length
     right: list[float] = []
     for step in track(range(steps), "aligning names and regions"):
         for group in optimizer.param_groups:
@@ -103,33 +99,46 @@ def align(
         batch = rng.integers(real, size=size)
         if classes:
             batch[: size // 4] = rng.integers(real, len(known), size=size // 4)
-        said = [pick_noun(Region(_EMPTY, known[index]), rng, plain=0.0) for index in batch]
-        texts = [str(rng.choice(_TEMPLATES)).format(noun) for noun in said]
+        said, texts = _texts([known[index] for index in batch], rng)
         fits = torch.tensor([[noun in sayable[index] for noun in said] for index in batch], device=device)
         chosen = features[torch.from_numpy(batch).to(device)]
         if classes:  # a class has one mean; real regions of it would scatter around it
-            chosen[: size // 4] += spread[
-                torch.from_numpy(rng.integers(len(spread), size=size // 4)).to(device)
-            ]
+            drawn = torch.from_numpy(rng.integers(len(spread), size=size // 4))
+            chosen[: size // 4] += spread[drawn.to(device)]
         regions = F.normalize((chosen + _NOISE * torch.randn_like(chosen)) @ weight.T, dim=1)
-        numbers = torch.tensor(word_list.encode(texts, length), device=device)
+        numbers = torch.tensor(model.word_list.encode(texts, model.config.length), device=device)
         logits = _SCALE * regions @ model.meaning(numbers).T
-        floor = torch.finfo(logits.dtype).min
-        good = logits.masked_fill(~fits, floor)
-        by_region = logits.logsumexp(1) - good.logsumexp(1)
-        by_text = logits.logsumexp(0) - good.logsumexp(0)
-        loss = by_region.mean() + by_text.mean()
+        loss = _contrast(logits, fits)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         first = fits.gather(1, logits.argmax(1, keepdim=True))[:, 0]
         right.append(float(first[torch.from_numpy(batch < real)].float().mean()))
-    with torch.no_grad():
-        model.match_image.weight.copy_((weight / deviation)[..., None, None])
-        model.match_image.bias.copy_(-(weight / deviation) @ mean)  # type: ignore[union-attr]
-        for noun in NOUNS:  # words that fit anything say nothing
-            words[word_list.number(noun)] = 0
+    _keep(model, weight / deviation, mean)
     return float(np.mean(right[-50:]))
+
+
+def _texts(nouns: Sequence[Nouns], rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """A noun for each region, and a phrase around it."""
+    said = [pick_noun(Region(_EMPTY, each), rng, plain=0.0) for each in nouns]
+    return said, [str(rng.choice(_TEMPLATES)).format(noun) for noun in said]
+
+
+def _contrast(logits: Tensor, fits: Tensor) -> Tensor:
+    """How badly regions find texts that fit them among the batch's, and texts regions."""
+    good = logits.masked_fill(~fits, torch.finfo(logits.dtype).min)
+    by_region = logits.logsumexp(1) - good.logsumexp(1)
+    by_text = logits.logsumexp(0) - good.logsumexp(0)
+    return by_region.mean() + by_text.mean()
+
+
+@torch.no_grad()
+def _keep(model: NanoSegmenterModel, weight: Tensor, mean: Tensor) -> None:
+    """Put what was learned of regions into the model, and say nothing for words that fit anything."""
+    model.match_image.weight.copy_(weight[..., None, None])
+    model.match_image.bias.copy_(-weight @ mean)  # type: ignore[union-attr]
+    for noun in NOUNS:
+        model.match_words.weight[model.word_list.number(noun)] = 0
 
 
 def class_regions(
