@@ -72,6 +72,10 @@ cgpo() {
 segmenter_fine() {
     saliency-r1 data masks ../shared/data/COCO-train/images --teacher u2net.onnx --out runs/teacher/COCO-train --resume
     saliency-r1 train segmenter --config recipes/nano/segmenter-fine.yaml --resume
+    saliency-r1 train segmenter --config recipes/nano/segmenter-fine.yaml --resume \
+        start=runs/segmenter-fine/final output=runs/segmenter-fine-2 realign=false max_steps=540 warmup=0.07 \
+        learning_rate=3e-4 transformer_rate=2e-4 "frozen_blocks=[5]" early_size=0 early_share=0 average=0.99 \
+        edge_weight=1.5 alone=0.85 scenes=0.1 instances=0.14 composed=0.12 seed=17
 }
 
 # ... reinforcement that goes on from the embedded policy, by CGPO and by GRPO, ...
