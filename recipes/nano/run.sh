@@ -5,14 +5,15 @@
 #   bash recipes/nano/run.sh segmenter words      # these stages alone
 #
 # A stage that was interrupted goes on where it stopped: run the same command again. Change what a stage does in
-# its recipe. On two CPU cores all stages together take about seven hours; benchmarks/RESULTS.md has what was
+# its recipe. On two CPU cores all stages together take about nine hours; benchmarks/RESULTS.md has what was
 # measured, and what differed for the embedded weights.
 #
 # It needs DUTS-TR in its official layout in ../shared/data/DUTS, and photos with COCO json in
-# ../shared/data/COCO-train and ../shared/data/balloon-train.
+# ../shared/data/COCO-train and ../shared/data/balloon-train; the last stage also needs the other folders that
+# segmenter-fine.yaml names.
 set -euo pipefail
 
-all=(segmenter words segmenter_scenes tasks instances questions cgpo)
+all=(segmenter words segmenter_scenes tasks instances questions cgpo segmenter_fine)
 
 # The segmenter learns to find what an expression names, on DUTS-TR photos and compositions of them.
 segmenter() {
@@ -68,9 +69,12 @@ cgpo() {
     saliency-r1 train cgpo --config recipes/nano/cgpo-words.yaml --resume
 }
 
-# Not part of the way, each to be named: the segmenter at 320 pixels with a teacher's masks, ...
+# The segmenter at 320 pixels, on all sources: this one is the embedded one. U²-Net's weights, u2net.onnx, are its
+# teacher on photos of instances; without that file they are used for what is annotated in them alone.
 segmenter_fine() {
-    saliency-r1 data masks ../shared/data/COCO-train/images --teacher u2net.onnx --out runs/teacher/COCO-train --resume
+    if [ -f u2net.onnx ]; then
+        saliency-r1 data masks ../shared/data/COCO-train/images --teacher u2net.onnx --out runs/teacher/COCO-train --resume
+    fi
     saliency-r1 train segmenter --config recipes/nano/segmenter-fine.yaml --resume
     saliency-r1 train segmenter --config recipes/nano/segmenter-fine.yaml --resume \
         start=runs/segmenter-fine/final output=runs/segmenter-fine-2 realign=false max_steps=540 warmup=0.07 \
@@ -78,7 +82,7 @@ segmenter_fine() {
         edge_weight=1.5 alone=0.85 scenes=0.1 instances=0.14 composed=0.12 seed=17
 }
 
-# ... reinforcement that goes on from the embedded policy, by CGPO and by GRPO, ...
+# Not part of the way, each to be named: reinforcement that goes on from the embedded policy, by CGPO and by GRPO, ...
 cgpo_embedded() {
     saliency-r1 train cgpo --config recipes/nano/cgpo.yaml --resume
 }
