@@ -11,31 +11,27 @@ from PIL import Image
 
 from saliency_r1 import SaliencyPipeline, Task
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.segmenters.base import Segmentation
+from stubs import PolicyStub, SegmenterStub
 
 DEADLY_SIZE = (31, 17)
 
 
-class Deadly:
+class Deadly(PolicyStub, SegmenterStub):
     """Policy and segmenter in one: everything in any photo is "the lot"."""
 
     name = "deadly"
 
-    def respond(
-        self, groups: Sequence[Sequence[Image.Image]], task: Task, *, reasoning: bool = True
-    ) -> list[PolicyOutput]:
-        if any(image.size == DEADLY_SIZE for group in groups for image in group):
+    def __init__(self) -> None:
+        PolicyStub.__init__(self)
+        SegmenterStub.__init__(self)
+
+    def answer(self, images: Sequence[Image.Image], task: Task, reasoning: bool) -> PolicyOutput:
+        if any(image.size == DEADLY_SIZE for image in images):
             os.kill(os.getpid(), signal.SIGKILL)
-        return [PolicyOutput("<think></think><answer><rg>the lot</rg></answer>", 0.5) for _ in groups]
+        return PolicyOutput("<think></think><answer><rg>the lot</rg></answer>", [], confidence=0.5)
 
-    def encode(self, image: Image.Image) -> Image.Image:
-        return image
-
-    def segment(
-        self, encoded: Image.Image, expressions: Sequence[str], *, instances: bool = False
-    ) -> Segmentation:
-        shape = (len(expressions), encoded.height, encoded.width)
-        return Segmentation(np.ones(shape, np.float32), np.ones(len(expressions), np.float32))
+    def find(self, photo: np.ndarray, expression: str) -> np.ndarray:
+        return np.ones(photo.shape[:2])
 
 
 def load_deadly() -> SaliencyPipeline:

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from saliency_r1.pictures.finding import FoundImage
 from saliency_r1.pipeline import SaliencyPipeline, expected_quality
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.response import Response
-from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.tasks import Task
+from stubs import PolicyStub, SegmenterStub
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 160, 40), "blue": (30, 40, 220)}
 
@@ -31,27 +32,16 @@ def colour_mask(image: Image.Image, colour: str) -> np.ndarray:
     return np.abs(away).sum(axis=2) < 60
 
 
-class ColourPolicy:
+class ColourPolicy(PolicyStub):
     """Names the colours that all images of a question hold, most pixels first."""
 
     name = "colours"
 
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
+    def respond(self, *arguments: Any, **options: Any) -> list[PolicyOutput]:
+        time.sleep(0.02)  # a batch's, not an image's
+        return super().respond(*arguments, **options)
 
-    def respond(
-        self,
-        batch: Sequence[Sequence[Image.Image]],
-        task: Task,
-        *,
-        reasoning: bool = True,
-        max_new_tokens: int | None = None,
-    ) -> list[PolicyOutput]:
-        self.batches.append([len(images) for images in batch])
-        time.sleep(0.02)
-        return [self._answer(images, task, reasoning) for images in batch]
-
-    def _answer(self, images: Sequence[Image.Image], task: Task, reasoning: bool) -> PolicyOutput:
+    def answer(self, images: Sequence[Image.Image], task: Task, reasoning: bool) -> PolicyOutput:
         areas = {colour: min(int(colour_mask(image, colour).sum()) for image in images) for colour in COLOURS}
         shared = sorted((colour for colour in COLOURS if areas[colour]), key=lambda colour: -areas[colour])
         if task == Task.SIS:
@@ -62,45 +52,33 @@ class ColourPolicy:
         return PolicyOutput(text, token_ids=[], confidence=0.8)
 
 
-class SayingPolicy:
+class SayingPolicy(PolicyStub):
     """Says one text after the other, sure of each by a half."""
 
     name = "saying"
 
     def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__()
         self.texts = list(texts)
 
-    def respond(
-        self,
-        batch: Sequence[Sequence[Image.Image]],
-        task: Task,
-        *,
-        reasoning: bool = True,
-        max_new_tokens: int | None = None,
-    ) -> list[PolicyOutput]:
-        return [PolicyOutput(self.texts.pop(0), token_ids=[], confidence=0.5) for _ in batch]
+    def answer(self, images: Sequence[Image.Image], task: Task, reasoning: bool) -> PolicyOutput:
+        return PolicyOutput(self.texts.pop(0), token_ids=[], confidence=0.5)
 
 
-class ColourSegmenter:
+class ColourSegmenter(SegmenterStub):
     """Finds the pixels of the colour that an expression's last word names."""
 
     name = "threshold"
-
-    def __init__(self) -> None:
-        self.encoded = 0
 
     def encode(self, image: Image.Image) -> Image.Image:
         self.encoded += 1
         return image
 
-    def segment(
-        self, encoded: Image.Image, expressions: Sequence[str], *, instances: bool = False
-    ) -> Segmentation:
-        masks = [
-            colour_mask(encoded, expression.split()[-1].lower().strip(".")) for expression in expressions
-        ]
-        scores = [0.5 if " " in expression else 0.9 for expression in expressions]
-        return Segmentation(np.stack(masks).astype(np.float32), np.array(scores, np.float32))
+    def find(self, photo: Image.Image, expression: str) -> np.ndarray:
+        return colour_mask(photo, expression.split()[-1].lower().strip("."))
+
+    def score(self, expression: str) -> float:
+        return 0.5 if " " in expression else 0.9
 
 
 @pytest.fixture

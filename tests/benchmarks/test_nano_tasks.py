@@ -19,6 +19,7 @@ from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.response import Response
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.tasks import Task
+from stubs import PolicyStub
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 160, 40), "blue": (30, 40, 220)}
 BLUE = Synset("n1", "blue", ("azure",), ("shade", "colour"))
@@ -30,22 +31,12 @@ def where(image: Image.Image, colour: str) -> np.ndarray:
     return (np.asarray(image) == COLOURS[colour]).all(axis=2)
 
 
-class Knowing:
+class Knowing(PolicyStub):
     """Names in SIS all colours, in CoSOD the shared one, in SOD the largest; and finds what is named."""
 
     name = "knowing"
 
-    def respond(
-        self,
-        batch: Sequence[Sequence[Image.Image]],
-        task: Task,
-        *,
-        reasoning: bool = True,
-        max_new_tokens: int | None = None,
-    ) -> list[PolicyOutput]:
-        return [self._answer(images, task) for images in batch]
-
-    def _answer(self, images: Sequence[Image.Image], task: Task) -> PolicyOutput:
+    def answer(self, images: Sequence[Image.Image], task: Task, reasoning: bool) -> PolicyOutput:
         areas = {colour: min(int(where(image, colour).sum()) for image in images) for colour in COLOURS}
         there = sorted((colour for colour in COLOURS if areas[colour]), key=lambda colour: -areas[colour])
         named = tuple(f"the {colour}" for colour in (there if task is Task.SIS else there[:1]))

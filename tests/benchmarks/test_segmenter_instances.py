@@ -13,7 +13,7 @@ from drawn_data import save
 from repository import module_at
 from saliency_r1.data.true_instances import InstanceImage, TrueInstance, encode
 from saliency_r1.language.expressions import GENERIC
-from saliency_r1.segmenters.base import Segmentation
+from stubs import SegmenterStub
 
 bench = module_at("benchmarks/segmenter_instances.py")
 
@@ -32,21 +32,17 @@ def photo_of(tmp_path: Path, *boxes: tuple[slice, slice]) -> InstanceImage:
     return InstanceImage(1, "photo", tmp_path / "photo.png", 80, 100, instances)
 
 
-class Finder:
+class Finder(SegmenterStub):
     """Finds the left instance for texts that mean it, by `means_left`, else the right one."""
 
     name = "finder"
 
     def __init__(self, means_left: dict[str, bool] | None) -> None:
-        self.means_left, self.asked = means_left, []
+        super().__init__()
+        self.means_left = means_left
 
-    def encode(self, image: Image.Image) -> Image.Image:
-        return image
-
-    def segment(self, encoded: Image.Image, expressions: Sequence[str]) -> Segmentation:
-        self.asked += expressions
-        masks = [boxed(LEFT if self.is_left(text) else RIGHT) for text in expressions]
-        return Segmentation(np.stack(masks).astype(np.float32), np.ones(len(masks), np.float32))
+    def find(self, photo: np.ndarray, expression: str) -> np.ndarray:
+        return boxed(LEFT if self.is_left(expression) else RIGHT)
 
     def is_left(self, text: str) -> bool:
         if self.means_left is None:

@@ -27,8 +27,8 @@ from saliency_r1.evaluation.runner import Request, evaluate
 from saliency_r1.evaluation.sod import SodMetrics
 from saliency_r1.pipeline import SaliencyPipeline
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.tasks import Task
+from stubs import PolicyStub, SegmenterStub
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -286,48 +286,33 @@ def test_outputs_of_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert contents(tmp_path / "run") == before
 
 
-class Largest:
+class Largest(PolicyStub):
     """A policy of one rule: it names what is brightest, and is surer of large things."""
 
     name = "rule"
 
-    def __init__(self) -> None:
-        self.answered = 0
+    @property
+    def answered(self) -> int:
+        return sum(map(sum, self.batches))
 
-    def respond(
-        self,
-        batch: Sequence[Sequence[Image.Image]],
-        task: Task,
-        *,
-        reasoning: bool = True,
-        max_new_tokens: int | None = None,
-    ) -> list[PolicyOutput]:
-        outputs = []
-        for images in batch:
-            self.answered += len(images)
-            tag = task.spec.tag
-            why = "It is bright." if reasoning else ""
-            text = f"<think>{why}</think><answer><{tag}>the bright thing</{tag}></answer>"
-            share = float(np.mean([(np.asarray(image).mean(-1) > 140).mean() for image in images]))
-            outputs.append(PolicyOutput(text, [], None, min(1.0, 0.3 + 3 * share)))
-        return outputs
+    def answer(self, images: Sequence[Image.Image], task: Task, reasoning: bool) -> PolicyOutput:
+        tag = task.spec.tag
+        why = "It is bright." if reasoning else ""
+        text = f"<think>{why}</think><answer><{tag}>the bright thing</{tag}></answer>"
+        share = float(np.mean([(np.asarray(image).mean(-1) > 140).mean() for image in images]))
+        return PolicyOutput(text, [], None, min(1.0, 0.3 + 3 * share))
 
 
-class Threshold:
+class Threshold(SegmenterStub):
     """A segmenter of one rule: what is bright."""
 
     name = "threshold"
 
-    def encode(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image, np.float32).mean(-1)
+    def find(self, photo: np.ndarray, expression: str) -> np.ndarray:
+        return 1 / (1 + np.exp(-(photo.astype(np.float32).mean(-1) - 140) / 10))
 
-    def segment(
-        self, encoded: np.ndarray, expressions: Sequence[str], *, instances: bool = False
-    ) -> Segmentation:
-        soft = 1 / (1 + np.exp(-(encoded - 140) / 10))
-        return Segmentation(
-            np.stack([soft] * len(expressions)).astype(np.float32), np.full(len(expressions), 0.8, np.float32)
-        )
+    def score(self, expression: str) -> float:
+        return 0.8
 
 
 def bright(policy: Largest | None = None) -> SaliencyPipeline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from math import ceil, floor, sqrt
 from pathlib import Path
@@ -36,6 +36,7 @@ from saliency_r1.response import parse_strict
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.sharing.export import Export, export
 from saliency_r1.tasks import Task
+from stubs import PolicyStub
 
 PIXELS = 20_000
 
@@ -445,15 +446,13 @@ def test_a_fine_tuned_policy_is_asked_plainly_and_once() -> None:
         ask(write, [[]], Task.SOD, zero_shot=True)
 
 
-class OnceMore:
+class OnceMore(PolicyStub):
     """Took a second try for every answer, and is not sure of any."""
 
     name = "once more"
 
-    def respond(
-        self, batch: Questions, task: Task, *, reasoning: bool = True, max_new_tokens: int | None = None
-    ) -> list[PolicyOutput]:
-        return [PolicyOutput(GOOD, [], retries=1) for _ in batch]
+    def answer(self, images: Sequence[Image.Image], task: Task, reasoning: bool) -> PolicyOutput:
+        return PolicyOutput(GOOD, [], retries=1)
 
 
 def test_results_tell_the_second_tries_and_no_confidence_of_words_without_one() -> None:

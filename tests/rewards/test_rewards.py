@@ -23,9 +23,9 @@ from saliency_r1.rewards.own import load_reward
 from saliency_r1.rewards.segmenting import CachedSegmenter, Question
 from saliency_r1.rewards.sis import sis_reward
 from saliency_r1.rewards.sod import sod_reward
-from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.tasks import Task
+from stubs import SegmenterStub
 
 SHAPE = (24, 40)
 NOTHING = np.zeros(SHAPE, bool)
@@ -40,30 +40,16 @@ def box(x0: int, x1: int, y0: int = 4, y1: int = 20) -> np.ndarray:
 TRUTH = box(8, 24)
 
 
-class ColourSegmenter:
+class ColourSegmenter(SegmenterStub):
     """Finds the pixels whose strongest channel an expression names; counts what it is asked to do."""
 
     name = "colour"
 
-    def __init__(self) -> None:
-        self.encoded = 0
-        self.segmented: list[str] = []
+    def find(self, photo: np.ndarray, expression: str) -> np.ndarray:
+        return photo[..., ("red", "green", "blue").index(expression.split()[-1])] > 200
 
-    def encode(self, image: Image.Image) -> np.ndarray:
-        self.encoded += 1
-        return np.asarray(image)
-
-    def segment(
-        self, encoded: np.ndarray, expressions: Sequence[str], *, instances: bool = False
-    ) -> Segmentation:
-        self.segmented += expressions
-        found = [
-            (encoded[..., ("red", "green", "blue").index(text.split()[-1])] > 200).astype(np.float32)
-            for text in expressions
-        ]
-        return Segmentation(
-            np.stack(found), np.array([0.25 * len(t.split()) for t in expressions], np.float32)
-        )
+    def score(self, expression: str) -> float:
+        return 0.25 * len(expression.split())
 
 
 def photo(**boxes: np.ndarray) -> Image.Image:
@@ -344,13 +330,13 @@ def test_each_image_and_each_pair_is_done_once() -> None:
     ]
     first = cached.segment(questions)
     assert frozen.encoded == 2
-    assert sorted(frozen.segmented) == ["blue", "red", "red", "the red"]
+    assert sorted(frozen.asked) == ["blue", "red", "red", "the red"]
     assert [one.probabilities.shape for one in first] == [(count, *SHAPE) for count in (2, 1, 3, 0)]
     assert np.array_equal(first[0].probabilities[0], TRUTH)
     assert not first[2].probabilities[0].any()
     assert first[2].scores.tolist() == [0.25, 0.25, 0.5]
     again = cached.segment(questions)
-    assert (frozen.encoded, len(frozen.segmented)) == (2, 4)
+    assert (frozen.encoded, len(frozen.asked)) == (2, 4)
     for one, two in zip(first, again, strict=True):
         assert np.array_equal(one.probabilities, two.probabilities)
         assert np.array_equal(one.scores, two.scores)
@@ -383,7 +369,7 @@ def test_more_expressions_than_fit_at_once() -> None:
     [found] = cached.segment([Question("a", photo(red=TRUTH), texts)])
     assert len(found.scores) == 70
     assert frozen.encoded == 1
-    assert frozen.segmented == texts
+    assert frozen.asked == texts
 
 
 def test_the_nano_segmenter_gives_the_same_masks_together_and_apart() -> None:

@@ -43,29 +43,21 @@ from saliency_r1.training.logs import read_metrics
 from saliency_r1.training.run import RunRecipe, begin
 from saliency_r1.writing.corpus import read_corpus, tokens_a_word
 from saliency_r1.writing.sft_set import SFTExample, SFTSetting, build_sft, read_examples
+from stubs import SegmenterStub
 
 DOG = Synset("n1", "dog", ("domestic dog",), ("animal", "organism"))
 COLOURS = ("red", "blue", "yellow", "black")
 
 
-class ColourSegmenter:
+class ColourSegmenter(SegmenterStub):
     """Finds whatever is not green; of an expression it reads the side alone."""
 
     name = "colour"
 
-    def encode(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image, np.int16)
-
-    def segment(
-        self, encoded: np.ndarray, expressions: list[str], *, instances: bool = False
-    ) -> Segmentation:
-        found = (np.abs(encoded - (0, 128, 0)).sum(-1) > 90).astype(np.float32)
+    def find(self, photo: np.ndarray, expression: str) -> np.ndarray:
+        found = np.abs(photo - (0, 128, 0)).sum(-1) > 90
         half = np.arange(found.shape[1]) < found.shape[1] / 2
-        masks = [
-            found * half if "left" in text else found * ~half if "right" in text else found
-            for text in expressions
-        ]
-        return Segmentation(np.stack(masks).astype(np.float32), np.ones(len(expressions), np.float32))
+        return found & half if "left" in expression else found & ~half if "right" in expression else found
 
 
 def draw(folder: Path, count: int) -> list[Sample]:

@@ -20,12 +20,12 @@ from saliency_r1.language.naming import NameBook
 from saliency_r1.response import parse_strict
 from saliency_r1.scenes.instance_photos import select
 from saliency_r1.scenes.scenes import Foregrounds, scene_number
-from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.tasks import Task
 from saliency_r1.writing.sft_groups import composed_group_jobs, group_jobs
 from saliency_r1.writing.sft_instances import photo_jobs, scene_jobs, whole_scene_jobs
 from saliency_r1.writing.sft_set import Job, SFTSetting, read_examples, set_header, write_set
 from saliency_r1.writing.sft_sources import Sources, split_jobs
+from stubs import SegmenterStub
 
 HUES = {"strawberry": "red", "jay": "blue", "lemon": "yellow"}
 SYNSETS = (
@@ -36,21 +36,13 @@ SYNSETS = (
 NAMES = NameBook(dict.fromkeys(SYNSETS, 10))
 
 
-class HueSegmenter:
+class HueSegmenter(SegmenterStub):
     """Finds blobs by the hue of their name; of an expression it reads the noun and one side."""
 
     name = "hue"
 
-    def encode(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image, np.int16)
-
-    def segment(
-        self, encoded: np.ndarray, expressions: list[str], *, instances: bool = False
-    ) -> Segmentation:
-        masks = [self._find(encoded, set(text.split())) for text in expressions]
-        return Segmentation(np.stack(masks).astype(np.float32), np.ones(len(masks), np.float32))
-
-    def _find(self, image: np.ndarray, words: set[str]) -> np.ndarray:
+    def find(self, image: np.ndarray, expression: str) -> np.ndarray:
+        words = set(expression.split())
         red, green, blue = image[..., 0], image[..., 1], image[..., 2]
         hues = {
             "strawberry": (red > green + 60) & (red > blue + 60),

@@ -30,13 +30,13 @@ from saliency_r1.language.cues import measure
 from saliency_r1.language.naming import NameBook
 from saliency_r1.policy.endpoints.endpoint import Endpoint
 from saliency_r1.response import Response, parse_strict
-from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.tasks import Task
 from saliency_r1.writing.review import Fault, review
 from saliency_r1.writing.sft_set import Job, SFTCounts, read_examples, write_set
 from saliency_r1.writing.writer_jobs import WriterSetting, writer_header, writer_jobs
 from saliency_r1.writing.writer_model import Prices, WriterModel
 from saliency_r1.writing.writer_prompt import clear_statements, show, writer_prompt
+from stubs import SegmenterStub
 
 BALL = Synset("n1", "ball", (), ("artifact",))
 SIZE = (96, 64)
@@ -56,20 +56,13 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
-class RedSegmenter:
+class RedSegmenter(SegmenterStub):
     """Finds whatever is not green; nothing if the expression speaks of the right."""
 
     name = "red"
 
-    def encode(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image, np.int16)
-
-    def segment(
-        self, encoded: np.ndarray, expressions: list[str], *, instances: bool = False
-    ) -> Segmentation:
-        found = (np.abs(encoded - (0, 128, 0)).sum(-1) > 90).astype(np.float32)
-        masks = [found * ("right" not in text) for text in expressions]
-        return Segmentation(np.stack(masks).astype(np.float32), np.ones(len(expressions), np.float32))
+    def find(self, photo: np.ndarray, expression: str) -> np.ndarray:
+        return (np.abs(photo - (0, 128, 0)).sum(-1) > 90) & ("right" not in expression)
 
 
 def picture(number: int) -> tuple[Image.Image, Image.Image]:
