@@ -277,10 +277,14 @@ class Endpoint:
         if content.strip() not in "".join(pieces):
             logprobs, pieces = [], []
         usage = getattr(completion, "usage", None)
-        counts = (_count(getattr(usage, name, None)) for name in ("prompt_tokens", "completion_tokens"))
+        asked, written = (
+            _count(getattr(usage, name, None)) for name in ("prompt_tokens", "completion_tokens")
+        )
         reason = getattr(choice, "finish_reason", None)
         reason = reason if isinstance(reason, str) else None
-        return Answer(_with_reasoning(content, message), logprobs, pieces, *counts, reason), content.strip()
+        return Answer(
+            _with_reasoning(content, message), logprobs, pieces, asked, written, reason
+        ), content.strip()
 
     def _error(self, what: str, *, refused: bool = False) -> EndpointError:
         kind = RefusedQuestionError if refused else EndpointError

@@ -29,4 +29,8 @@ def body(server: str, expression: str) -> dict[str, Any]:
         server: one of `SERVERS`.
         expression: see `pattern`.
     """
-    return {"vllm": {"structured_outputs": {"regex": expression}}, "sglang": {"regex": expression}}[server]
+    known: dict[str, dict[str, Any]] = {
+        "vllm": {"structured_outputs": {"regex": expression}},
+        "sglang": {"regex": expression},
+    }
+    return known[server]
