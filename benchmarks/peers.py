@@ -136,7 +136,7 @@ def serve(method: Method, threads: int, connection: Connection) -> None:
 def load(method: Method, threads: int) -> tuple[Callable[[Path], np.ndarray], float]:
     """What makes a mask of a photo's file, and the megabytes of its weights."""
     if method.onnx is not None:
-        from saliency_r1.data.teacher import Teacher
+        from saliency_r1.data.teacher.network import Teacher
         from saliency_r1.images import load_image
 
         teacher = Teacher(method.onnx, threads=threads)

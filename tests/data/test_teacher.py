@@ -17,7 +17,7 @@ from PIL import Image
 
 from drawn_data import save, scene
 from saliency_r1.cli import main
-from saliency_r1.data.teacher import Scaling, Stretch, Teacher, TeacherSetting
+from saliency_r1.data.teacher.network import Scaling, Stretch, Teacher, TeacherSetting
 from saliency_r1.errors import SaliencyError
 from saliency_r1.pictures.finding import find_images
 

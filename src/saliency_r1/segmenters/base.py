@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 Encoded: TypeAlias = Any
 """What a segmenter keeps of an image between `encode` and `segment`; nobody else looks inside."""
 
+Texts: TypeAlias = Sequence[Sequence[str]]
+"""The expressions of each of several images."""
+Flags: TypeAlias = Sequence[bool]
+"""Something that holds or does not, for each image."""
+Sizes: TypeAlias = Sequence[tuple[int, int]] | None
+"""Height and width of the masks of each image; None for the images' own."""
+
 
 @dataclass(frozen=True)
 class Segmentation:

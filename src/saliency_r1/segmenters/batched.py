@@ -6,23 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter, segment_many
+from saliency_r1.segmenters.base import Encoded, Flags, Segmentation, Segmenter, Sizes, Texts, segment_many
 
 if TYPE_CHECKING:
     from PIL import Image
-
-Texts: TypeAlias = Sequence[Sequence[str]]
-"""The expressions of each of several images."""
-Flags: TypeAlias = Sequence[bool]
-"""Something that holds or does not, for each image."""
-Sizes: TypeAlias = Sequence[tuple[int, int]] | None
-"""Height and width of the masks of each image; None for the images' own."""
 
 PHOTOS_AT_ONCE = 4
 """Photos that an image encoder sees in one pass: SAM's ViT-H takes about 3 GB for each at 1024 pixels."""

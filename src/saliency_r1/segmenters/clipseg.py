@@ -11,13 +11,11 @@ from PIL import Image
 
 from saliency_r1.checkpoint import load_model, load_tokenizer, shown_name
 from saliency_r1.device import moved
+from saliency_r1.segmenters.base import Flags, Sizes, Texts
 from saliency_r1.segmenters.batched import (
     BatchedSegmenter,
     Collected,
     DeviceMasks,
-    Flags,
-    Sizes,
-    Texts,
     flat,
     rows,
     rows_of,

@@ -25,13 +25,11 @@ from saliency_r1.checkpoint import (
 )
 from saliency_r1.device import choose_device, moved
 from saliency_r1.errors import SaliencyError
+from saliency_r1.segmenters.base import Flags, Sizes, Texts
 from saliency_r1.segmenters.batched import (
     BatchedSegmenter,
     Collected,
     DeviceMasks,
-    Flags,
-    Sizes,
-    Texts,
     flat,
     rows,
     rows_of,

@@ -10,15 +10,8 @@ from PIL import Image
 
 from saliency_r1.checkpoint import shown_name
 from saliency_r1.segmenters import grounding_dino, sam_boxes
-from saliency_r1.segmenters.batched import (
-    BatchedSegmenter,
-    Collected,
-    DeviceMasks,
-    Flags,
-    Sizes,
-    Texts,
-    flat,
-)
+from saliency_r1.segmenters.base import Flags, Sizes, Texts
+from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat
 from saliency_r1.segmenters.candidates import NOTHING, one_mask
 from saliency_r1.segmenters.grounding_dino import MOST_BOXES, GroundingDino
 from saliency_r1.segmenters.sam_boxes import BoxSam

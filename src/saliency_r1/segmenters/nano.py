@@ -12,16 +12,8 @@ import torch
 
 from saliency_r1.device import choose_device
 from saliency_r1.nano.segmenter_model import EncodedImage, NanoSegmenterModel, normalise
-from saliency_r1.segmenters.batched import (
-    BatchedSegmenter,
-    Collected,
-    DeviceMasks,
-    Flags,
-    Sizes,
-    Texts,
-    flat,
-    stretched,
-)
+from saliency_r1.segmenters.base import Flags, Sizes, Texts
+from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat, stretched
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from saliency_r1.data.teacher_setting import RECORD, Scaling, Stretch, TeacherSetting
+from saliency_r1.data.teacher.setting import RECORD, Scaling, Stretch, TeacherSetting
 
 _NETWORK = "Network (defaults: U²-Net)"
 _DEFAULT = TeacherSetting()
@@ -72,7 +72,7 @@ def masks(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from saliency_r1.data.teacher import Teacher, write_masks
+    from saliency_r1.data.teacher.network import Teacher, write_masks
     from saliency_r1.errors import ImageError
     from saliency_r1.pictures.finding import FoundImage, find_images
 

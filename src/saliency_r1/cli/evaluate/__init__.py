@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saliency_r1.catalogue import NANO
-from saliency_r1.cli.evaluate_table import table
+from saliency_r1.cli.evaluate.table import table
 from saliency_r1.cli.options import DeviceOption, FastOption, GroupImagesOption, SegmenterOption, Split
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.tasks import Task
@@ -221,7 +221,7 @@ def _run(
 def _evaluate(request: Request, policy: str | None, segmenter: str | None, device: str) -> None:
     from rich.console import Console
 
-    from saliency_r1.cli.evaluate_run import evaluate_request
+    from saliency_r1.cli.evaluate.run import evaluate_request
 
     def load_model() -> SaliencyPipeline:
         from saliency_r1.cli.models import load_pipeline

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from saliency_r1.cli.data_check import check
-from saliency_r1.cli.data_masks import masks
-from saliency_r1.cli.data_rationales import rationales
+from saliency_r1.cli.data.check import check
+from saliency_r1.cli.data.masks import masks
+from saliency_r1.cli.data.rationales import rationales
 from saliency_r1.cli.options import CacheOption, FrozenSegmenterOption, InstancePhotosOption, SeedOption
 
 app = typer.Typer(no_args_is_help=True, help="Check data sets, and make what training reads of them.")

@@ -68,7 +68,7 @@ def _make(spec: TableSpec, device: str) -> None:
 
     from rich.console import Console
 
-    from saliency_r1.cli.evaluate_run import evaluate_request
+    from saliency_r1.cli.evaluate.run import evaluate_request
     from saliency_r1.errors import SaliencyError
     from saliency_r1.evaluation.results_table import command
     from saliency_r1.workers import default_workers

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from saliency_r1.data.teacher_setting import RECORD, Scaling, Stretch, TeacherSetting
+from saliency_r1.data.teacher.setting import RECORD, Scaling, Stretch, TeacherSetting
 from saliency_r1.errors import ImageError, SaliencyError, one_line
 from saliency_r1.files import open_atomic, write_bytes_atomic
 from saliency_r1.images import load_image

@@ -1,4 +1,4 @@
-"""How photos go into a teacher network, see `saliency_r1.data.teacher`, and how its masks come out."""
+"""How photos go into a teacher network, see `saliency_r1.data.teacher.network`, and how masks come out."""
 
 from __future__ import annotations
 
