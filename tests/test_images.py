@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from saliency_r1.errors import ImageError
@@ -367,3 +368,35 @@ def test_a_picture_that_is_opaque_throughout_has_no_layer_and_one_without_a_pixe
     assert load_layers(encoded(quarters().convert("RGBA"), "PNG")).layer is None
     assert load_layers(np.zeros((4, 4, 4), np.uint8)).invisible
     assert not load_layers(quarters()).invisible
+
+
+def test_file_objects_are_read_from_where_they_are(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (5, 3), (10, 200, 30))
+    path = tmp_path / "dog.png"
+    path.write_bytes(b"before" + encoded(picture, "PNG"))
+    with path.open("rb") as file:
+        file.seek(6)
+        assert load_image(file).tobytes() == picture.tobytes()
+        with pytest.raises(ImageError, match=r"dog\.png: nothing is left to read"):
+            load_image(file)
+    assert load_image(BytesIO(encoded(picture, "PNG"))).size == (5, 3)
+    with path.open(encoding="latin-1") as text, pytest.raises(ImageError, match="open it in binary mode"):
+        load_image(text)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="BytesIO: not a picture"):
+        load_image(BytesIO(b"no picture"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(torch.uint8, 255), (torch.float32, 1), (torch.bfloat16, 1), (torch.float64, 255)]
+)
+def test_tensors_have_their_channels_first(dtype: torch.dtype, scale: int) -> None:
+    colours = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    tensor = (colours[:, None, None].expand(4, 2, 6) * scale).to(dtype)
+    for channels in (3, 4):
+        image = load_image(tensor[:channels].requires_grad_(dtype.is_floating_point))
+        assert image.size == (6, 2)
+        assert image.getpixel((3, 1)) == (255, 0, 255)
+    assert load_image(tensor[:1]).getpixel((0, 0)) == (255, 255, 255)
+    assert load_image(tensor[1]).getpixel((0, 0)) == (0, 0, 0)
+    with pytest.raises(ImageError, match=r"tensor: shape \(2x2x6\), expected \(H, W\)"):
+        load_image(tensor[:2])

@@ -126,10 +126,10 @@ def test_a_long_entry_is_cut_with_an_ellipsis() -> None:
     assert wrapped("the dog", lettering, 200, 2) == ["the dog"]
 
 
-def test_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     photo = Image.fromarray(rng.integers(0, 255, (300, 200, 3), dtype=np.uint8))
     masks = squares((20, 70, 150, 260), (120, 30, 180, 90), size=(200, 300))
     whole = np.asarray(paint_masks(photo, masks, numbered=True)).astype(int)
-    monkeypatch.setattr(overlay, "_ROWS", 37)
+    monkeypatch.setattr(overlay, "_TILE", 37)
     assert np.abs(np.asarray(paint_masks(photo, masks, numbered=True)).astype(int) - whole).max() <= 2

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from saliency_r1 import overlay as overlay_module
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import open_atomic, write_bytes_atomic
 from saliency_r1.overlay import PALETTE
-from saliency_r1.result import Instance, SaliencyResult, save_jpeg
+from saliency_r1.pictures import encoding
+from saliency_r1.pictures.encoding import save_jpeg
+from saliency_r1.result import Instance, SaliencyResult
 from saliency_r1.tasks import Task
 
 WIDTH, HEIGHT = 60, 40
@@ -175,18 +178,40 @@ def test_the_overlay_has_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     photo = Image.fromarray(data.astronaut()[:300, :200])
     result = made(disc(90, 150, 80, 200, 300), disc(150, 60, 30, 200, 300), image=photo)
     whole = np.asarray(result.overlay()).astype(int)
-    monkeypatch.setattr(overlay_module, "_ROWS", 37)
+    monkeypatch.setattr(overlay_module, "_TILE", 37)
     assert np.abs(np.asarray(result.overlay()).astype(int) - whole).max() <= 2
 
 
-def test_the_cutout_has_the_mask_as_alpha_and_hides_the_surroundings() -> None:
+def test_the_cutout_is_solid_inside_the_mask_and_hides_the_surroundings() -> None:
     mask = disc(20, 20, 9)
     cutout = np.asarray(made(mask).cutout())
     assert cutout.shape == (HEIGHT, WIDTH, 4)
-    assert np.array_equal(cutout[:, :, 3], np.rint(mask * 255))
-    assert (cutout[mask > 0.01][:, :3] == [200, 60, 40]).all()
-    assert (cutout[mask == 0] == 0).all()
+    assert (cutout[disc(20, 20, 7) == 1] == [200, 60, 40, 255]).all()
+    assert (cutout[cutout[:, :, 3] > 0][:, :3] == [200, 60, 40]).all()
+    assert (cutout[disc(20, 20, 11) == 0] == 0).all()
     assert not np.asarray(made().cutout()).any()
+
+
+def test_a_notebook_shows_the_overlay(tmp_path: Path) -> None:
+    large = disc(600, 300, 200, 1200, 700)
+    result = made(large, image=Image.new("RGB", (1200, 700), (200, 60, 40)))
+    with Image.open(BytesIO(result._repr_png_())) as shown:
+        assert (shown.format, shown.width) == ("PNG", 800)
+        assert shown.height > 800 * 700 / 1200  # the legend
+        assert np.asarray(shown)[220, 400, 0] > np.asarray(shown)[10, 10, 0]
+
+
+def test_what_writing_took_is_counted_once(tmp_path: Path) -> None:
+    result = made(disc(20, 20, 9))
+    described = json.loads(result.save(tmp_path)["json"].read_text())
+    again = json.loads(result.save(tmp_path)["json"].read_text())
+    for seconds in (described["seconds"], again["seconds"]):
+        assert seconds["writing"] > 0
+        assert seconds["total"] == pytest.approx(0.75 + seconds["writing"])
+    assert again["seconds"] == result.seconds
+    alone = made(disc(20, 20, 9))
+    alone.save(tmp_path, mask=False, overlay=False, cutout=False)
+    assert "writing" not in alone.seconds
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
@@ -306,6 +331,7 @@ def test_a_failing_encoder_leaves_no_file_behind_and_the_old_one_as_it_was(
         file.write(b"half of a picture")
         raise RuntimeError("the encoder failed")
 
+    monkeypatch.setattr(encoding, "write_png", half_way)
     monkeypatch.setattr(Image.Image, "save", half_way)
     files = sorted(tmp_path.iterdir())
     with pytest.raises(RuntimeError, match="the encoder failed"):

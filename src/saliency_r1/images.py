@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeGuard
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -17,6 +18,9 @@ from saliency_r1.files import printable
 from saliency_r1.pictures.colour import to_srgb
 from saliency_r1.pictures.decoding import check_size, decode, identify
 from saliency_r1.pictures.depth import to_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -53,7 +57,7 @@ class LoadedImage:
 
 
 def load_image(
-    source: str | Path | bytes | Image.Image | np.ndarray,
+    source: str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor,
     *,
     max_pixels: int = 100_000_000,
     accept_truncated: bool = False,
@@ -71,7 +75,9 @@ def load_image(
     - Floats (PIL mode `F`, arrays) count as 0 to 1 if they lie there, else as 0 to 255. A file's 32-bit
       values outside all of these ranges (heights, temperatures) are stretched from their least to their
       largest.
-    - Arrays are (H, W), (H, W, 1), (H, W, 3) in RGB order or (H, W, 4) with alpha last.
+    - Arrays are (H, W), (H, W, 1), (H, W, 3) in RGB order or (H, W, 4) with alpha last; tensors of torch are
+      (H, W) or have the channels first, (C, H, W), and may lie on any device.
+    - A file object is open for reading in binary mode, and is read from where it is.
     - Metadata that is broken or too large is left out. A JPEG that lacks its end marker alone is read with a
       warning.
 
@@ -82,7 +88,7 @@ def load_image(
     are left alone.
 
     Args:
-        source: path, file content, PIL image (never changed) or array.
+        source: path, file content, file object, PIL image (never changed), array or tensor.
         max_pixels: the most pixels allowed.
         accept_truncated: whether JPEG, PNG, BMP and PPM files that are cut short are read, with a warning.
 
@@ -97,7 +103,7 @@ def load_image(
 
 
 def load_layers(
-    source: str | Path | bytes | Image.Image | np.ndarray,
+    source: str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor,
     *,
     max_pixels: int = 100_000_000,
     accept_truncated: bool = False,
@@ -105,6 +111,8 @@ def load_layers(
     """Read a picture as `load_image` does, and keep what is transparent in it."""
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
+    if _is_tensor(source):
+        return _from_array(_channels_last(source), max_pixels)
     if isinstance(source, Image.Image):
         name = printable(str(getattr(source, "filename", "") or "image"))
         check_size(source.width, source.height, name, max_pixels)
@@ -134,9 +142,38 @@ def open_source(source: object) -> tuple[BinaryIO, str]:
         if not source:
             raise ImageError("bytes: empty")
         return BytesIO(source), "bytes"
+    if hasattr(source, "read"):
+        name = printable(str(getattr(source, "name", "") or type(source).__name__))
+        try:
+            content = source.read()
+        except Exception as error:
+            raise ImageError(f"{name}: cannot be read ({one_line(error)})") from error
+        if not isinstance(content, bytes):
+            raise ImageError(f"{name}: is open as text; open it in binary mode, as in open(path, 'rb')")
+        if not content:
+            raise ImageError(f"{name}: nothing is left to read; go to its beginning with seek(0)")
+        return BytesIO(content), name
     raise ImageError(
-        f"{type(source).__name__}: not a picture; give a path, bytes, a PIL image or a numpy array"
+        f"{type(source).__name__}: not a picture; give a path, bytes, a file object, a PIL image, a numpy "
+        "array or a tensor"
     )
+
+
+def _is_tensor(source: object) -> TypeGuard[Tensor]:
+    """Whether it is torch's, without importing torch for those who have none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.Tensor)
+
+
+def _channels_last(tensor: Tensor) -> np.ndarray:
+    if tensor.ndim not in (2, 3) or (tensor.ndim == 3 and tensor.shape[0] not in (1, 3, 4)):
+        shape = "x".join(map(str, tensor.shape))
+        raise ImageError(f"tensor: shape ({shape}), expected (H, W), (1, H, W), (3, H, W) or (4, H, W)")
+    tensor = tensor.detach()
+    if tensor.is_floating_point():
+        tensor = tensor.float()  # numpy has no bfloat16
+    values = tensor.cpu().numpy()
+    return values if values.ndim == 2 else values.transpose(1, 2, 0)
 
 
 def check_header(file: BinaryIO, name: str, *, max_pixels: int) -> None:

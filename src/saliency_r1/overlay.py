@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import compress
 from math import ceil, erf, sqrt
 
 import numpy as np
@@ -25,7 +27,7 @@ PALETTE = (
 DARK, LIGHT = (16, 16, 16), (255, 255, 255)
 _TINT, _INSTANCE_TINT = 0.1, 0.4
 _SURROUNDINGS = 0.42
-_ROWS = 512
+_TILE = 512
 _THUMBNAIL = 192
 _LEGEND_WIDTH, _LEGEND_LINES = 320, 2
 
@@ -53,24 +55,28 @@ def paint_masks(
         RGB image of the photo's size.
     """
     line = max(1.5, max(photo.size) / 220)
-    margin = ceil(5 * line) + 2  # as far as the blur of the outline reaches
     outlines = _outline_table(line, 0.5 * line), _outline_table(line, 0.5 * line + max(1.0, 0.5 * line))
     tinted = _tinted(_INSTANCE_TINT if numbered else _TINT)
+    edges = [_Edge.of(mask, line) for mask in masks]
     result = Image.new("RGB", photo.size)
-    for top, bottom in _strips(photo.height):
-        strip = photo.crop((0, top, photo.width, bottom))
-        shown = _dimmed(strip) if dimmed else strip.copy()
-        first, last = max(0, top - margin), min(photo.height, bottom + margin)
-        inner = (0, top - first, photo.width, bottom - first)
-        greys = [to_grey(mask[first:last]) for mask in masks]
-        for grey in greys:
-            shown.paste(strip, mask=grey.crop(inner).point(_KEEP))
-        for index, grey in enumerate(greys):
-            shown.paste(colour_of(index), mask=grey.crop(inner).point(tinted))
-            edge = grey.point(_BINARY).filter(ImageFilter.GaussianBlur(line)).crop(inner)
-            shown.paste(DARK, mask=edge.point(outlines[1]))
-            shown.paste(colour_of(index), mask=edge.point(outlines[0]))
-        result.paste(shown, (0, top))
+    for box in _tiles(photo.size):
+        left, top, right, bottom = box
+        tile = photo.crop(box)
+        shown = tile.convert("RGB", _DIMMED) if dimmed else tile.copy()
+        greys = [to_grey(mask[top:bottom, left:right]) for mask in masks]
+        # Most tiles of a large photo lie outside of all masks, and all but a few away from their edges.
+        held = [grey.getbbox() is not None for grey in greys]
+        for grey in compress(greys, held):
+            shown.paste(tile, mask=grey.point(_KEEP))
+        for index, (grey, edge) in enumerate(zip(greys, edges, strict=True)):
+            if held[index]:
+                shown.paste(colour_of(index), mask=grey.point(tinted))
+            depth = edge.crop(box)
+            for colour, table in ((DARK, outlines[1]), (colour_of(index), outlines[0])):
+                drawn = depth.point(table)
+                if drawn.getbbox() is not None:
+                    shown.paste(colour, mask=drawn)
+        result.paste(shown, box)
     if numbered:
         draw = ImageDraw.Draw(result)
         radius = max(7.0, max(photo.size) / 38)
@@ -157,7 +163,8 @@ def innermost(masks: Sequence[np.ndarray]) -> list[tuple[float, float] | None]:
 def to_grey(mask: np.ndarray) -> Image.Image:
     """The probabilities, float32 (H, W), in 8-bit grey: 128 and above where they are at least 0.5."""
     grey = np.empty(mask.shape, np.uint8)
-    for top, bottom in _strips(len(mask)):
+    for top in range(0, len(mask), _TILE):  # in strips, for the sake of memory
+        bottom = top + _TILE
         np.rint(mask[top:bottom] * np.float32(255), out=grey[top:bottom], casting="unsafe")
     return Image.fromarray(grey)
 
@@ -190,10 +197,54 @@ def wrapped(
     return done
 
 
-def _strips(height: int) -> Iterator[tuple[int, int]]:
-    """First and last row of each strip. Working by strips bounds the memory of the steps between."""
-    for top in range(0, height, _ROWS):
-        yield top, min(top + _ROWS, height)
+def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) that cover a picture of that size. They bound the memory of a step."""
+    width, height = size
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            yield left, top, min(left + _TILE, width), min(top + _TILE, height)
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """How far each pixel is from a mask's edge: the binary mask blurred, on a grid as coarse as the blur."""
+
+    blurred: Image.Image
+    factor: int
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, mask: np.ndarray, sigma: float) -> _Edge:
+        factor = max(1, int(sigma / 3))
+        binary = Image.fromarray((mask >= 0.5).astype(np.uint8) * np.uint8(255))
+        size = binary.size
+        small = binary.reduce(factor) if factor > 1 else binary
+        return cls(small.filter(ImageFilter.GaussianBlur(sigma / factor)), factor, size)
+
+    def crop(self, box: tuple[int, int, int, int]) -> Image.Image:
+        """The blurred mask in a box of the picture, in the picture's pixels."""
+        if self.factor == 1:
+            return self.blurred.crop(box)
+        margin = 2 * self.factor  # PIL interpolates within the box alone
+        width, height = self.size
+        outer = (
+            max(0, box[0] - margin),
+            max(0, box[1] - margin),
+            min(width, box[2] + margin),
+            min(height, box[3] + margin),
+        )
+        part = self.blurred.resize(
+            (outer[2] - outer[0], outer[3] - outer[1]),
+            Image.Resampling.BILINEAR,
+            box=(
+                outer[0] / self.factor,
+                outer[1] / self.factor,
+                outer[2] / self.factor,
+                outer[3] / self.factor,
+            ),
+        )
+        left, top = box[0] - outer[0], box[1] - outer[1]
+        return part.crop((left, top, left + box[2] - box[0], top + box[3] - box[1]))
 
 
 def _small(mask: np.ndarray) -> np.ndarray:
@@ -208,11 +259,19 @@ def _luminance(colour: tuple[int, int, int]) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def _dimmed(image: Image.Image) -> Image.Image:
-    """Darker, and most of the colour taken out."""
-    grey = image.convert("L").convert("RGB")
-    return Image.blend(image, grey, 0.7).point([round(_SURROUNDINGS * value) for value in range(256)] * 3)
+def _dimming(brightness: float, grey: float) -> tuple[float, ...]:
+    """The matrix, as PIL takes it, that makes RGB darker and takes a share of the colour out."""
+    luma = (0.299, 0.587, 0.114)
+    rows = []
+    for channel in range(3):
+        rows += [
+            brightness * (grey * part + (1 - grey) * (channel == other)) for other, part in enumerate(luma)
+        ]
+        rows.append(0.0)
+    return tuple(rows)
 
+
+_DIMMED = _dimming(_SURROUNDINGS, 0.7)
 
 # Tables from a mask's 8-bit probability to an alpha.
 _BINARY = [255 * (value >= 128) for value in range(256)]

@@ -16,7 +16,7 @@ from saliency_r1.cosod_path import ask_group, settle
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import LoadedImage
-from saliency_r1.pictures.image_sources import ImageSource, LoadedSource, OnError, load_sources
+from saliency_r1.pictures.image_sources import ImageSource, LoadedSource, OnError, load_sources, rereadable
 from saliency_r1.policy.answering import answers
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.policy.load_policy import load_policy
@@ -164,7 +164,8 @@ class SaliencyPipeline:
         """What stands out in an image, or in each of a list; for CoSOD the list is one group.
 
         Args:
-            images: a path, the bytes of an image file, a PIL image or an array; or a list of such.
+            images: a path, the bytes of an image file, a file object, a PIL image, an array or a tensor; or a
+                list of such.
             task: `sod`, `sis` or `cosod`.
             reasoning: whether the policy reasons before it answers. Without it the answer comes sooner.
             group_images: for CoSOD, how many images of the group the policy sees at a time; see
@@ -237,7 +238,7 @@ class SaliencyPipeline:
             return load_sources(sources, on_error, accept_truncated)
 
         if task.spec.several_images:
-            return self._stream_group(list(images), task, reasoning, group_images, load)
+            return self._stream_group(list(map(rereadable, images)), task, reasoning, group_images, load)
         return self._stream(load(images), task, reasoning, batch_images, on_error)
 
     def _stream(

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from io import BytesIO
 from itertools import count
 from json import dumps
 from math import isfinite
 from pathlib import Path, PurePosixPath
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.files import open_atomic, printable, write_bytes_atomic
+from saliency_r1.files import printable, write_bytes_atomic
 from saliency_r1.overlay import paint_masks, to_grey, with_legend
-from saliency_r1.pictures.own_files import SOFTWARE, png_mark
+from saliency_r1.pictures.encoding import save_jpeg, save_png
 from saliency_r1.saved_names import claim_name
 from saliency_r1.tasks import Task
 
-_JPEG_LONGEST = 65_500
+_SHOWN = 800
+
+FILES = ("mask", "overlay", "cutout", "json")
+"""What `SaliencyResult.save` writes, by the names of its options."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +88,9 @@ class Instance:
         """The binary mask as compressed COCO run lengths: {"size": [H, W], "counts": str}."""
         from pycocotools import mask as coco
 
-        encoded = coco.encode(np.asfortranarray(self.binary, np.uint8))
+        # PIL transposes a large picture several times as fast as numpy copies it column by column.
+        columns = Image.fromarray(self.binary.view(np.uint8)).transpose(Image.Transpose.TRANSPOSE)
+        encoded = coco.encode(np.asarray(columns).T)
         return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
@@ -102,7 +110,7 @@ class SaliencyResult:
         instances: a mask for each; none if nothing is salient.
         confidence: how good the masks are expected to be, in [0, 1]; None if nothing tells.
         model: which policy and segmenter.
-        seconds: what it took, by part: `policy`, `segmenter`, `total`.
+        seconds: what it took, by part: `policy`, `segmenter`, once it is saved `writing`, and `total`.
         policy_confidence: the policy's own confidence in the words of its answer, in [0, 1]; None if it tells
             none.
         retries: how often the policy was asked a second time, because its response did not parse; for a
@@ -189,21 +197,38 @@ class SaliencyResult:
         picture = paint_masks(self.image, [one.mask for one in self.instances], numbered=numbered)
         return with_legend(picture, [one.expression for one in self.instances]) if legend else picture
 
-    def cutout(self) -> Image.Image:
-        """The photo with the salient probability as alpha; what is fully transparent is black, not the photo.
+    def _repr_png_(self) -> bytes:
+        """The overlay as notebooks show it, its longer side at most 800 pixels."""
+        picture = self.overlay(legend=self.task.spec.several_expressions)
+        picture.thumbnail((_SHOWN, _SHOWN))
+        content = BytesIO()
+        picture.save(content, "PNG")
+        return content.getvalue()
 
-        The alpha is at most the photo's own, and so what is transparent in the photo stays so.
+    def cutout(self, *, matting: bool = False) -> Image.Image:
+        """Cut what is salient out of the photo, sharp at its edges and without its background's colours.
+
+        How that is done is in `saliency_r1.cutting`. The alpha is at most the photo's own.
+
+        Args:
+            matting: whether alpha is refined for hair and fur, which takes longer.
 
         Returns:
-            RGBA image of the photo's size.
+            RGBA image of the photo's size; what is fully transparent is black, not the photo.
         """
-        alpha, photo = to_grey(self.mask), self.image
-        if self.layer is not None:
-            alpha = ImageChops.darker(alpha, self.layer.getchannel("A"))
-            photo = self.layer.convert("RGB")
-        result = Image.new("RGBA", photo.size)
-        result.paste(photo, mask=alpha.point(_ANY))
+        from saliency_r1.cutting import cut_out
+
+        if self.layer is None:
+            return cut_out(self.image, self.mask, matting=matting)
+        own = self.layer.getchannel("A")
+        share = np.asarray(own, np.float32) / 255
+        # The mask ends at the photo's own alpha, and that is no edge to be made sharper.
+        mask = np.divide(self.mask, share, out=np.zeros_like(share), where=share > 0).clip(max=1)
+        result = cut_out(self.image, mask, matting=matting)
+        alpha = ImageChops.darker(result.getchannel("A"), own)
+        result.paste(self.layer, mask=own.point([255] * 255 + [0]))  # what is translucent has its own colour
         result.putalpha(alpha)
+        result.paste((0, 0, 0, 0), mask=alpha.point([255] + [0] * 255))
         return result
 
     def to_dict(self) -> dict[str, Any]:
@@ -249,6 +274,7 @@ class SaliencyResult:
         cutout: bool = True,
         json: bool = True,
         overwrite: bool = False,
+        matting: bool = False,
     ) -> dict[str, Path]:
         """Write the files of this result, each of them whole or not at all.
 
@@ -260,7 +286,8 @@ class SaliencyResult:
         - `<stem>.json`: `to_json`, one line
 
         Files of an earlier run are replaced. Where this process has written another photo's files of that
-        name, this photo's are called `<stem>-2`, with a warning.
+        name, this photo's are called `<stem>-2`, with a warning. What drawing and writing took, but for the
+        JSON, is added to `seconds` as `writing`, and to their total.
 
         Args:
             folder: where to; made if need be.
@@ -270,6 +297,7 @@ class SaliencyResult:
             cutout: whether to write the cut-out.
             json: whether to write the JSON.
             overwrite: whether another photo's files of this process are replaced too.
+            matting: see `cutout`.
 
         Returns:
             The files written, by `mask`, `mask_1`, …, `overlay`, `cutout`, `json`.
@@ -284,29 +312,42 @@ class SaliencyResult:
         base = Path(folder, inner)
         if not overwrite:
             base = self._claimed(base)
-        paths: dict[str, Path] = {}
+        start = perf_counter()
+        masks = {"": self.mask} if mask else {}
+        if mask and self.task.spec.several_expressions:
+            masks |= {f"_{number}": one.mask for number, one in enumerate(self.instances, start=1)}
+            for number in count(len(self.instances) + 1):
+                old = base.with_name(f"{base.name}_mask_{number}.png")  # of a run that found more
+                if not old.is_file():
+                    break
+                old.unlink()
 
-        def path(kind: str, ending: str) -> Path:
-            paths[kind] = base.with_name(f"{base.name}{ending}")
-            return paths[kind]
-
-        if mask:
-            _save_png(to_grey(self.mask), path("mask", "_mask.png"))
-            if self.task.spec.several_expressions:
-                for number, instance in enumerate(self.instances, start=1):
-                    _save_png(to_grey(instance.mask), path(f"mask_{number}", f"_mask_{number}.png"))
-                for number in count(len(self.instances) + 1):
-                    old = base.with_name(f"{base.name}_mask_{number}.png")  # of a run that found more
-                    if not old.is_file():
-                        break
-                    old.unlink()
-        if overlay:
+        def draw() -> Path:
             picture = self.overlay(legend=self.task.spec.several_expressions)
-            paths["overlay"] = save_jpeg(picture, path("overlay", "_overlay.jpg"))
-        if cutout:
-            _save_png(self.cutout(), path("cutout", "_cutout.png"))
-        if json:
-            write_bytes_atomic(path("json", ".json"), f"{self.to_json()}\n".encode())
+            return save_jpeg(picture, base.with_name(f"{base.name}_overlay.jpg"))
+
+        def cut() -> Path:
+            return save_png(self.cutout(matting=matting), base.with_name(f"{base.name}_cutout.png"))
+
+        def write_mask(number: str) -> Path:
+            return save_png(to_grey(masks[number]), base.with_name(f"{base.name}_mask{number}.png"))
+
+        # The two large pictures side by side; drawing and encoding leave Python's lock.
+        with ThreadPoolExecutor(2) as pool:
+            drawn = pool.submit(draw) if overlay else None
+            cut_out = pool.submit(cut) if cutout else None
+            described = pool.submit(self.to_dict) if json else None
+            paths = {f"mask{number}": write_mask(number) for number in masks}
+            if drawn is not None:
+                paths["overlay"] = drawn.result()
+            if cut_out is not None:
+                paths["cutout"] = cut_out.result()
+        if paths:
+            self._count_writing(perf_counter() - start)
+        if described is not None:
+            paths["json"] = base.with_name(f"{base.name}.json")
+            line = dumps({**described.result(), "seconds": self.seconds}, allow_nan=False)
+            write_bytes_atomic(paths["json"], f"{line}\n".encode())
         return paths
 
     def _claimed(self, base: Path) -> Path:
@@ -325,31 +366,14 @@ class SaliencyResult:
             )
         return claimed
 
+    def _count_writing(self, seconds: float) -> None:
+        before = self.seconds.get("writing", 0.0)
+        self.seconds["writing"] = seconds
+        if "total" in self.seconds:
+            self.seconds["total"] += seconds - before
+
 
 def _fraction(value: float, what: str) -> float:
     if not 0 <= float(value) <= 1:
         raise ValueError(f"{what}: found {value}, expected 0 to 1")
     return float(value)
-
-
-def save_jpeg(picture: Image.Image, path: Path) -> Path:
-    """Write a picture as JPEG, or as PNG with that ending if it is too long for JPEG; where it is.
-
-    Raises:
-        SaliencyError: if it cannot be written.
-    """
-    if max(picture.size) > _JPEG_LONGEST:
-        path = path.with_suffix(".png")
-        _save_png(picture, path)
-    else:
-        with open_atomic(path) as file:
-            picture.save(file, format="JPEG", quality=92, comment=SOFTWARE)
-    return path
-
-
-def _save_png(picture: Image.Image, path: Path) -> None:
-    with open_atomic(path) as file:
-        picture.save(file, format="PNG", compress_level=4, pnginfo=png_mark())
-
-
-_ANY = [255 * (value > 0) for value in range(256)]

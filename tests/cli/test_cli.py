@@ -163,7 +163,8 @@ def test_bad_pictures_cost_a_line_each_and_the_others_are_done(photos: Path, tmp
         assert line.count("\n") == 1
         described = json.loads(line)
         assert described["source"] == str(photos / f"{stem}.jpg")
-        assert set(described["seconds"]) == {"policy", "segmenter", "total"}
+        assert set(described["seconds"]) == {"policy", "segmenter", "writing", "total"}
+        assert described["seconds"]["total"] > described["seconds"]["writing"] > 0
         assert all(expression in done.stdout for expression in described["expressions"])
     written = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
     assert len(written) == 8
@@ -202,6 +203,20 @@ def test_json_also_writes_if_told_where(photos: Path, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     assert (tmp_path / "cup.json").read_text() == done.stdout
+
+
+def test_only_the_chosen_kinds_are_written(photos: Path, tmp_path: Path) -> None:
+    done = shell("predict", str(photos / "a"), "--fast", "--only", "json,mask", cwd=tmp_path)
+    assert done.returncode == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cup.json", "cup_mask.png"]
+    assert "masks and JSON are in out/" in done.stderr
+
+
+def test_an_unknown_kind_of_file_is_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(photos / "a"), "--only", "mask,all"]) == 2
+    assert capsys.readouterr().err == (
+        "saliency-r1: --only mask,all: unknown kind 'all', expected some of mask,overlay,cutout,json\n"
+    )
 
 
 def test_sis_writes_a_mask_for_each_instance_and_a_legend(photos: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from PIL import Image
 
 from saliency_r1.errors import ImageError
 from saliency_r1.pictures import decoding
+from saliency_r1.pictures.encoding import save_jpeg
 from saliency_r1.pictures.finding import FoundImage, find_images
 from saliency_r1.pictures.own_files import is_own
-from saliency_r1.result import save_jpeg
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from saliency_r1.errors import SaliencyError
 # at its top such a module imports nothing heavier than typer.
 COMMANDS = (
     "predict",
+    "cutout",
     "batch",
     "demo",
     "serve",

@@ -41,8 +41,8 @@ def demo(
     """Do all three tasks on photos that scikit-image carries, and draw a contact sheet of them."""
     from saliency_r1.cli.reporting import load_aloud, run
     from saliency_r1.contact_sheet import GroupSheet, contact_sheet, sections
+    from saliency_r1.pictures.encoding import save_jpeg
     from saliency_r1.pictures.finding import FoundImage
-    from saliency_r1.result import save_jpeg
     from saliency_r1.tasks import Task
 
     folder = Path(str(files("skimage.data")))
@@ -73,8 +73,8 @@ def _write_group(folder: Path, out: Path) -> list[FoundImage]:
     from PIL import ImageOps
 
     from saliency_r1.images import load_image
+    from saliency_r1.pictures.encoding import save_jpeg
     from saliency_r1.pictures.finding import FoundImage
-    from saliency_r1.result import save_jpeg
 
     found = []
     for number, (name, box, mirrored) in enumerate(GROUP, start=1):

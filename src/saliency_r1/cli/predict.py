@@ -52,6 +52,10 @@ def predict(
     ],
     out: OutOption = None,
     task: TaskOption = Task.SOD,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="KINDS", help="Write only these of mask,overlay,cutout,json."),
+    ] = None,
     fast: FastOption = False,
     as_json: JsonOption = False,
     group_images: GroupImagesOption = GROUP_IMAGES,
@@ -72,11 +76,12 @@ def predict(
 
     With --task cosod all photos are one group, and group_sheet.jpg shows them together.
     """
-    from saliency_r1.cli.reporting import load_aloud, run
+    from saliency_r1.cli.reporting import chosen_files, load_aloud, run
     from saliency_r1.contact_sheet import GroupSheet
+    from saliency_r1.pictures.encoding import save_jpeg
     from saliency_r1.pictures.finding import find_images
-    from saliency_r1.result import save_jpeg
 
+    kinds = chosen_files(only)
     options = PolicyOptions(
         dtype, device_map, revision, max_pixels, prompting, timeout, max_new_tokens, structured
     )
@@ -92,6 +97,7 @@ def predict(
         as_json=as_json,
         group_images=group_images,
         accept_truncated=accept_truncated,
+        only=kinds,
         on_result=sheet.add if sheet is not None else None,
     )
     if out is not None and sheet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from rich.text import Text
 
 from saliency_r1.cli.models import load_pipeline
 from saliency_r1.cosod import GROUP_IMAGES
-from saliency_r1.errors import ImageError, OutputError
+from saliency_r1.errors import ImageError, OutputError, SaliencyError
 from saliency_r1.files import make_folder, printable
 from saliency_r1.pictures.finding import FoundImage
+from saliency_r1.result import FILES
 
 if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline
@@ -35,12 +37,14 @@ def run(
     as_json: bool = False,
     group_images: int = GROUP_IMAGES,
     accept_truncated: bool = False,
+    only: Sequence[str] = FILES,
     on_result: Callable[[SaliencyResult], None] | None = None,
 ) -> int:
     """Do the photos, print and write each one's result, and return how many failed.
 
     On stdout come the results, as text or as JSON lines; on stderr errors and, unless `as_json`, the progress
-    bar of a terminal and a summary. The pipeline is loaded only if there is a photo to do.
+    bar of a terminal and a summary. The pipeline is loaded only if there is a photo to do. A result is drawn
+    and written while the next photo is looked at.
     """
     start = time.perf_counter()
     results = Console(highlight=False, markup=False)
@@ -82,10 +86,18 @@ def run(
             accept_truncated=accept_truncated,
             on_error=on_error,
         )
-        for result in done:
+
+        def finish(result: SaliencyResult) -> None:
             if out is not None:
                 try:
-                    result.save(out, overwrite=True)
+                    result.save(
+                        out,
+                        mask="mask" in only,
+                        overlay="overlay" in only,
+                        cutout="cutout" in only,
+                        json="json" in only,
+                        overwrite=True,
+                    )
                 except OutputError as error:
                     if error.ends_the_run:
                         raise
@@ -98,11 +110,35 @@ def run(
             if on_result is not None:
                 on_result(result)
             bar.advance(progress)
+
+        with ThreadPoolExecutor(1) as writer:
+            finishing: Future[None] | None = None
+            for result in done:
+                if finishing is not None:
+                    finishing.result()
+                finishing = writer.submit(finish, result)
+            if finishing is not None:
+                finishing.result()
     # The images of a group share one answer, and each tells of its retries.
     asked_again = max(retries, default=0) if task.spec.several_images else sum(retries)
-    summary = _summary(len(inputs) - failed, failed, asked_again, time.perf_counter() - start, out)
+    summary = _summary(len(inputs) - failed, failed, asked_again, time.perf_counter() - start, out, only)
     remarks.print(summary, style="dim", soft_wrap=True)
     return failed
+
+
+def chosen_files(text: str | None) -> tuple[str, ...]:
+    """Return the kinds of files in a list with commas; all without one.
+
+    Raises:
+        SaliencyError: if there is no such kind.
+    """
+    if text is None:
+        return FILES
+    kinds = tuple(part.strip() for part in text.split(","))
+    unknown = [kind for kind in kinds if kind not in FILES]
+    if unknown:
+        raise SaliencyError(f"--only {text}: unknown kind {unknown[0]!r}, expected some of {','.join(FILES)}")
+    return kinds
 
 
 def load_aloud(
@@ -178,13 +214,22 @@ def _sure(confidence: float | None) -> str:
 
 
 def _seconds(result: SaliencyResult) -> str:
-    seconds = result.seconds
-    return f"{seconds['total']:.2f} s (policy {seconds['policy']:.2f}, segmenter {seconds['segmenter']:.2f})"
+    parts = ", ".join(f"{part} {value:.2f}" for part, value in result.seconds.items() if part != "total")
+    return f"{result.seconds['total']:.2f} s ({parts})"
 
 
-def _summary(done: int, failed: int, asked_again: int, seconds: float, out: Path | None) -> str:
+_SAID = {"mask": "masks", "overlay": "overlays", "cutout": "cut-outs", "json": "JSON"}
+
+
+def _summary(
+    done: int, failed: int, asked_again: int, seconds: float, out: Path | None, only: Sequence[str]
+) -> str:
     photos = f"{done} photo{'' if done == 1 else 's'} done"
     failures = f", {failed} failed" if failed else ""
     again = f", asked a second time {asked_again}x" if asked_again else ""
-    where = f"; masks, overlays, cut-outs and JSON are in {out}/" if out is not None else ""
+    *first, last = [_SAID[kind] for kind in FILES if kind in only]
+    written = f"{', '.join(first)} and {last}" if first else last
+    where = (
+        f"; {written} {'is' if written == 'JSON' else 'are'} in {out}/" if out is not None and done else ""
+    )
     return f"{photos}{failures}{again} in {seconds:.1f} s{where}"

@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from saliency_r1.errors import ImageError
-from saliency_r1.images import LoadedImage, load_layers
+from saliency_r1.images import LoadedImage, load_layers, open_source
 from saliency_r1.pictures.finding import FoundImage
 
-ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | FoundImage
-"""A path, the content of an image file, a PIL image, an array, or what `find_images` found."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ImageSource: TypeAlias = "str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor | FoundImage"
+"""A path, the content of an image file, a file object, a PIL image, an array, a tensor, or what `find_images`
+found."""
 
 OnError: TypeAlias = Callable[[ImageSource, ImageError], None]
 """Told of an image that cannot be read, or that a policy's server refuses, and why."""
@@ -68,6 +72,15 @@ def load_sources(
             on_error(source, error)
             continue
         yield LoadedSource(source, names.of(source), picture, perf_counter() - start)
+
+
+def rereadable(source: ImageSource) -> ImageSource:
+    """Give what can be read twice: the content of a file object, anything else as it is.
+
+    Raises:
+        ImageError: if the file object cannot be read.
+    """
+    return open_source(source)[0].read() if hasattr(source, "read") else source
 
 
 class _Names:

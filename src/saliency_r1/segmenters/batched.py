@@ -180,6 +180,8 @@ class Collected:
         logits: torch.Tensor,
         scores: torch.Tensor,
         scaled: Callable[[torch.Tensor, int], torch.Tensor],
+        *,
+        probabilities: bool = False,
     ) -> None:
         """Take rows of logits (R, h, w) and scores (R,).
 
@@ -188,11 +190,13 @@ class Collected:
             logits: of the masks.
             scores: in [0, 1].
             scaled: gives logits (N, h, w) of an image of that number at its size.
+            probabilities: whether it gives probabilities there.
         """
         start = 0
         for owner, same in groupby(owners):
             part = slice(start, start := start + len(list(same)))
-            self._masks[owner].append(scaled(logits[part], owner).sigmoid_())
+            masks = scaled(logits[part], owner)
+            self._masks[owner].append(masks if probabilities else masks.sigmoid_())
             self._scores[owner].append(scores[part].float())
 
     def masks(self) -> list[DeviceMasks]:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from saliency_r1.device import choose_device
-from saliency_r1.nano.segmenter_model import EncodedImage, NanoSegmenterModel, normalise
+from saliency_r1.nano.segmenter_model import EncodedImage, NanoSegmenterModel, SegmenterOutput, normalise
 from saliency_r1.segmenters.base import Flags, Sizes, Texts
 from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat, stretched
+from saliency_r1.upsampling import guide_of, upsample
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,9 +29,16 @@ GPU_EXPRESSIONS = 256
 
 @dataclass(frozen=True)
 class EncodedPhoto:
-    """An image as the nano segmenter keeps it: its features, and its size (width, height) in pixels."""
+    """An image as the nano segmenter keeps it.
+
+    Attributes:
+        features: what the network found.
+        guide: the image in small, whose edges the masks follow; see `upsampling.guide_of`.
+        size: width and height of the image, in pixels.
+    """
 
     features: EncodedImage
+    guide: np.ndarray
     size: tuple[int, int]
 
 
@@ -82,7 +90,8 @@ class NanoSegmenter(BatchedSegmenter):
             for row in range(len(pixels)):
                 # Copies, so that keeping one does not keep the whole batch; laid out as they were.
                 parts = (part[row : row + 1].clone() for part in maps) if step > 1 else maps
-                found.append(EncodedPhoto(EncodedImage(*parts), images[len(found)].size))
+                image = images[len(found)]
+                found.append(EncodedPhoto(EncodedImage(*parts), guide_of(image), image.size))
         return found
 
     @torch.inference_mode()
@@ -99,13 +108,29 @@ class NanoSegmenter(BatchedSegmenter):
         """
         sizes = [photo.size[::-1] for photo in encoded] if sizes is None else sizes
         found = Collected(expressions, sizes, self.device)
+
+        def at_size(logits: torch.Tensor, owner: int) -> torch.Tensor:
+            if max(sizes[owner]) <= max(logits.shape[1:]):
+                return stretched(logits, sizes[owner]).sigmoid_()
+            guide = torch.from_numpy(encoded[owner].guide).to(self.device)
+            return upsample(logits[:, None].float(), guide, sizes[owner])[:, 0]
+
         step = CPU_EXPRESSIONS if self.device.type == "cpu" else GPU_EXPRESSIONS
         for owners, texts in flat(expressions, step):
-            words = torch.tensor(self._words.encode(texts, self.model.config.length), device=self.device)
-            features = (encoded[owner].features for owner in owners)
-            output = self.model.segment(EncodedImage(*map(torch.cat, zip(*features, strict=True))), words)
-            qualities = output.quality.sigmoid()
-            found.add(
-                owners, output.stride2[:, 0], qualities, lambda logits, owner: stretched(logits, sizes[owner])
-            )
+            output = self._segment([encoded[owner] for owner in owners], texts)
+            found.add(owners, output.stride2[:, 0], output.quality.sigmoid(), at_size, probabilities=True)
         return found.masks()
+
+    @torch.inference_mode()
+    def logits(self, encoded: EncodedPhoto, expression: str) -> torch.Tensor:
+        """Return a mask as the network gives it, before it is brought to the image's size.
+
+        Returns:
+            Logits float32 (1, 1, h, w) of the whole image.
+        """
+        return self._segment([encoded], [expression]).stride2.float()
+
+    def _segment(self, encoded: Sequence[EncodedPhoto], texts: Sequence[str]) -> SegmenterOutput:
+        words = torch.tensor(self._words.encode(texts, self.model.config.length), device=self.device)
+        features = (photo.features for photo in encoded)
+        return self.model.segment(EncodedImage(*map(torch.cat, zip(*features, strict=True))), words)

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from saliency_r1.overlay import to_grey
-from saliency_r1.pictures.own_files import png_mark
+from saliency_r1.pictures.encoding import write_png
 from saliency_r1.result import SaliencyResult
 from saliency_r1.serving.engine import Picture
 from saliency_r1.serving.problems import Problem
@@ -110,7 +110,7 @@ def png(result: SaliencyResult, view: View) -> bytes:
 
 def _encoded(picture: Image.Image) -> bytes:
     buffer = BytesIO()
-    picture.save(buffer, format="PNG", compress_level=4, pnginfo=png_mark())
+    write_png(picture, buffer)
     return buffer.getvalue()
 
 

@@ -28,7 +28,8 @@ from PIL import Image
 from saliency_r1.errors import ImageError
 from saliency_r1.images import check_header
 from saliency_r1.overlay import paint_masks, to_grey
-from saliency_r1.result import SaliencyResult, save_jpeg
+from saliency_r1.pictures.encoding import save_jpeg
+from saliency_r1.result import SaliencyResult
 from saliency_r1.serving.answers import picture_names
 from saliency_r1.serving.engine import Engine, Picture, State, Work
 from saliency_r1.serving.gate import PAGE
