@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.errors import SaliencyError
@@ -39,6 +40,10 @@ class PolicyOptions:
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise SaliencyError(f"max_new_tokens is {self.max_new_tokens}: give at least 1")
+
+    def only(self, *names: str) -> dict[str, Any]:
+        """Return the options of these names, as arguments."""
+        return {name: getattr(self, name) for name in names}
 
 
 def is_endpoint(source: object) -> bool:

@@ -95,16 +95,8 @@ class TransformersPolicy:
                 f"structured output is the work of a server, and {source or 'the nano policy'} runs here: "
                 f"leave --structured out, or name an endpoint ({ENDPOINT}URL#MODEL)"
             )
-        return cls.from_pretrained(
-            source,
-            device=device,
-            dtype=options.dtype,
-            device_map=options.device_map,
-            revision=options.revision,
-            max_pixels=options.max_pixels,
-            prompting=options.prompting,
-            max_new_tokens=options.max_new_tokens,
-        )
+        kept = options.only("dtype", "device_map", "revision", "max_pixels", "prompting", "max_new_tokens")
+        return cls.from_pretrained(source, device=device, **kept)
 
     @classmethod
     def from_pretrained(

@@ -103,10 +103,8 @@ class ClipSegSegmenter(BatchedSegmenter):
         """The mask of each expression. CLIPSeg tells no score: it is the mean probability inside the mask.
 
         Args:
-            encoded: from `encode_many`.
             expressions: any texts; what stands beyond CLIP's longest text, 77 tokens, is not read.
             instances: ignored, the model knows no instances.
-            sizes: see `BatchedSegmenter.find_many`.
 
         Returns:
             The score of an empty mask is how sure it is that there is nothing.

@@ -178,11 +178,9 @@ class EvfSamSegmenter(BatchedSegmenter):
         changed.
 
         Args:
-            encoded: from `encode_many`.
             expressions: any texts; what stands beyond the model's longest text, 1022 tokens, is not read.
             instances: whether those of an image name one object each, not a region; see `semantic` of the
                 class. The model itself knows no instances.
-            sizes: see `BatchedSegmenter.find_many`.
         """
         sizes = [photo.original for photo in encoded] if sizes is None else sizes
         collected = Collected(expressions, sizes, self.device)

@@ -81,10 +81,8 @@ class GroundedSamSegmenter(BatchedSegmenter):
         """The mask of each expression.
 
         Args:
-            encoded: from `encode_many`.
             expressions: any texts; what stands beyond the detector's longest text, 256 tokens, is not read.
             instances: for an image, the instance of the surest box alone, instead of the union of all.
-            sizes: see `BatchedSegmenter.find_many`.
 
         Returns:
             Scores are the box's times the IoU that SAM expects, for an empty mask how sure the detector is

@@ -101,10 +101,8 @@ class NanoSegmenter(BatchedSegmenter):
         """The mask of each expression, and the IoU that the segmenter expects it to have.
 
         Args:
-            encoded: from `encode_many`.
             expressions: any texts; words outside the vocabulary count as "some object".
             instances: ignored, the model knows no instances.
-            sizes: see `BatchedSegmenter.find_many`.
         """
         sizes = [photo.size[::-1] for photo in encoded] if sizes is None else sizes
         found = Collected(expressions, sizes, self.device)

@@ -120,10 +120,8 @@ class Sam3Segmenter(BatchedSegmenter):
         """The mask of each expression.
 
         Args:
-            encoded: from `encode_many`.
             expressions: any texts; what stands beyond the model's longest text, 32 tokens, is not read.
             instances: for an image, the surest instance of each expression, instead of the union of all.
-            sizes: see `BatchedSegmenter.find_many`.
 
         Returns:
             The score of an empty mask is how sure it is that there is nothing.

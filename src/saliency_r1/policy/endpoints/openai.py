@@ -62,14 +62,8 @@ class OpenAIPolicy:
                 raise SaliencyError(
                     f"{name} is {getattr(options, name)!r}: the server of {source!r} chooses it, leave it out"
                 )
-        return cls.from_address(
-            str(source),
-            timeout=options.timeout,
-            max_pixels=options.max_pixels,
-            prompting=options.prompting,
-            max_new_tokens=options.max_new_tokens,
-            structured=options.structured,
-        )
+        kept = options.only("timeout", "max_pixels", "prompting", "max_new_tokens", "structured")
+        return cls.from_address(str(source), **kept)
 
     @classmethod
     def from_address(
