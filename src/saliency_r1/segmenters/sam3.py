@@ -167,8 +167,8 @@ def _vision(photos: Sequence[EncodedPhoto]) -> Any:
 
     owners = [next(index for index, other in enumerate(photos) if other is one) for one in photos]
     return Sam3VisionEncoderOutput(
-        fpn_hidden_states=[
+        fpn_hidden_states=tuple(
             rows_of(level, owners) for level in zip(*(photo.features for photo in photos), strict=True)
-        ],
-        fpn_position_encoding=[level.expand(len(photos), -1, -1, -1) for level in photos[0].positions],
+        ),
+        fpn_position_encoding=tuple(level.expand(len(photos), -1, -1, -1) for level in photos[0].positions),
     )

@@ -129,7 +129,7 @@ class BoxSam:
 
 def _embeddings(encoded: Sequence[EncodedPhoto], owners: Sequence[int]) -> torch.Tensor | list[torch.Tensor]:
     """What the model takes for that photo of each row."""
-    parts = [photo.embedding for photo in encoded]
+    parts: list[Any] = [photo.embedding for photo in encoded]
     if isinstance(parts[0], list):
         return [rows_of(level, owners) for level in zip(*parts, strict=True)]
     return rows_of(parts, owners)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,10 +72,9 @@ def align(
     rows = [row for row, each in enumerate(nouns) if each]
     if not rows:
         return 0.0
-    features = _regions(model, photos, rows, cache, device)
     known = [each for each in nouns if each]
     more = [_instance_regions(model, photo, device) for photo in track(others, "looking at instances")]
-    features = torch.cat([features, *more])
+    features = torch.cat([_regions(model, photos, rows, cache, device), *more])
     known += [each for photo in others for each in photo.nouns]
     mean, deviation = features.mean(0), features.std(0) + 1e-3
     features = (features - mean) / deviation
@@ -89,7 +89,8 @@ def align(
     words = model.match_words.weight
     with torch.no_grad():
         words.normal_(std=0.1)[0] = 0
-    optimizer = torch.optim.AdamW([{"params": [weight], "weight_decay": 0.05}, {"params": [words]}], lr=3e-3)
+    groups: list[dict[str, Any]] = [{"params": [weight], "weight_decay": 0.05}, {"params": [words]}]
+    optimizer = torch.optim.AdamW(groups, lr=3e-3)
     rng = np.random.default_rng(seed)
     right: list[float] = []
     for step in track(range(steps), "aligning names and regions"):
