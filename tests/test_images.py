@@ -246,7 +246,7 @@ def test_each_unreadable_input_says_its_name_and_why(tmp_path: Path) -> None:
     empty = tmp_path / "empty.png"
     empty.touch()
     missing = tmp_path / "missing.jpg"
-    assert error_line(text) == (f"{text}: not a picture (the content is of no picture format known here)")
+    assert error_line(text) == f"{text}: not a picture (the content is text)"
     assert error_line(empty) == f"{empty}: the file is empty"
     assert error_line(missing) == f"{missing}: no such file"
     assert error_line(tmp_path) == f"{tmp_path}: is a folder, expected a picture file"

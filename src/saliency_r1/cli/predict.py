@@ -37,6 +37,9 @@ TaskOption = Annotated[
     Task,
     typer.Option(help="One mask of what stands out, one an instance, or, of all photos, what they share."),
 ]
+OnlyOption = Annotated[
+    str | None, typer.Option(metavar="KINDS", help="Write only these of mask,overlay,cutout,json.")
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON line a photo and nothing else, for pipes.")
 ]
@@ -52,10 +55,7 @@ def predict(
     ],
     out: OutOption = None,
     task: TaskOption = Task.SOD,
-    only: Annotated[
-        str | None,
-        typer.Option(metavar="KINDS", help="Write only these of mask,overlay,cutout,json."),
-    ] = None,
+    only: OnlyOption = None,
     fast: FastOption = False,
     as_json: JsonOption = False,
     group_images: GroupImagesOption = GROUP_IMAGES,
