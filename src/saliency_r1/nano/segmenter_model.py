@@ -27,6 +27,7 @@ from saliency_r1.nano.words import PAD, UNKNOWN, WordList
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+MODEL_TYPE = "saliency_r1_nano_segmenter"
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class SegmenterConfig:
         """Read `config.json` of a saved segmenter."""
         try:
             values = json.loads((folder / CONFIG_FILE).read_text())
-            values.pop("model_type", None)
-            if "finest" not in values:
+            kind = values.pop("model_type", None)
+            if kind == MODEL_TYPE and "finest" not in values:
                 raise SaliencyError(
                     f"{folder} holds a nano segmenter of the layout before 0.2.0, without a map of stride 2: "
                     "train it again, starting from it with start="
@@ -77,7 +78,7 @@ class SegmenterConfig:
 
     def to_json(self) -> str:
         """The text of `config.json`."""
-        return json.dumps({"model_type": "saliency_r1_nano_segmenter", **asdict(self)}, indent=1)
+        return json.dumps({"model_type": MODEL_TYPE, **asdict(self)}, indent=1)
 
 
 class EncodedImage(NamedTuple):
