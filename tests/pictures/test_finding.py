@@ -12,7 +12,7 @@ from PIL import Image
 
 from saliency_r1.errors import ImageError
 from saliency_r1.pictures import decoding
-from saliency_r1.pictures.encoding import save_jpeg
+from saliency_r1.pictures.encoding import save_jpeg, save_picture
 from saliency_r1.pictures.finding import FoundImage, find_images
 from saliency_r1.pictures.own_files import is_own
 
@@ -193,3 +193,12 @@ def test_what_is_no_file_is_told_so(given: str, said: str) -> None:
     assert isinstance(error, ImageError)
     assert str(error).endswith(f": {said}")
     assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tif"])
+def test_its_own_pictures_of_every_format_are_known(ending: str, tmp_path: Path) -> None:
+    photo = Image.effect_noise((90, 60), 50).convert("RGB")
+    photo.save(tmp_path / f"photo{ending}")
+    save_picture(photo, tmp_path / f"own{ending}")
+    assert is_own(tmp_path / f"own{ending}")
+    assert not is_own(tmp_path / f"photo{ending}")

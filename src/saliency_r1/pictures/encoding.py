@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import putchunk
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import open_atomic, printable
-from saliency_r1.pictures.own_files import SOFTWARE, png_mark
+from saliency_r1.pictures.own_files import SOFTWARE, exif_mark, png_mark
 
 KINDS = {".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 """What a picture is written as, by the ending of the file's name."""
@@ -109,7 +109,7 @@ def save_picture(picture: Image.Image, path: Path) -> Path:
         return save_jpeg(picture, path)
     with open_atomic(path) as file:
         if kind == "WEBP":
-            picture.save(file, format=kind, lossless=True, quality=20)
+            picture.save(file, format=kind, lossless=True, quality=20, exif=exif_mark())
         else:
             picture.save(file, format=kind, compression="tiff_lzw", software=SOFTWARE)
     return path
