@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -171,7 +172,7 @@ def test_cosod_of_one_image_outside_a_list_is_refused(pipe: SaliencyPipeline) ->
 def test_a_large_group_is_asked_in_chunks_and_votes(pipe: SaliencyPipeline) -> None:
     group = [drawn("green", "blue") for _ in range(8)] + [drawn("red", "blue") for _ in range(3)]
     results = list(pipe.stream(group, "cosod", group_images=4))
-    assert pipe.policy.batches == [[4], [4], [3]]
+    assert pipe.policy.batches == [[4, 4, 3]]  # as one batch
     assert [result.expressions for result in results] == [("green",)] * 11
     assert [bool(result.instances) for result in results] == [True] * 8 + [False] * 3
     # Eight images of eleven stand behind it, at 0.8 each.
@@ -261,10 +262,11 @@ def test_a_group_is_never_held_as_a_whole(
         return picture
 
     monkeypatch.setattr("saliency_r1.pictures.image_sources.load_layers", counted)
+    monkeypatch.setattr("saliency_r1.policy.answering.BATCH_PIXELS", 3 * 40 * 30)
     done = sum(1 for _ in pipe.stream([tmp_path / "ball.png"] * 40, "cosod", group_images=3))
     assert done == 40
     assert len(read) == 80
-    assert most <= 3 + 3 + 2  # a chunk, the witnesses, and the one that is about to go
+    assert most <= 3 + 3 + 2  # a batch of one chunk, the witnesses, and the one that is about to go
 
 
 def test_what_the_policy_sees_of_a_group_is_bounded_too(
@@ -277,7 +279,7 @@ def test_what_the_policy_sees_of_a_group_is_bounded_too(
         pipe.policy,
         "respond",
         lambda batch, *rest, **named: (
-            seen.extend(image.size for image in batch[0]) or respond(batch, *rest, **named)
+            seen.extend(image.size for images in batch for image in images) or respond(batch, *rest, **named)
         ),
     )
     results = pipe([drawn("red")] * 4, "cosod", group_images=2)
@@ -324,6 +326,98 @@ def test_images_are_read_in_batches(pipe: SaliencyPipeline) -> None:
     assert read == 2
     assert len(list(results)) == 4
     assert pipe.policy.batches == [[1, 1], [1, 1], [1]]
+
+
+class ManySegmenter(ColourSegmenter):
+    """Takes several photos at once, and says how many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together: list[int] = []
+
+    def encode_many(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+        self.together.append(len(images))
+        return [self.encode(image) for image in images]
+
+
+@pytest.mark.parametrize("task", ["sod", "sis", "cosod"])
+def test_masks_of_a_batch_are_made_together_and_are_those_of_each_alone(
+    pipe: SaliencyPipeline, task: str
+) -> None:
+    images = [drawn("red", "blue"), drawn("red"), drawn("red"), drawn("blue", "red"), drawn("green", "red")]
+    images += [] if task == "cosod" else [drawn(), drawn("blue")]
+    expected = list(pipe.stream(images, task, batch_images=1))
+    pipe.segmenter = ManySegmenter()
+    found = list(pipe.stream(images, task, batch_images=3))
+    for one, other in zip(found, expected, strict=True):
+        assert one.expressions == other.expressions
+        assert [each.expression for each in one.instances] == [each.expression for each in other.instances]
+        assert np.array_equal(one.mask, other.mask)
+        assert one.confidence == other.confidence
+    assert 2 <= max(pipe.segmenter.together) <= 5
+
+
+class OnDevice(ColourPolicy):
+    """Takes a tenth of a second for a batch, on a device of its own."""
+
+    device = "somewhere"
+
+    def respond(self, batch: Any, task: Any, **options: Any) -> list[PolicyOutput]:
+        began = time.perf_counter()
+        time.sleep(0.1)
+        outputs = super().respond(batch, task, **options)
+        self.spans.append((began, time.perf_counter()))
+        return outputs
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spans: list[tuple[float, float]] = []
+
+
+class SlowSegmenter(ColourSegmenter):
+    device = "elsewhere"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spans: list[tuple[float, float]] = []
+
+    def encode(self, image: Image.Image) -> Image.Image:
+        began = time.perf_counter()
+        time.sleep(0.05)
+        self.spans.append((began, time.perf_counter()))
+        return super().encode(image)
+
+
+def test_policy_and_segmenter_on_two_devices_work_at_the_same_time() -> None:
+    images = [drawn("red"), drawn("blue"), drawn("green", "red"), drawn("blue", "red"), drawn(), drawn("red")]
+    expected = SaliencyPipeline(ColourPolicy(), ColourSegmenter())(images)
+    policy, segmenter = OnDevice(), SlowSegmenter()
+    found = list(SaliencyPipeline(policy, segmenter).stream(images, batch_images=2))
+    for one, other in zip(found, expected, strict=True):
+        assert one.expressions == other.expressions
+        assert np.array_equal(one.mask, other.mask)
+    assert policy.batches == [[1, 1]] * 3
+
+    def overlapping() -> bool:
+        return any(
+            start < end and began < ended for start, ended in policy.spans for began, end in segmenter.spans
+        )
+
+    assert overlapping()
+    policy.spans.clear()
+    segmenter.spans.clear()
+    segmenter.device = policy.device
+    list(SaliencyPipeline(policy, segmenter).stream(images, batch_images=2))
+    assert not overlapping()
+
+
+def test_a_policy_that_fails_ahead_is_an_error_and_leaves_no_thread() -> None:
+    policy = OnDevice()
+    policy.respond = lambda batch, task, **options: 1 / 0
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        list(SaliencyPipeline(policy, SlowSegmenter()).stream([drawn("red")] * 5, batch_images=2))
+    assert threading.active_count() == before
 
 
 def test_large_images_close_a_batch(pipe: SaliencyPipeline, monkeypatch: pytest.MonkeyPatch) -> None:

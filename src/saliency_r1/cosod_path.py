@@ -15,9 +15,10 @@ from saliency_r1.cosod import AGREED, UNNAMED, Ballot, chunk_sizes, elect, overl
 from saliency_r1.errors import ImageError
 from saliency_r1.pictures.image_sources import ImageSource, LoadedSource
 from saliency_r1.policy.answering import BATCH_PIXELS, answers
+from saliency_r1.policy.asking import total
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.response import Response, parse_lenient
-from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter
+from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter, encode_many
 from saliency_r1.tasks import Task
 
 
@@ -49,6 +50,7 @@ def ask_group(
     task: Task,
     *,
     reasoning: bool,
+    batch_questions: int,
     group_images: int,
     load: Callable[[Iterable[ImageSource]], Iterator[LoadedSource]],
 ) -> GroupAnswer | None:
@@ -60,6 +62,7 @@ def ask_group(
         sources: of the whole group.
         task: what is asked.
         reasoning: whether the policy reasons.
+        batch_questions: how many chunks the policy is asked about at once.
         group_images: at least 2.
         load: reads sources one by one; those that cannot be read are left out.
 
@@ -86,7 +89,7 @@ def ask_group(
     ballots: list[Ballot] = []
     refused: list[ImageError] = []
     start, policy_seconds = perf_counter(), 0.0
-    for one in answers(policy, chunks(), task, reasoning=reasoning, batch_questions=1):
+    for one in answers(policy, chunks(), task, reasoning=reasoning, batch_questions=batch_questions):
         policy_seconds += one.seconds
         if isinstance(one.output, ImageError):
             refused.append(one.output)
@@ -109,6 +112,8 @@ def ask_group(
             confidence=verdict.confidence,
             expression_confidences=None,
             retries=sum(each.retries for each, _ in answered),
+            prompt_tokens=total(*(each.prompt_tokens for each, _ in answered)),
+            completion_tokens=total(*(each.completion_tokens for each, _ in answered)),
         ),
         response if verdict.believed else replace(response, expressions=(UNNAMED,)),
         policy_seconds / len(readable),
@@ -123,8 +128,8 @@ def witnessed(segmenter: Segmenter, ballots: Sequence[Ballot], images: Sequence[
     if not expressions:
         return list(ballots)
     found = np.zeros((2, len(images), len(expressions)))
-    for row, image in enumerate(images):
-        masks = segmenter.segment(segmenter.encode(image), [*expressions, UNNAMED])
+    for row, encoded in enumerate(encode_many(segmenter, images)):
+        masks = segmenter.segment(encoded, [*expressions, UNNAMED])
         seen = (masks.probabilities[:-1] >= 0.5).any((1, 2))
         found[:, row] = masks.scores[:-1] * seen, overlap(masks)
     means = dict(zip(expressions, found.mean(1).T.tolist(), strict=True))

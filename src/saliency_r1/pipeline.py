@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import overload
+from typing import TypeAlias, overload
 
 import numpy as np
 
@@ -17,16 +18,19 @@ from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import LoadedImage
 from saliency_r1.pictures.image_sources import ImageSource, LoadedSource, OnError, load_sources, rereadable
-from saliency_r1.policy.answering import answers
+from saliency_r1.policy.answering import answers, batches
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.policy.load_policy import load_policy
 from saliency_r1.policy.options import PolicyOptions, is_endpoint
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import Instance, SaliencyResult
-from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter
+from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter, encode_many, segment_many
 from saliency_r1.segmenters.load_segmenter import load_segmenter
 from saliency_r1.sis import scored_instances, visible_instances
 from saliency_r1.tasks import Task
+
+_Masks: TypeAlias = tuple[Encoded, Segmentation]
+"""An image as the segmenter keeps it, and the masks of what was named in it."""
 
 SEGMENTER_FOLDER = "segmenter"
 """Where a policy's folder may hold a nano segmenter that goes with it."""
@@ -238,7 +242,8 @@ class SaliencyPipeline:
             return load_sources(sources, on_error, accept_truncated)
 
         if task.spec.several_images:
-            return self._stream_group(list(map(rereadable, images)), task, reasoning, group_images, load)
+            sources = list(map(rereadable, images))
+            return self._stream_group(sources, task, reasoning, batch_images, group_images, load)
         return self._stream(load(images), task, reasoning, batch_images, on_error)
 
     def _stream(
@@ -250,22 +255,41 @@ class SaliencyPipeline:
         on_error: OnError | None,
     ) -> Iterator[SaliencyResult]:
         questions = ((item, [] if item.picture.invisible else [item.image]) for item in loaded)
-        for one in answers(self.policy, questions, task, reasoning=reasoning, batch_questions=batch_images):
+        waiting: list[tuple[LoadedSource, _Answer]] = []
+        for one in answers(
+            self.policy,
+            questions,
+            task,
+            reasoning=reasoning,
+            batch_questions=batch_images,
+            ahead=self._on_two_devices,
+        ):
             output = one.output or _INVISIBLE
             if isinstance(output, ImageError):
                 error = type(output)(f"{one.item.path or one.item.name}: {output}")
                 if on_error is None:
                     raise error
                 on_error(one.item.source, error)
-                continue
-            answer = _Answer(output, parse_lenient(output.text, task), one.seconds, one.seconds)
-            yield self._result(one.item, task, answer)
+            else:
+                answer = _Answer(output, parse_lenient(output.text, task), one.seconds, one.seconds)
+                waiting.append((one.item, answer))
+            if not one.more or len(waiting) >= batch_images:
+                yield from self._results(waiting, task)
+                waiting = []
+        yield from self._results(waiting, task)
+
+    @property
+    def _on_two_devices(self) -> bool:
+        """Whether policy and segmenter run on different devices, so that they can work at the same time."""
+        devices = [getattr(model, "device", None) for model in (self.policy, self.segmenter)]
+        return None not in devices and devices[0] != devices[1]
 
     def _stream_group(
         self,
         sources: Sequence[ImageSource],
         task: Task,
         reasoning: bool,
+        batch_images: int,
         group_images: int,
         load: Callable[[Iterable[ImageSource]], Iterator[LoadedSource]],
     ) -> Iterator[SaliencyResult]:
@@ -276,28 +300,57 @@ class SaliencyPipeline:
             sources,
             task,
             reasoning=reasoning,
+            batch_questions=batch_images,
             group_images=group_images,
             load=load,
         )
         if asked is None:
             return
         answer = _Answer(asked.output, asked.response, asked.policy_seconds, asked.seconds, asked.stands_out)
-        for item in load(asked.readable):
-            yield self._result(item, task, answer)
+        for batch in batches(load(asked.readable), batch_images, _pixels):
+            yield from self._results([(item, answer) for item in batch], task)
+            del batch  # or it would stay while the next one is read
 
-    def _result(self, item: LoadedSource, task: Task, answer: _Answer) -> SaliencyResult:
+    def _results(
+        self, answered: Sequence[tuple[LoadedSource, _Answer]], task: Task
+    ) -> Iterator[SaliencyResult]:
+        """The results of several images; as many masks are made together as the images of a batch have."""
+
+        def size(pair: tuple[LoadedSource, _Answer]) -> int:
+            return _pixels(pair[0]) * len(pair[1].response.expressions)
+
+        for part in batches(answered, BATCH_IMAGES, size):
+            start = perf_counter()
+            named = [pair for pair in part if pair[1].response.expressions]
+            encoded = encode_many(self.segmenter, [item.image for item, _ in named])
+            found = segment_many(
+                self.segmenter,
+                encoded,
+                [answer.response.expressions for _, answer in named],
+                [task.spec.several_expressions] * len(named),
+            )
+            seconds = (perf_counter() - start) / max(1, len(named))
+            made = deque(zip(encoded, found, strict=True))
+            for item, answer in part:
+                masks = made.popleft() if answer.response.expressions else None
+                yield self._result(item, task, answer, masks, seconds if masks else 0.0)
+
+    def _result(
+        self, item: LoadedSource, task: Task, answer: _Answer, masks: _Masks | None, seconds: float
+    ) -> SaliencyResult:
+        """The result of an image, whose masks took so many seconds."""
         start = perf_counter()
         output, response = answer.output, answer.response
         instances: list[Instance] = []
         scores: list[float] = []
-        if response.expressions:
+        if masks is not None:
             if task.spec.several_images:
-                instances, scores = self._shared(item, answer)
+                instances, scores = self._shared(item, answer, masks)
             elif task.spec.several_expressions:
-                instances, scores = self._instances(item, answer)
+                instances, scores = self._instances(item, answer, masks)
             else:
-                instances, scores = self._object(item, answer)
-        segmenter_seconds = perf_counter() - start
+                instances, scores = self._object(item, answer, masks)
+        segmenter_seconds = seconds + perf_counter() - start
         return SaliencyResult(
             name=item.name,
             source=item.path,
@@ -316,24 +369,31 @@ class SaliencyPipeline:
             },
             policy_confidence=output.confidence,
             retries=output.retries,
+            tokens=_tokens(output),
             layer=item.picture.layer,
         )
 
-    def _object(self, item: LoadedSource, answer: _Answer) -> tuple[list[Instance], list[float]]:
+    def _object(
+        self, item: LoadedSource, answer: _Answer, masks: _Masks
+    ) -> tuple[list[Instance], list[float]]:
         """The mask of SOD and its score: what is named and not found is an error, however sure that is."""
-        instances, found = self._found(item, answer, self.segmenter.encode(item.image))
+        instances, found = self._found(item, answer, masks)
         own = found.scores.tolist()
         return instances, [score if one.area else 0.0 for one, score in zip(instances, own, strict=True)]
 
-    def _shared(self, item: LoadedSource, answer: _Answer) -> tuple[list[Instance], list[float]]:
+    def _shared(
+        self, item: LoadedSource, answer: _Answer, masks: _Masks
+    ) -> tuple[list[Instance], list[float]]:
         """The mask of an image of a group, which may lack the object; an empty mask's score counts too."""
-        instances, found = self._found(item, answer, self.segmenter.encode(item.image))
+        instances, found = self._found(item, answer, masks)
         return [one for one in instances if one.area], found.scores.tolist()
 
-    def _instances(self, item: LoadedSource, answer: _Answer) -> tuple[list[Instance], list[float]]:
+    def _instances(
+        self, item: LoadedSource, answer: _Answer, masks: _Masks
+    ) -> tuple[list[Instance], list[float]]:
         """The instances of SIS and their scores, 0 for each that is named and not found."""
-        encoded = self.segmenter.encode(item.image)
-        named, _ = self._found(item, answer, encoded, instances=True)
+        encoded, _ = masks
+        named, _ = self._found(item, answer, masks)
         instances = visible_instances(
             named,
             lambda: _visible(self.segmenter.segment(encoded, [UNNAMED]), item.picture).probabilities[0],
@@ -343,11 +403,11 @@ class SaliencyPipeline:
         return instances, [one.score for one in instances] + [0.0] * found_nothing
 
     def _found(
-        self, item: LoadedSource, answer: _Answer, encoded: Encoded, *, instances: bool = False
+        self, item: LoadedSource, answer: _Answer, masks: _Masks
     ) -> tuple[list[Instance], Segmentation]:
         """An instance for each expression of the answer, and the masks that they are made of."""
         expressions = answer.response.expressions
-        found = self.segmenter.segment(encoded, expressions, instances=instances)
+        encoded, found = masks
         if answer.stands_out:
             found = settle(self.segmenter, encoded, found)
         found = _visible(found, item.picture)
@@ -373,6 +433,17 @@ def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
         for name in ("config.json", "model.safetensors")
     )
     return Path(config).parent if config and weights else None
+
+
+def _tokens(output: PolicyOutput) -> tuple[int, int] | None:
+    """Prompt and completion tokens, if a server counted them."""
+    if output.prompt_tokens is None or output.completion_tokens is None:
+        return None
+    return output.prompt_tokens, output.completion_tokens
+
+
+def _pixels(item: LoadedSource) -> int:
+    return item.image.width * item.image.height
 
 
 def _visible(found: Segmentation, picture: LoadedImage) -> Segmentation:

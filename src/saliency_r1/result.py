@@ -115,6 +115,8 @@ class SaliencyResult:
             none.
         retries: how often the policy was asked a second time, because its response did not parse; for a
             group, over all its chunks.
+        tokens: prompt and completion tokens that a server counted for it, for a group over all its chunks;
+            None where none did.
         layer: the picture with its own transparency, RGBA of the same size; None if it is opaque throughout.
 
     Raises:
@@ -135,6 +137,7 @@ class SaliencyResult:
     seconds: dict[str, float] = field(default_factory=dict)
     policy_confidence: float | None = None
     retries: int = 0
+    tokens: tuple[int, int] | None = None
     layer: Image.Image | None = None
 
     def __post_init__(self) -> None:
@@ -245,6 +248,7 @@ class SaliencyResult:
             "confidence": self.confidence,
             "policy_confidence": self.policy_confidence,
             "retries": self.retries,
+            "tokens": dict(zip(("prompt", "completion"), self.tokens, strict=True)) if self.tokens else None,
             "instances": [
                 {
                     "expression": instance.expression,

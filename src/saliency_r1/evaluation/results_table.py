@@ -29,6 +29,8 @@ from saliency_r1.evaluation.compare import Run, check_comparable, load_run
 from saliency_r1.evaluation.outputs import definitions
 from saliency_r1.evaluation.runner import Request
 from saliency_r1.evaluation.sod_scores import LOWER_IS_BETTER
+from saliency_r1.policy.options import PolicyOptions
+from saliency_r1.policy.prompts import Prompting
 from saliency_r1.tasks import Task
 
 DEFAULT_METRICS = {
@@ -51,6 +53,7 @@ class Method:
         segmenter: the model's, as `--segmenter` takes it.
         predictions: folder of maps, or json file for SIS.
         fast: whether the model answers without reasoning.
+        options: how the policy is loaded and asked.
         run: folder of a finished run; None for `<runs>/<set>/<method>`.
     """
 
@@ -59,6 +62,7 @@ class Method:
     segmenter: str | None = None
     predictions: str | None = None
     fast: bool = False
+    options: PolicyOptions = field(default_factory=PolicyOptions)
     run: str | None = None
 
 
@@ -97,6 +101,7 @@ class TableSpec:
             predictions=None if predictions is None else Path(predictions),
             model=None if method.model is None else model,
             reasoning=not method.fast,
+            asked=method.options,
         )
 
 
@@ -227,14 +232,23 @@ def _method(name: str, entry: object, source: str) -> Method:
     if not isinstance(entry, Mapping):
         raise SaliencyError(f"{source}: method {name!r} is {entry!r}: expected model, predictions or run")
     _check_keys(entry, {one.name for one in fields(Method)} - {"name"}, set(), f"{source}: method {name!r}")
-    texts = {key: None if value is None else str(value) for key, value in entry.items() if key != "fast"}
-    method = Method(name, fast=bool(entry.get("fast", False)), **texts)
+    other = {"fast", "options"}
+    texts = {key: None if value is None else str(value) for key, value in entry.items() if key not in other}
+    options = _options(entry.get("options") or {}, f"{source}: method {name!r}")
+    method = Method(name, fast=bool(entry.get("fast", False)), options=options, **texts)
     ways = [key for key in ("model", "predictions") if getattr(method, key) is not None]
     if len(ways) > 1 or not (ways or method.run):
         raise SaliencyError(f"{source}: method {name!r}: give one of model and predictions, or a run")
     if method.segmenter is not None and method.model is None:
         raise SaliencyError(f"{source}: method {name!r}: a segmenter goes with a model")
     return method
+
+
+def _options(entry: object, source: str) -> PolicyOptions:
+    if not isinstance(entry, Mapping):
+        raise SaliencyError(f"{source}: options are {entry!r}: expected names and values")
+    _check_keys(entry, {one.name for one in fields(PolicyOptions)}, set(), f"{source}: options")
+    return PolicyOptions(**{**entry, "prompting": Prompting.parse(entry.get("prompting", Prompting.AUTO))})
 
 
 def _check_keys(values: Mapping[Any, Any], known: set[str], required: set[str], source: str) -> None:
@@ -279,6 +293,11 @@ def command(method: Method, request: Request) -> str:
         given = ["--model", method.model]
         given += [] if method.segmenter is None else ["--segmenter", method.segmenter]
         given += ["--fast"] if method.fast else []
+        for one in fields(PolicyOptions):
+            value = getattr(method.options, one.name)
+            if value != one.default:
+                flag = f"--{one.name.replace('_', '-')}"
+                given += [flag] if value is True else [flag, str(value)]
     elif request.predictions is not None:
         given = ["--predictions", str(request.predictions)]
     else:

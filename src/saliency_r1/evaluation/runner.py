@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.data.layouts import load_instances, load_maps
 from saliency_r1.data.true_instances import InstanceImage
+from saliency_r1.errors import ImageError
 from saliency_r1.evaluation import outputs
 from saliency_r1.evaluation.evaluation import Evaluation
 from saliency_r1.evaluation.maps import evaluate_maps, run_key
@@ -21,6 +22,8 @@ from saliency_r1.evaluation.reading import BY_BRIGHTNESS, Reading, look_ahead
 from saliency_r1.evaluation.report.page import report
 from saliency_r1.evaluation.report.pictures import Captioned, instance_pictures, map_pictures
 from saliency_r1.evaluation.workspace import Workspace, key_of, refuse_finished
+from saliency_r1.policy.endpoints.endpoint import EndpointError
+from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ class Request:
         overwrite: whether a finished run in `out` may be replaced.
         command: how it was asked for, for the record.
         prices: of a million prompt and completion tokens of an endpoint, in any currency.
-        asked: how the policy is asked, for a run that goes on: another way is another run.
+        asked: how the policy is loaded and asked; another way is another run.
     """
 
     task: Task
@@ -69,7 +72,7 @@ class Request:
     overwrite: bool = False
     command: str = ""
     prices: tuple[float, float] = (0.0, 0.0)
-    asked: str = ""
+    asked: PolicyOptions = field(default_factory=PolicyOptions)
 
     @property
     def data_name(self) -> str:
@@ -248,10 +251,17 @@ class _Instances:
                 self.images,
                 self.workspace.predictions,
                 reasoning=self.request.reasoning,
+                on_error=_left_out if self.request.missing == "empty" else None,
                 progress=lambda done, total: self.progress("predicting", done, total),
             )
         note = SCORE if self.request.predictions is None else GIVEN_SCORE
-        return evaluate_instances(self.images, self.predictions, words, [note.rstrip(".")])
+        notes = [note.rstrip(".")]
+        if words is not None and (unanswered := len(self.images) - len(words)):
+            notes.append(
+                f"{unanswered} of {len(self.images)} photos got no answer and count as photos where nothing "
+                "was found (--missing empty)"
+            )
+        return evaluate_instances(self.images, self.predictions, words, notes)
 
     def pictures_of(self, name: str) -> list[Captioned]:
         image = next(image for image in self.images if image.name == name)
@@ -274,8 +284,10 @@ def instance_pictures_of(
     )
 
 
-def _left_out(source: object, error: object) -> None:
-    """A photo without a prediction, which is scored as empty and named in all outputs."""
+def _left_out(source: object, error: ImageError) -> None:
+    """Go on where a policy's server refused a photo: it has no prediction, which all outputs tell."""
+    if not isinstance(error, EndpointError):
+        raise error
 
 
 def _model_key(request: Request, files: list[Path | None]) -> str:
@@ -286,6 +298,7 @@ def _model_key(request: Request, files: list[Path | None]) -> str:
         "split": request.split,
         "group_images": request.group_images,
         **request.reading.options(),
-        "asked": request.asked,
+        # A longer wait changes no answer.
+        "asked": asdict(replace(request.asked, timeout=PolicyOptions().timeout)),
     }
     return key_of(options, files)

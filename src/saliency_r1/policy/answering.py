@@ -1,13 +1,15 @@
 """Letting a policy answer a stream of questions: in batches, or side by side where it can.
 
-A policy of this machine gets a batch at a time. One that a server runs has as many questions under way as it
-takes: no question waits for the slowest of a batch, and the server goes on while masks are made here.
+A policy of this machine gets a batch at a time; on a device of its own it goes on to the next one while masks
+are made. One that a server runs has as many questions under way as it takes: no question waits for the
+slowest of a batch, and the server goes on while masks are made here.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -16,8 +18,6 @@ from saliency_r1.errors import ImageError
 from saliency_r1.policy.base import ConcurrentPolicy, Policy, PolicyOutput
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from PIL import Image
 
     from saliency_r1.tasks import Task
@@ -40,11 +40,13 @@ class Answered(Generic[T]):
         output: the answer, or why there is none; None for a question without images, which is not asked.
         seconds: a batch's divided by its questions, or from where a question began to where its answer was
             there.
+        more: whether the next answer is there already.
     """
 
     item: T
     output: PolicyOutput | ImageError | None
     seconds: float
+    more: bool = False
 
 
 def answers(
@@ -54,6 +56,7 @@ def answers(
     *,
     reasoning: bool,
     batch_questions: int,
+    ahead: bool = False,
 ) -> Iterator[Answered[T]]:
     """The answer to each question, in order, as they are there; questions are taken when their turn comes.
 
@@ -63,6 +66,8 @@ def answers(
         task: what is asked.
         reasoning: whether to reason first.
         batch_questions: how many questions a batch has at most.
+        ahead: whether the policy answers the next batch, in a thread of its own, while the caller works on
+            the last one; for a policy on another device than the caller's work.
 
     Raises:
         SaliencyError: if the policy fails at more than one question.
@@ -70,28 +75,45 @@ def answers(
     if isinstance(policy, ConcurrentPolicy):
         yield from _side_by_side(policy, questions, task, reasoning)
         return
-    for batch in _batches(questions, batch_questions):
+
+    def respond(batch: list[tuple[T, Sequence[Image.Image]]]) -> list[Answered[T]]:
         start = perf_counter()
         asked = [images for _, images in batch if images]
         outputs = iter(policy.respond(asked, task, reasoning=reasoning) if asked else [])
         seconds = (perf_counter() - start) / len(batch)
-        for item, images in batch:
-            yield Answered(item, next(outputs) if images else None, seconds)
-        del batch, asked, item, images
+        return [
+            Answered(item, next(outputs) if images else None, seconds, more=number < len(batch))
+            for number, (item, images) in enumerate(batch, 1)
+        ]
+
+    parts = batches(questions, batch_questions, lambda question: _pixels(question[1]))
+    if not ahead:
+        for batch in parts:
+            yield from respond(batch)
+            del batch
+        return
+    with ThreadPoolExecutor(1, "policy") as thread:
+        last: Future[list[Answered[T]]] | None = None
+        for batch in parts:
+            next_one = thread.submit(respond, batch)
+            if last is not None:
+                yield from last.result()
+            last = next_one
+        if last is not None:
+            yield from last.result()
 
 
-def _batches(
-    questions: Iterable[tuple[T, Sequence[Image.Image]]], batch_questions: int
-) -> Iterator[list[tuple[T, Sequence[Image.Image]]]]:
-    batch: list[tuple[T, Sequence[Image.Image]]] = []
-    pixels = 0
-    for item, images in questions:
-        batch.append((item, images))
-        pixels += _pixels(images)
-        del item, images  # or they would stay while the next ones are read
-        if len(batch) >= batch_questions or pixels >= BATCH_PIXELS:
+def batches(items: Iterable[T], most: int, pixels: Callable[[T], int]) -> Iterator[list[T]]:
+    """Batches of at most `most` items, closed once they hold `BATCH_PIXELS`."""
+    batch: list[T] = []
+    held = 0
+    for item in items:
+        batch.append(item)
+        held += pixels(item)
+        del item  # or it would stay while the next one is read
+        if len(batch) >= most or held >= BATCH_PIXELS:
             yield batch
-            batch, pixels = [], 0
+            batch, held = [], 0
     if batch:
         yield batch
 
@@ -109,14 +131,19 @@ class _UnderWay(Generic[T]):
     def end(self, future: object) -> None:
         self.ended = perf_counter()
 
-    def answered(self) -> Answered[T]:
+    def answered(self, following: _UnderWay[T] | None) -> Answered[T]:
         if self.future is None:
             return Answered(self.item, None, 0.0)
         try:
             output: PolicyOutput | ImageError = self.future.result()
         except ImageError as error:
             output = error
-        return Answered(self.item, output, (self.ended or perf_counter()) - self.began)
+        return Answered(
+            self.item,
+            output,
+            (self.ended or perf_counter()) - self.began,
+            more=following is not None and (following.future is None or following.future.done()),
+        )
 
 
 def _side_by_side(
@@ -138,9 +165,9 @@ def _side_by_side(
             pixels += started.pixels
             while under_way and (len(under_way) >= 2 * policy.concurrent or pixels >= PIXELS_UNDER_WAY):
                 pixels -= under_way[0].pixels
-                yield under_way.popleft().answered()
+                yield under_way.popleft().answered(None)
         while under_way:
-            yield under_way.popleft().answered()
+            yield under_way.popleft().answered(under_way[0] if under_way else None)
     finally:
         for left in under_way:
             if left.future is not None:

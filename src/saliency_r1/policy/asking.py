@@ -95,4 +95,15 @@ def settled(first: PolicyOutput, second: PolicyOutput, task: Task) -> PolicyOutp
     """Which of two tries counts, see `ask`; it knows that there were two."""
     names = [bool(parse_lenient(output.text, task).expressions) for output in (first, second)]
     better = second if parses(second.text, task) or names == [False, True] else first
-    return replace(better, retries=1)
+    return replace(
+        better,
+        retries=1,
+        prompt_tokens=total(first.prompt_tokens, second.prompt_tokens),
+        completion_tokens=total(first.completion_tokens, second.completion_tokens),
+    )
+
+
+def total(*counts: int | None) -> int | None:
+    """The sum of the counts that are known; None if none is."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -27,6 +27,8 @@ class PolicyOutput:
         expression_confidences: the same for the tokens of each expression, in their order; None where they
             are not known.
         retries: second tries that the response took: 1 if the first one did not parse, else 0.
+        prompt_tokens, completion_tokens: what a server counted, photos included and both tries together;
+            None where none did.
     """
 
     text: str
@@ -35,6 +37,8 @@ class PolicyOutput:
     confidence: float | None = None
     expression_confidences: tuple[float, ...] | None = None
     retries: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
     def confidences(self, count: int) -> list[float | None]:
         """The confidence in each of the `count` expressions that were read from the text.

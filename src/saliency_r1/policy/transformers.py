@@ -164,6 +164,12 @@ class TransformersPolicy:
             max_new_tokens=max_new_tokens,
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where it runs; with a device map where its first layer does."""
+        device: torch.device = self.model.device
+        return device
+
     def respond(
         self,
         batch: Questions,

@@ -27,6 +27,7 @@ _RESULT: dict[str, Any] = {
     "confidence": 0.91,
     "policy_confidence": 0.84,
     "retries": 0,
+    "tokens": None,
     "instances": [_INSTANCE],
     "model": "nano",
     "version": "0.1.0",
@@ -68,6 +69,13 @@ class Seconds(Shape):
     total: Annotated[float, Field(ge=0)]
 
 
+class TokensShape(Shape):
+    """The tokens of a question and its answer, of all tries."""
+
+    prompt: int
+    completion: int
+
+
 class ResultShape(Shape):
     """What stands out in one picture, and why; the same as `saliency-r1 predict --json` prints."""
 
@@ -82,6 +90,7 @@ class ResultShape(Shape):
     confidence: Annotated[Share | None, Field(description="The IoU that the masks are expected to have.")]
     policy_confidence: Annotated[Share | None, Field(description="The policy's own, in its words.")]
     retries: int
+    tokens: Annotated[TokensShape | None, Field(description="What the policy's server counted.")]
     instances: list[InstanceShape]
     model: str
     version: str

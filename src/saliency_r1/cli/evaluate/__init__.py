@@ -10,8 +10,22 @@ import typer
 
 from saliency_r1.catalogue import NANO
 from saliency_r1.cli.evaluate.table import table
-from saliency_r1.cli.options import DeviceOption, FastOption, GroupImagesOption, SegmenterOption, Split
+from saliency_r1.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    FastOption,
+    GroupImagesOption,
+    MaxNewTokensOption,
+    MaxPixelsOption,
+    PromptingOption,
+    SegmenterOption,
+    Split,
+    StructuredOption,
+    TimeoutOption,
+)
 from saliency_r1.cosod import GROUP_IMAGES
+from saliency_r1.policy.options import TIMEOUT_SECONDS, PolicyOptions
+from saliency_r1.policy.prompts import Prompting
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -35,7 +49,9 @@ DataOption = Annotated[
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option(metavar="nano|FOLDER|HUB", help="The policy to evaluate; nano is the embedded one."),
+    typer.Option(
+        metavar="nano|FOLDER|HUB|openai:URL#MODEL", help="The policy to evaluate; nano is the embedded one."
+    ),
 ]
 PredictionsOption = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Maps to score, named like the photos.")
@@ -73,6 +89,10 @@ WorkersOption = Annotated[
     int | None, typer.Option(min=0, help="Processes that score; default one a core, 8 at most.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")]
+PriceInOption = Annotated[
+    float, typer.Option(min=0, help="Price per million prompt tokens of an endpoint, for the summary.")
+]
+PriceOutOption = Annotated[float, typer.Option(min=0, help="Price per million completion tokens.")]
 
 
 @app.command()
@@ -94,8 +114,24 @@ def sod(
     fast: FastOption = False,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+    max_pixels: MaxPixelsOption = None,
+    prompting: PromptingOption = Prompting.AUTO,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+    max_new_tokens: MaxNewTokensOption = None,
+    structured: StructuredOption = False,
+    price_in: PriceInOption = 0.0,
+    price_out: PriceOutOption = 0.0,
 ) -> None:
     """Salient object detection: a mask for each photo."""
+    asked = PolicyOptions(
+        dtype=dtype,
+        max_pixels=max_pixels,
+        prompting=prompting,
+        timeout=timeout,
+        max_new_tokens=max_new_tokens,
+        structured=structured,
+    )
     values = mask_values, prediction_values, resize_predictions
     _run(
         Task.SOD,
@@ -110,6 +146,8 @@ def sod(
         fast,
         segmenter,
         device,
+        asked,
+        (price_in, price_out),
         values=values,
     )
 
@@ -130,8 +168,24 @@ def cosod(
     group_images: GroupImagesOption = GROUP_IMAGES,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+    max_pixels: MaxPixelsOption = None,
+    prompting: PromptingOption = Prompting.AUTO,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+    max_new_tokens: MaxNewTokensOption = None,
+    structured: StructuredOption = False,
+    price_in: PriceInOption = 0.0,
+    price_out: PriceOutOption = 0.0,
 ) -> None:
     """Co-salient object detection: in each photo of a group the mask of what the group shares."""
+    asked = PolicyOptions(
+        dtype=dtype,
+        max_pixels=max_pixels,
+        prompting=prompting,
+        timeout=timeout,
+        max_new_tokens=max_new_tokens,
+        structured=structured,
+    )
     _run(
         Task.COSOD,
         data,
@@ -145,6 +199,8 @@ def cosod(
         fast,
         segmenter,
         device,
+        asked,
+        (price_in, price_out),
         group_images,
         (mask_values, prediction_values, resize_predictions),
     )
@@ -158,13 +214,47 @@ def sis(
         Path | None, typer.Option(metavar="JSON", help="A COCO result file: image_id, segmentation, score.")
     ] = None,
     out: OutOption = None,
+    missing: Annotated[
+        Missing, typer.Option(help="A photo that the model gives no answer to: stop, or nothing was found.")
+    ] = Missing.ERROR,
     overwrite: OverwriteOption = False,
     fast: FastOption = False,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+    max_pixels: MaxPixelsOption = None,
+    prompting: PromptingOption = Prompting.AUTO,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+    max_new_tokens: MaxNewTokensOption = None,
+    structured: StructuredOption = False,
+    price_in: PriceInOption = 0.0,
+    price_out: PriceOutOption = 0.0,
 ) -> None:
     """Salient instance segmentation: a mask and a score for each salient instance."""
-    _run(Task.SIS, data, model, predictions, out, None, Missing.ERROR, 0, overwrite, fast, segmenter, device)
+    asked = PolicyOptions(
+        dtype=dtype,
+        max_pixels=max_pixels,
+        prompting=prompting,
+        timeout=timeout,
+        max_new_tokens=max_new_tokens,
+        structured=structured,
+    )
+    _run(
+        Task.SIS,
+        data,
+        model,
+        predictions,
+        out,
+        None,
+        missing,
+        0,
+        overwrite,
+        fast,
+        segmenter,
+        device,
+        asked,
+        (price_in, price_out),
+    )
 
 
 def _run(
@@ -180,6 +270,8 @@ def _run(
     fast: bool,
     segmenter: str | None,
     device: str,
+    asked: PolicyOptions,
+    prices: tuple[float, float],
     group_images: int = GROUP_IMAGES,
     values: tuple[Values | None, Values | None, bool] = (None, None, False),
 ) -> None:
@@ -212,13 +304,17 @@ def _run(
         workers=default_workers() if workers is None else workers,
         overwrite=overwrite,
         command=shlex.join(["saliency-r1", *sys.argv[1:]]),
+        prices=prices,
+        asked=asked,
     )
     if out is None:
         request = request.with_default_out()
-    _evaluate(request, None if model == NANO else model, segmenter, device)
+    _evaluate(request, None if model == NANO else model, segmenter, device, asked)
 
 
-def _evaluate(request: Request, policy: str | None, segmenter: str | None, device: str) -> None:
+def _evaluate(
+    request: Request, policy: str | None, segmenter: str | None, device: str, asked: PolicyOptions
+) -> None:
     from rich.console import Console
 
     from saliency_r1.cli.evaluate.run import evaluate_request
@@ -226,6 +322,6 @@ def _evaluate(request: Request, policy: str | None, segmenter: str | None, devic
     def load_model() -> SaliencyPipeline:
         from saliency_r1.cli.models import load_pipeline
 
-        return load_pipeline(policy, segmenter, device)
+        return load_pipeline(policy, segmenter, device, asked)
 
     evaluate_request(request, load_model, Console(stderr=True, highlight=False, markup=False))

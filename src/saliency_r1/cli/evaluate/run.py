@@ -29,6 +29,7 @@ def evaluate_request(request: Request, load_model: Callable[[], SaliencyPipeline
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from saliency_r1.errors import ImageError, SaliencyError
+    from saliency_r1.evaluation.evaluation import answers_of
     from saliency_r1.evaluation.outputs import TITLES, shown, warnings
     from saliency_r1.evaluation.runner import evaluate
 
@@ -49,6 +50,13 @@ def evaluate_request(request: Request, load_model: Callable[[], SaliencyPipeline
     print(f"{facts.method} on {facts.data_name}, {len(evaluation.rows)} photos, {facts.seconds:.1f} s")
     for metric, value in evaluation.metrics.items():
         print(f"  {TITLES[metric]:<16}{shown(value)}")
+    if answers := answers_of(evaluation, facts.prices):
+        said = f"  {answers['questions']} questions, {answers['second tries']} second tries"
+        said += f", {answers['unparsed']} unparsed"
+        if answers["cost"] is not None:
+            said += f", {answers['prompt tokens']:,} + {answers['completion tokens']:,} tokens"
+            said += f", cost {answers['cost']:g}" if any(facts.prices) else ""
+        print(said)
     print(f"{request.out}/report.html, summary.json, per_image.csv, row.md, row.tex")
 
 

@@ -92,4 +92,6 @@ def _load(method: Method, device: str) -> SaliencyPipeline:
     from saliency_r1.catalogue import NANO
     from saliency_r1.cli.models import load_pipeline
 
-    return load_pipeline(None if method.model == NANO else method.model, method.segmenter, device)
+    return load_pipeline(
+        None if method.model == NANO else method.model, method.segmenter, device, method.options
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,8 +170,17 @@ class OpenAIPolicy:
 
 def _output(answer: Answer) -> PolicyOutput:
     logprobs, pieces = answer.logprobs, answer.pieces
+    output = PolicyOutput(
+        answer.text,
+        token_ids=[],
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.completion_tokens,
+    )
     if not logprobs:
-        return PolicyOutput(answer.text, token_ids=[])
-    return PolicyOutput(
-        answer.text, [], logprobs, confidence(logprobs, pieces), expression_confidences(logprobs, pieces)
+        return output
+    return replace(
+        output,
+        token_logprobs=logprobs,
+        confidence=confidence(logprobs, pieces),
+        expression_confidences=expression_confidences(logprobs, pieces),
     )
