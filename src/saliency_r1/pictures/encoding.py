@@ -70,10 +70,10 @@ def write_png(picture: Image.Image, file: BinaryIO) -> None:
     done, content = cv2.imencode(".png", pixels, [number for pair in options.items() for number in pair])
     if not done:
         raise ValueError(f"a picture of {picture.width}x{picture.height} pixels cannot be encoded as PNG")
-    file.write(content[:_HEADER])
+    file.write(content[:_HEADER].tobytes())
     for kind, text, *_ in png_mark().chunks:
         putchunk(file, kind, text)
-    file.write(content[_HEADER:])
+    file.write(content[_HEADER:].tobytes())
 
 
 def check_ending(path: Path, *, opaque: bool) -> None:
