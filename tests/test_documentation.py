@@ -1,7 +1,7 @@
 """Every shell and Python block of the README and of docs/ is run here, or says above it what it needs.
 
 `<!-- needs: a GPU -->` above a block keeps it from being run, `<!-- shortened: max_steps=2 -->` adds these
-words to its `saliency-r1 train` commands, `<!-- file: mine/synsets.json -->` makes it that file's content. Of
+words to its `saliency-r1 train` commands, `<!-- writes: mine/synsets.json -->` makes it that file's content. Of
 all blocks, run or not, each command and option of ours must exist, each recipe and its keys, each benchmark
 and its options, each extra of pip, each name imported.
 """
@@ -72,7 +72,7 @@ def blocks_of(page: Path) -> list[Block]:
         line = text.count("\n", 0, match.end(1)) + 1
         body = re.sub(f"^{indent}", "", body, flags=re.MULTILINE)
         words = tuple(shlex.split(shortened[1])) if shortened else ()
-        file = re.search(r"<!-- file: (.+?) -->", comments)
+        file = re.search(r"<!-- writes: (.+?) -->", comments)
         found.append(
             Block(page, line, language, body, needs[1] if needs else None, words, file[1] if file else None)
         )
