@@ -2,8 +2,8 @@
 
 `<!-- needs: a GPU -->` above a block keeps it from being run, `<!-- shortened: max_steps=2 -->` adds these
 words to its `saliency-r1 train` commands, `<!-- writes: mine/synsets.json -->` makes it that file's
-content. Of all blocks, run or not, each command and option of ours must exist, each recipe and its keys, each benchmark
-and its options, each extra of pip, each name imported.
+content. Of all blocks, run or not, each command and option of ours must exist, each recipe and its keys, each
+benchmark and its options, each extra of pip, each name imported.
 """
 
 from __future__ import annotations
