@@ -111,7 +111,10 @@ def test_one_thing(site: Site, tmp_path: Path) -> None:
     status(page, "sod", "Done in")
     assert re.search(r"(sure|guess) \(0\.\d\d of 1\)", value(page, "sod-confidence"))
     assert value(page, "sod-reasoning")
-    assert page.locator("#sod-view img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 451
+    assert (
+        page.locator("#sod-view img").evaluate("image => image.decode().then(() => image.naturalWidth)")
+        == 451
+    )
     for kind, mode in (("mask", "L"), ("cutout", "RGBA")):
         with page.expect_download() as downloading:
             page.locator(f"#sod-{kind}").click()
