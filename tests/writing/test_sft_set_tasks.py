@@ -23,7 +23,7 @@ from saliency_r1.scenes.scenes import Foregrounds, scene_number
 from saliency_r1.tasks import Task
 from saliency_r1.writing.sft_groups import composed_group_jobs, group_jobs
 from saliency_r1.writing.sft_instances import photo_jobs, scene_jobs, whole_scene_jobs
-from saliency_r1.writing.sft_set import Job, SFTSetting, read_examples, set_header, write_set
+from saliency_r1.writing.sft_set import Job, SFTMaker, SFTSetting, read_examples, write_set
 from saliency_r1.writing.sft_sources import Sources, split_jobs
 from stubs import SegmenterStub
 
@@ -108,13 +108,17 @@ def draw_coco(folder: Path) -> Path:
     return folder
 
 
+def with_hues(root: Path, setting: SFTSetting) -> SFTMaker:
+    return SFTMaker(HueSegmenter(), root, NAMES, setting)
+
+
 def write(jobs: list[Job], out: Path, setting: SFTSetting, **options: object) -> dict:
-    return write_set(jobs, out, set_header(HueSegmenter(), out.parent, setting), **options)
+    return write_set(jobs, out, with_hues(out.parent, setting).header, **options)
 
 
 def test_scenes_are_written_with_an_expression_for_each_instance(source: Foregrounds, tmp_path: Path) -> None:
     setting = SFTSetting(variants=2, fast_share=0.3)
-    jobs = scene_jobs(source, range(24), tmp_path / "scenes", HueSegmenter(), tmp_path, NAMES, setting)
+    jobs = scene_jobs(source, range(24), tmp_path / "scenes", with_hues(tmp_path, setting))
     counts = write(jobs, tmp_path / "a.jsonl", setting)[Task.SIS]
     examples = read_examples(tmp_path / "a.jsonl")
     assert counts.examples == len(examples)
@@ -148,7 +152,7 @@ def test_photos_give_instances_in_reading_order_mirrored_too(tmp_path: Path) -> 
     assert len(train) + len(held_out) == 10
     setting = SFTSetting(variants=2, fast_share=0)
     folder = tmp_path / "photos"
-    write(photo_jobs(train, folder, HueSegmenter(), root, setting), tmp_path / "a.jsonl", setting)
+    write(photo_jobs(train, folder, with_hues(root, setting)), tmp_path / "a.jsonl", setting)
     examples = read_examples(tmp_path / "a.jsonl")
     assert {example.name for example in examples} == {photo.name for photo, _ in train}
     assert not any(example.mirrored for example in examples)
@@ -173,9 +177,7 @@ def test_photos_give_instances_in_reading_order_mirrored_too(tmp_path: Path) -> 
 
 def test_of_whole_scenes_everything_is_asked_for(source: Foregrounds, tmp_path: Path) -> None:
     setting = SFTSetting(variants=2, fast_share=0.3)
-    jobs = whole_scene_jobs(
-        source, range(40, 64), tmp_path / "scenes", HueSegmenter(), tmp_path, NAMES, setting
-    )
+    jobs = whole_scene_jobs(source, range(40, 64), tmp_path / "scenes", with_hues(tmp_path, setting))
     assert {job.name for job in jobs} == {f"scene {number}" for number in range(40, 64)}
     counts = write(jobs, tmp_path / "a.jsonl", setting)
     assert set(counts) == {Task.SOD}
@@ -202,8 +204,8 @@ def test_groups_share_one_name_in_three_to_six_images(source: Foregrounds, tmp_p
     setting = SFTSetting(variants=3, fast_share=0.2, minimum_group_iou=0.5)
     groups = {each.id: [sample for sample in samples if sample.synset == each] for each in SYNSETS}
     groups["few"] = samples[:2]
-    jobs = group_jobs(groups, 4, HueSegmenter(), tmp_path, NAMES, setting)
-    jobs += composed_group_jobs(source, 6, tmp_path / "groups", HueSegmenter(), tmp_path, NAMES, setting)
+    maker = with_hues(tmp_path, setting)
+    jobs = group_jobs(groups, 4, maker) + composed_group_jobs(source, 6, tmp_path / "groups", maker)
     assert len(jobs) == 3 + 6
     counts = write(jobs, tmp_path / "a.jsonl", setting)[Task.COSOD]
     examples = read_examples(tmp_path / "a.jsonl")
@@ -236,8 +238,9 @@ def test_a_killed_build_of_all_tasks_goes_on_to_the_same_file(source: Foreground
             yield job
 
     setting = SFTSetting(variants=2)
-    jobs = scene_jobs(source, range(5), tmp_path / "scenes", HueSegmenter(), tmp_path, NAMES, setting)
-    jobs += composed_group_jobs(source, 2, tmp_path / "groups", HueSegmenter(), tmp_path, NAMES, setting)
+    maker = with_hues(tmp_path, setting)
+    jobs = scene_jobs(source, range(5), tmp_path / "scenes", maker)
+    jobs += composed_group_jobs(source, 2, tmp_path / "groups", maker)
     whole = write(jobs, tmp_path / "whole.jsonl", setting, workers=2)
     pictures = {path: path.read_bytes() for path in tmp_path.rglob("*.webp")}
     with pytest.raises(KilledError):
@@ -258,7 +261,7 @@ def test_each_split_is_made_of_its_own_photos(tmp_path: Path) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
     sources = Sources(tuple(Task), tmp_path, (coco,), 20, 8, 4, cache, out)
     jobs = {
-        title: split_jobs(sources, title, part, HueSegmenter(), NAMES, SFTSetting(variants=1))
+        title: split_jobs(sources, title, part, with_hues(tmp_path, SFTSetting(variants=1)))
         for title, part in (("train", samples[:24]), ("validation", samples[24:]))
     }
     tasks = {title: Counter(job.task for job in made) for title, made in jobs.items()}
@@ -279,4 +282,4 @@ def test_each_split_is_made_of_its_own_photos(tmp_path: Path) -> None:
         out / kind / title for kind in ("scenes", "photos") for title in ("train", "validation")
     }
     only = Sources((Task.SOD,), tmp_path, (), 20, 8, 4, cache, out, limit=5)
-    assert len(split_jobs(only, "train", samples, HueSegmenter(), NAMES, SFTSetting())) == 5
+    assert len(split_jobs(only, "train", samples, with_hues(tmp_path, SFTSetting()))) == 5

@@ -18,7 +18,6 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -28,7 +27,6 @@ from saliency_r1.data.true_instances import InstanceImage, decode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.images import load_image
-from saliency_r1.language.naming import NameBook
 from saliency_r1.masks import connected_parts
 from saliency_r1.scenes.instance_photos import category_nouns
 from saliency_r1.scenes.scenes import Foregrounds, reading_order, scene_number
@@ -45,80 +43,48 @@ from saliency_r1.writing.sft_set import (
     Found,
     Job,
     SFTExample,
-    SFTSetting,
+    SFTMaker,
     example_of,
-    path_from,
     read_truth,
     sod_answers,
 )
-
-if TYPE_CHECKING:
-    from saliency_r1.segmenters.base import Segmenter
 
 _PHOTO_VARIANTS = 4
 
 
 def photo_jobs(
     photos: Iterable[tuple[InstanceImage, Sequence[str]]],
-    folder: str | Path,
-    segmenter: Segmenter,
-    root: str | Path,
-    setting: SFTSetting,
+    folder: Path,
+    maker: SFTMaker,
 ) -> list[Job]:
     """One job a photo. There are few of them, so that each is asked about four times as often as a scene.
 
     Args:
         photos: of 1 to 6 instances, with the category of each, as `instance_photos.select` gives them.
         folder: where copies of the photos go, each with its instance map, and their mirror images.
-        segmenter: the frozen one that expressions must work with.
-        root: photo paths begin there, where they can.
-        setting: how.
+        maker: what the examples are made with.
     """
-    setting = replace(setting, variants=_PHOTO_VARIANTS * setting.variants)
-    make = partial(_of_photo, folder=Path(folder), segmenter=segmenter, root=Path(root), setting=setting)
+    often = replace(maker.setting, variants=_PHOTO_VARIANTS * maker.setting.variants)
+    make = partial(_of_photo, folder=folder, maker=replace(maker, setting=often))
     return [
         Job(f"photo {photo.name}", Task.SIS, partial(make, photo, categories)) for photo, categories in photos
     ]
 
 
-def scene_jobs(
-    source: Foregrounds,
-    numbers: Iterable[int],
-    folder: str | Path,
-    segmenter: Segmenter,
-    root: str | Path,
-    names: NameBook,
-    setting: SFTSetting,
-) -> list[Job]:
+def scene_jobs(source: Foregrounds, numbers: Iterable[int], folder: Path, maker: SFTMaker) -> list[Job]:
     """One job a scene: it is composed, written as a picture, and asked about.
 
     Args:
         source: the foregrounds of one split.
         numbers: of the scenes, in the stream of the setting's seed.
         folder: where the pictures go.
-        segmenter, root, setting: as of `photo_jobs`.
-        names: how to call what is in them.
+        maker: what the examples are made with.
     """
-    make = partial(
-        _of_scene,
-        source=source,
-        folder=Path(folder),
-        segmenter=segmenter,
-        root=Path(root),
-        names=names,
-        setting=setting,
-    )
+    make = partial(_of_scene, source=source, folder=folder, maker=maker)
     return [Job(f"scene {number}", Task.SIS, partial(make, number)) for number in numbers]
 
 
-def parts_jobs(
-    samples: Iterable[Sample],
-    folder: str | Path,
-    segmenter: Segmenter,
-    root: str | Path,
-    names: NameBook,
-    setting: SFTSetting,
-) -> list[Job]:
+def parts_jobs(samples: Iterable[Sample], folder: Path, maker: SFTMaker) -> list[Job]:
     """One job a photo with a mask: its connected parts are taken for instances, all of the photo's name.
 
     Arguments as of `scene_jobs`; the samples are those of `of_several_parts`.
@@ -127,20 +93,10 @@ def parts_jobs(
     def make(sample: Sample) -> tuple[list[SFTExample], list[str]]:
         image, truth = read_truth(sample)
         masks = connected_parts(truth)
-        examples: list[SFTExample] = []
-        outcomes: list[str] = []
         if not 0 < len(masks) <= MOST_INSTANCES:
             return [], []
-        for mirrored in (False, True) if setting.mirror else (False,):
-            if mirrored:
-                image, masks = ImageOps.mirror(image), [mask[:, ::-1] for mask in masks]
-            path = Path(folder) / f"{sample.name}{' mirrored' if mirrored else ''}.webp"
-            rng = Random(f"{setting.seed} parts {sample.name} {mirrored}")
-            called = [Called.of_synset(sample.synset, names)] * len(masks)
-            examples += _ask(
-                sample.name, image, path, masks, called, segmenter, Path(root), setting, rng, outcomes
-            )
-        return examples, outcomes
+        called = [Called.of_synset(sample.synset, maker.names)] * len(masks)
+        return _ask_both_ways("parts", sample.name, image, masks, called, folder, maker)
 
     return [Job(f"parts {sample.name}", Task.SIS, partial(make, sample)) for sample in samples]
 
@@ -160,32 +116,22 @@ def of_several_parts(samples: Sequence[Sample], masks: Iterable[np.ndarray], cou
     return chosen + [others[index * len(others) // more] for index in range(more)]
 
 
-def whole_scene_jobs(
-    source: Foregrounds,
-    numbers: Iterable[int],
-    folder: str | Path,
-    segmenter: Segmenter,
-    root: str | Path,
-    names: NameBook,
-    setting: SFTSetting,
-) -> list[Job]:
+def whole_scene_jobs(source: Foregrounds, numbers: Iterable[int], folder: Path, maker: SFTMaker) -> list[Job]:
     """One job a scene, for SOD: everything in it stands out, and has a name only if that is the same of all.
 
     Arguments as of `scene_jobs`, of other numbers.
     """
 
     def make(number: int) -> tuple[list[SFTExample], list[str]]:
-        scene = scene_number(source, setting.seed, number)
-        path = Path(folder) / f"{number:06d}.webp"
+        scene = scene_number(source, maker.setting.seed, number)
+        path = folder / f"{number:06d}.webp"
         image = write_picture(Image.fromarray(scene.image), path)
         everything = np.zeros(scene.image.shape[:2], bool)
         for each in scene.objects:
             everything |= each.mask
         synsets = {each.synset for each in scene.objects}
         sample = Sample(f"scene {number}", path, synset=synsets.pop() if len(synsets) == 1 else None)
-        examples, outcomes = sod_answers(
-            sample, image, everything, segmenter=segmenter, root=Path(root), names=names, setting=setting
-        )
+        examples, outcomes = sod_answers(sample, image, everything, maker)
         if not examples:
             path.unlink()
         return examples, outcomes
@@ -221,43 +167,47 @@ def _of_photo(
     categories: Sequence[str],
     *,
     folder: Path,
-    segmenter: Segmenter,
-    root: Path,
-    setting: SFTSetting,
+    maker: SFTMaker,
 ) -> tuple[list[SFTExample], list[str]]:
     image = load_image(photo.image)
     if image.size != (photo.width, photo.height):
         raise SaliencyError(f"{photo.image}: is {image.size}, its masks are of {(photo.width, photo.height)}")
     masks = [decode(each.mask) for each in photo.instances]
     called = [Called.of_nouns(category_nouns(category)) for category in categories]
-    examples: list[SFTExample] = []
-    outcomes: list[str] = []
-    for mirrored in (False, True) if setting.mirror else (False,):
-        if mirrored:
-            image, masks = ImageOps.mirror(image), [mask[:, ::-1] for mask in masks]
-        path = folder / f"{photo.name}{' mirrored' if mirrored else ''}.webp"
-        rng = Random(f"{setting.seed} photo {photo.name} {mirrored}")
-        examples += _ask(photo.name, image, path, masks, called, segmenter, root, setting, rng, outcomes)
-    return examples, outcomes
+    return _ask_both_ways("photo", photo.name, image, masks, called, folder, maker)
 
 
 def _of_scene(
-    number: int,
-    *,
-    source: Foregrounds,
-    folder: Path,
-    segmenter: Segmenter,
-    root: Path,
-    names: NameBook,
-    setting: SFTSetting,
+    number: int, *, source: Foregrounds, folder: Path, maker: SFTMaker
 ) -> tuple[list[SFTExample], list[str]]:
-    scene = scene_number(source, setting.seed, number)
+    scene = scene_number(source, maker.setting.seed, number)
     masks = [each.mask for each in scene.objects]
-    called = [Called.of_synset(each.synset, names) for each in scene.objects]
+    called = [Called.of_synset(each.synset, maker.names) for each in scene.objects]
     image, path, name = Image.fromarray(scene.image), folder / f"{number:06d}.webp", f"scene {number}"
-    rng = Random(f"{setting.seed} {name}")
+    rng = Random(f"{maker.setting.seed} {name}")
+    return _ask(name, image, path, masks, called, maker, rng)
+
+
+def _ask_both_ways(
+    kind: str,
+    name: str,
+    image: Image.Image,
+    masks: Sequence[np.ndarray],
+    called: Sequence[Called],
+    folder: Path,
+    maker: SFTMaker,
+) -> tuple[list[SFTExample], list[str]]:
+    """Ask about a photo, and about its mirror image if the setting says so."""
+    examples: list[SFTExample] = []
     outcomes: list[str] = []
-    return _ask(name, image, path, masks, called, segmenter, root, setting, rng, outcomes), outcomes
+    for mirrored in (False, True) if maker.setting.mirror else (False,):
+        if mirrored:
+            image, masks = ImageOps.mirror(image), [mask[:, ::-1] for mask in masks]
+        path = folder / f"{name}{' mirrored' if mirrored else ''}.webp"
+        rng = Random(f"{maker.setting.seed} {kind} {name} {mirrored}")
+        more, also = _ask(name, image, path, masks, called, maker, rng)
+        examples, outcomes = examples + more, outcomes + also
+    return examples, outcomes
 
 
 def _ask(
@@ -266,40 +216,37 @@ def _ask(
     path: Path,
     masks: Sequence[np.ndarray],
     called: Sequence[Called],
-    segmenter: Segmenter,
-    root: Path,
-    setting: SFTSetting,
+    maker: SFTMaker,
     rng: Random,
-    outcomes: list[str],
-) -> list[SFTExample]:
+) -> tuple[list[SFTExample], list[str]]:
     """The examples of a picture; it is written to `path`, its instance map beside it, if there are any."""
     image = write_picture(image, path)
-    answers = _answers(image, masks, called, segmenter, setting, rng, outcomes)
+    answers, outcomes = _answers(image, masks, called, maker, rng)
     if answers:
         write_bytes_atomic(path.with_suffix(".png"), instance_map(masks, image.size))
     else:
         path.unlink()
-    make = partial(example_of, name, [path_from(root, path)], False, Task.SIS)
-    return [make(reasoning, expressions) for reasoning, expressions in answers]
+    make = partial(example_of, name, [maker.path(path)], False, Task.SIS)
+    return [make(reasoning, expressions) for reasoning, expressions in answers], outcomes
 
 
 def _answers(
     image: Image.Image,
     masks: Sequence[np.ndarray],
     called: Sequence[Called],
-    segmenter: Segmenter,
-    setting: SFTSetting,
+    maker: SFTMaker,
     rng: Random,
-    outcomes: list[str],
-) -> list[tuple[str, tuple[str, ...]]]:
-    """Reasoning, empty for one without, and expressions of each rationale that works with the segmenter."""
+) -> tuple[list[tuple[str, tuple[str, ...]]], list[str]]:
+    """Reasoning (empty for one without) and expressions of each rationale that works; what became of each."""
+    setting = maker.setting
     order = reading_order(masks)
     masks = [masks[index] for index in order]
     facts = instance_facts(image, masks, [called[index] for index in order])
-    found = Found(segmenter, image, instances=True)
+    found = Found(maker.segmenter, image, instances=True)
     written = [word_instances(facts, rng) for _ in range(setting.variants)]
     found.add(options[0].expression for wordings in written for options in wordings if options)
-    answers = []
+    answers: list[tuple[str, tuple[str, ...]]] = []
+    outcomes: list[str] = []
     for wordings in written:
         chosen, outcome = consistent_instances(
             wordings, found, masks, setting.minimum_iou, setting.minimum_found
@@ -309,4 +256,4 @@ def _answers(
         if chosen is not None:
             rationale = write_instances(facts, chosen, rng)
             answers.append(("" if fast else rationale.reasoning, rationale.expressions))
-    return answers
+    return answers, outcomes

@@ -98,6 +98,32 @@ class SFTSetting:
             raise SaliencyError(f"{self}: variants must be at least 1, the shares in [0, 1]")
 
 
+@dataclass(frozen=True)
+class SFTMaker:
+    """What the examples of a set are made with, whatever they show.
+
+    Attributes:
+        segmenter: the frozen one that expressions must work with.
+        root: photo paths in the file begin there, where they can.
+        names: how to call synsets.
+        setting: how.
+    """
+
+    segmenter: Segmenter
+    root: Path
+    names: NameBook
+    setting: SFTSetting
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the examples of a set depend on, beside its photos."""
+        return {**asdict(self.setting), "segmenter": self.segmenter.name, "root": str(self.root)}
+
+    def path(self, path: Path) -> str:
+        """The path of a picture as it stands in the file."""
+        return path_from(self.root, path)
+
+
 @dataclass
 class SFTCounts:
     """What became of the rationales.
@@ -218,15 +244,9 @@ def build_sft(
         track: wraps the jobs to show progress.
         workers: threads; the result is the same for any number.
     """
-    setting = setting or SFTSetting()
     names = names or NameBook.from_samples(samples)
-    jobs = sod_jobs(samples, segmenter, root, names, setting)
-    return write_set(jobs, out, set_header(segmenter, root, setting), track=track, workers=workers)[Task.SOD]
-
-
-def set_header(segmenter: Segmenter, root: str | Path, setting: SFTSetting) -> dict[str, Any]:
-    """What the examples of a set depend on, beside its photos."""
-    return {**asdict(setting), "segmenter": segmenter.name, "root": str(root)}
+    maker = SFTMaker(segmenter, Path(root), names, setting or SFTSetting())
+    return write_set(sod_jobs(samples, maker), out, maker.header, track=track, workers=workers)[Task.SOD]
 
 
 def write_set(
@@ -293,16 +313,9 @@ def write_set(
     return counts
 
 
-def sod_jobs(
-    samples: Iterable[Sample],
-    segmenter: Segmenter,
-    root: str | Path,
-    names: NameBook,
-    setting: SFTSetting,
-) -> list[Job]:
-    """One job a photo, for SOD. Arguments as of `build_sft`."""
-    make = partial(_sod_examples, segmenter=segmenter, root=Path(root), names=names, setting=setting)
-    return [Job(sample.name, Task.SOD, partial(make, sample)) for sample in samples]
+def sod_jobs(samples: Iterable[Sample], maker: SFTMaker) -> list[Job]:
+    """One job a photo with a mask, for SOD."""
+    return [Job(sample.name, Task.SOD, partial(_sod_examples, sample, maker)) for sample in samples]
 
 
 def example_of(
@@ -376,15 +389,12 @@ def _record(job: Job) -> dict[str, Any]:
     return {**record, "examples": [asdict(example) for example in unique], "outcomes": outcomes}
 
 
-def _sod_examples(
-    sample: Sample, *, segmenter: Segmenter, root: Path, names: NameBook, setting: SFTSetting
-) -> tuple[list[SFTExample], list[str]]:
+def _sod_examples(sample: Sample, maker: SFTMaker) -> tuple[list[SFTExample], list[str]]:
     """All examples of one photo, and what became of its rationales."""
     image, truth = read_truth(sample)
-    make = partial(sod_answers, sample, segmenter=segmenter, root=root, names=names, setting=setting)
-    examples, outcomes = make(image, truth)
-    if setting.mirror:
-        more, also = make(ImageOps.mirror(image), truth[:, ::-1], mirrored=True)
+    examples, outcomes = sod_answers(sample, image, truth, maker)
+    if maker.setting.mirror:
+        more, also = sod_answers(sample, ImageOps.mirror(image), truth[:, ::-1], maker, mirrored=True)
         examples, outcomes = examples + more, outcomes + also
     return examples, outcomes
 
@@ -393,12 +403,9 @@ def sod_answers(
     sample: Sample,
     image: Image.Image,
     truth: np.ndarray,
+    maker: SFTMaker,
     *,
     mirrored: bool = False,
-    segmenter: Segmenter,
-    root: Path,
-    names: NameBook,
-    setting: SFTSetting,
 ) -> tuple[list[SFTExample], list[str]]:
     """The SOD examples of a picture, of rationales that work with the segmenter, and what became of each.
 
@@ -406,16 +413,17 @@ def sod_answers(
         sample: where the picture is kept, its name and what it shows.
         image: the picture, RGB; mirrored, if so it is to be.
         truth: its mask, bool (H, W).
+        maker: what the examples are made with.
         mirrored: whether the kept picture is to be mirrored.
-        segmenter, root, names, setting: as of `build_sft`.
     """
+    setting = maker.setting
     outcomes: list[str] = []
     examples: list[SFTExample] = []
-    path = path_from(root, sample.image)
+    path = maker.path(sample.image)
     cues = measure(image, truth)
-    found = Found(segmenter, image)
+    found = Found(maker.segmenter, image)
     rng = Random(f"{setting.seed} {sample.name} {mirrored}")
-    written = [write_candidates(cues, sample.synset, rng, names=names) for _ in range(setting.variants)]
+    written = [write_candidates(cues, sample.synset, rng, names=maker.names) for _ in range(setting.variants)]
     fast = [rng.random() < setting.fast_share for _ in written]
     found.add(text for candidates in written for text in candidates[0].expressions)
     for candidates, without in zip(written, fast, strict=True):

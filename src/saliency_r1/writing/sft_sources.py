@@ -25,7 +25,7 @@ from saliency_r1.writing.sft_instances import (
     scene_jobs,
     whole_scene_jobs,
 )
-from saliency_r1.writing.sft_set import Job, SFTSetting, set_header, sod_jobs, write_set
+from saliency_r1.writing.sft_set import Job, SFTMaker, SFTSetting, sod_jobs, write_set
 
 if TYPE_CHECKING:
     from saliency_r1.segmenters.base import Segmenter
@@ -65,52 +65,42 @@ class Sources:
     parts: int = 0
 
 
-def split_jobs(
-    sources: Sources,
-    title: str,
-    samples: Sequence[Sample],
-    segmenter: Segmenter,
-    names: NameBook,
-    setting: SFTSetting,
-) -> list[Job]:
+def split_jobs(sources: Sources, title: str, samples: Sequence[Sample], maker: SFTMaker) -> list[Job]:
     """The jobs of one split: photos, scenes and groups hold nothing of the other.
 
     Args:
         sources: what to make the set of.
         title: `train` or `validation`.
         samples: the photos of DUTS-TR in that split.
-        segmenter: the frozen one that expressions must work with.
-        names: the training split's.
-        setting: how.
+        maker: what the examples are made with; its names are the training split's.
     """
     training = title == "train"
     share = 1 if training else VALIDATION_SHARE
     scenes, groups, parts = (-(-count // share) for count in (sources.scenes, sources.groups, sources.parts))
-    common = (segmenter, sources.root, names, setting)
     composed = (Task.SIS in sources.tasks and scenes) or (Task.COSOD in sources.tasks and groups)
     foregrounds = Foregrounds.open(samples, sources.cache / title) if composed else None
     jobs: list[Job] = []
     if Task.SOD in sources.tasks:
         step = max(1, len(samples) // (sources.limit or len(samples)))
-        jobs += sod_jobs(samples[::step][: sources.limit], *common)
+        jobs += sod_jobs(samples[::step][: sources.limit], maker)
     if Task.SIS in sources.tasks:
         for root in sources.photos:
             folder = sources.out / "photos" / title
-            jobs += photo_jobs(select(root, title), folder, segmenter, sources.root, setting)
+            jobs += photo_jobs(select(root, title), folder, maker)
         if foregrounds is not None:
             folder = sources.out / "scenes" / title
-            jobs += scene_jobs(foregrounds, range(scenes), folder, *common)
+            jobs += scene_jobs(foregrounds, range(scenes), folder, maker)
             if parts:
                 chosen = of_several_parts(samples, foregrounds.photos.masks, parts)
-                jobs += parts_jobs(chosen, sources.out / "photos" / title, *common)
+                jobs += parts_jobs(chosen, sources.out / "photos" / title, maker)
             if Task.SOD in sources.tasks:
                 whole = range(scenes, scenes + scenes // WHOLE_SHARE)
-                jobs += whole_scene_jobs(foregrounds, whole, folder, *common)
+                jobs += whole_scene_jobs(foregrounds, whole, folder, maker)
     if Task.COSOD in sources.tasks:
         draws = sources.draws if training else -(-sources.draws // 8)
-        jobs += group_jobs(load_groups(sources.root, samples), draws, *common)
+        jobs += group_jobs(load_groups(sources.root, samples), draws, maker)
         if foregrounds is not None:
-            jobs += composed_group_jobs(foregrounds, groups, sources.out / "groups" / title, *common)
+            jobs += composed_group_jobs(foregrounds, groups, sources.out / "groups" / title, maker)
     return jobs
 
 
@@ -146,10 +136,11 @@ def write_splits(
     with fewer_torch_threads(workers):
         for title, samples in splits.items():
             made = setting if title == "train" else replace(setting, mirror=False, variants=1, fast_share=0.0)
+            maker = SFTMaker(segmenter, sources.root, names, made)
             written = write_set(
-                split_jobs(sources, title, samples, segmenter, names, made),
+                split_jobs(sources, title, samples, maker),
                 sources.out / f"{title}.jsonl",
-                set_header(segmenter, sources.root, made),
+                maker.header,
                 track=lambda jobs, title=title: track(jobs, title),  # type: ignore[misc]
                 workers=workers,
             )
