@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_BAND = 0.2
+BAND = 0.2
+"""How far a band reaches down, as a share of the picture's height."""
 
 
 def reading_order(centres: Sequence[tuple[float, float]]) -> list[int]:
@@ -22,7 +23,7 @@ def reading_order(centres: Sequence[tuple[float, float]]) -> list[int]:
     order: list[int] = []
     while left:
         top = centres[left[0]][0]
-        band = [index for index in left if centres[index][0] <= top + _BAND]
+        band = [index for index in left if centres[index][0] <= top + BAND]
         order += sorted(band, key=lambda index: (centres[index][1], index))
         left = left[len(band) :]
     return order

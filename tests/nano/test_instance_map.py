@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from saliency_r1.nano.instance_map import MOST, ORDERS, InstanceMap, middles_of, orders_of
 from saliency_r1.nano.vision import FEATURES, PARTS, Adapter
+from saliency_r1.reading_order import reading_order
 from saliency_r1.writing.sft_instances import instance_map
 
 
@@ -59,6 +60,26 @@ def test_cells_know_their_turn_in_each_order() -> None:
     assert turns[1, 14].argmax(1).tolist() == [1, 1, 0, 0, 1]
     assert turns[1].sum() == 2 * ORDERS
     assert not turns[2].any()
+
+
+@pytest.mark.parametrize("side", [4, 8, 10])
+def test_the_first_order_is_that_of_reading(side: int) -> None:
+    torch.manual_seed(side)
+    near = torch.rand(200, side * side, 4)
+    counts = torch.arange(200) % (MOST + 1)
+    found = orders_of(near, counts).unflatten(2, (ORDERS, MOST))
+    maps = F.pixel_shuffle(near.transpose(1, 2).unflatten(2, (side, side)), 2)
+    peaks = maps * (maps == F.max_pool2d(maps, 3, stride=1, padding=1))
+    for turns, map_, count in zip(found, peaks, counts.tolist(), strict=True):
+        places = map_.flatten().topk(count)[1].tolist()
+        rows, columns = [each // (2 * side) for each in places], [each % (2 * side) for each in places]
+        grid = 2 * side
+        order = reading_order(
+            [((r + 0.5) / grid, (c + 0.5) / grid) for r, c in zip(rows, columns, strict=True)]
+        )
+        for turn, index in enumerate(order):
+            assert turns[rows[index] // 2 * side + columns[index] // 2, 0, turn] == 1
+        assert turns[:, 0].sum() == count
 
 
 def test_the_language_model_does_not_bend_the_reading() -> None:

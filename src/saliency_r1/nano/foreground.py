@@ -9,6 +9,8 @@ follows the cues of `data/cues.py`.
 
 from __future__ import annotations
 
+from math import isqrt
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +40,8 @@ class Foreground(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """How salient each sub-cell is, (B, 4 side, 4 side), of features (B, cells, sum(sizes))."""
-        parts = [F.layer_norm(part, part.shape[-1:]) for part in features.split(self.sizes, dim=-1)]
+        split = zip(features.split(self.sizes, dim=-1), self.sizes, strict=True)
+        parts = [F.layer_norm(part, (size,)) for part, size in split]
         shares = self.share(F.gelu(self.hidden(torch.cat(parts, dim=-1))))
         return _to_map(shares)[:, 0]
 
@@ -110,5 +113,5 @@ def _moments(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _to_map(cells: Tensor) -> Tensor:
     """(B, cells, C 16) of square images to (B, C, 4 side, 4 side)."""
-    side = round(cells.shape[1] ** 0.5)
+    side = isqrt(cells.shape[1])
     return F.pixel_shuffle(cells.transpose(1, 2).unflatten(2, (side, side)), SUB_CELLS)

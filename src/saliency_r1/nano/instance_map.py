@@ -9,12 +9,14 @@ read, and from each side.
 
 from __future__ import annotations
 
+from math import isqrt
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saliency_r1.nano.layers import AdapterLayer
-from saliency_r1.reading_order import reading_order
+from saliency_r1.reading_order import BAND
 
 SUB_CELLS = 2
 """Places of the map along the side of a cell."""
@@ -57,7 +59,8 @@ class InstanceMap(nn.Module):
         Returns:
             How far a middle lies in each sub-cell, (B, cells, 4), and the number of instances, (B, 7).
         """
-        parts = [F.layer_norm(part, part.shape[-1:]) for part in features.split(self.sizes, dim=-1)]
+        split = zip(features.split(self.sizes, dim=-1), self.sizes, strict=True)
+        parts = [F.layer_norm(part, (size,)) for part, size in split]
         x = self.join(F.dropout(torch.cat(parts, dim=-1), dropout)) + self.place.weight
         for layer in self.layers:
             x = layer(x)
@@ -87,20 +90,46 @@ def orders_of(near: Tensor, count: Tensor) -> Tensor:
         float32 (B, cells, 30): in the cells of the highest peaks, as many as `count` says, one of six is 1 in
         each order: as read, from the left, from the right, from the top, from the bottom.
     """
-    side = round(near.shape[1] ** 0.5)
+    side = isqrt(near.shape[1])
     middles = F.pixel_shuffle(near.transpose(1, 2).unflatten(2, (side, side)), SUB_CELLS)
     peaks = middles * (middles == F.max_pool2d(middles, 3, stride=1, padding=1))
     grid = SUB_CELLS * side
-    _, places = peaks.flatten(1).topk(MOST)
-    found = torch.zeros(len(near), near.shape[1], ORDERS, MOST, device=near.device)
-    for image, (highest, number) in enumerate(zip(places.tolist(), count.tolist(), strict=True)):
-        centres = [((place // grid + 0.5) / grid, (place % grid + 0.5) / grid) for place in highest[:number]]
-        down, across = (sorted(range(number), key=lambda each: centres[each][axis]) for axis in (0, 1))
-        for order, indices in enumerate((reading_order(centres), across, across[::-1], down, down[::-1])):
-            for turn, index in enumerate(indices):
-                row, column = (int(each * side) for each in centres[index])
-                found[image, row * side + column, order, turn] = 1
-    return found.flatten(2)
+    places = peaks.flatten(1).topk(MOST)[1]
+    index = torch.arange(MOST, device=near.device)
+    wanted = index < count[:, None]
+    rows = places // grid
+    columns = places - rows * grid
+    across, down = (_turns(line * MOST + index, wanted) for line in (columns, rows))
+    bands = _bands((rows.double() + 0.5) / grid, wanted)
+    read = _turns((bands * grid + columns) * MOST + index, wanted)
+    last = count[:, None] - 1
+    turns = torch.stack([read, across, last - across, down, last - down], dim=2)
+    held = (turns[..., None] == index) & wanted[..., None, None]
+    cells = rows // SUB_CELLS * side + columns // SUB_CELLS
+    owned = cells[:, None] == torch.arange(side * side, device=near.device)[:, None]
+    return owned.float() @ held.flatten(2).float()
+
+
+def _turns(keys: Tensor, wanted: Tensor) -> Tensor:
+    """The rank of each key, from the smallest on, among those that are wanted, (B, `MOST`)."""
+    return ((keys[:, None] < keys[:, :, None]) & wanted[:, None]).sum(2)
+
+
+def _bands(heights: Tensor, wanted: Tensor) -> Tensor:
+    """The band in which each place is read, int64 (B, `MOST`), as `reading_order` makes them.
+
+    Args:
+        heights: float64 (B, `MOST`), from 0 at the top to 1; in float32 a place at a band's end would err.
+        wanted: bool (B, `MOST`), which places there are.
+    """
+    bands = torch.zeros_like(heights, dtype=torch.int64)
+    left = wanted
+    for number in range(MOST):
+        top = heights.masked_fill(~left, 2.0).amin(1, keepdim=True)
+        inside = left & (heights <= top + BAND)
+        bands = bands.masked_fill(inside, number)
+        left = left & ~inside
+    return bands
 
 
 def middles_of(masks: Tensor, side: int) -> Tensor:

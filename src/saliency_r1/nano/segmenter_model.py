@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isqrt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -240,7 +241,7 @@ class NanoSegmenterModel(nn.Module):
 
     def places(self, side: int) -> Tensor:
         """What is added to the tokens of each cell of a grid of that side, (1, side^2, width)."""
-        own = round(self.place.shape[1] ** 0.5)
+        own = isqrt(self.place.shape[1])
         return self.place if side == own else resized_places(self.place, side)
 
     def segment(self, encoded: EncodedImage, words: Tensor) -> SegmenterOutput:
@@ -260,7 +261,7 @@ class NanoSegmenterModel(nn.Module):
         share = logit16.sigmoid()
         inside = (tokens * share).sum(1) / (share.sum(1) + 1.0)
         quality = self.quality(torch.cat([inside, tokens.mean(1)], dim=1).detach())[:, 0]
-        side = int(cells**0.5)
+        side = isqrt(cells)
         grid = tokens.transpose(1, 2).reshape(count, width, side, side)
         x8 = self.refine8(_double(self.down8(grid)) + encoded.stride8)
         x4 = self.refine4(_double(x8) + encoded.stride4)
@@ -344,7 +345,7 @@ def normalise(pixels: Tensor) -> Tensor:
 
 def resized_places(place: Tensor, side: int) -> Tensor:
     """Interpolate the learned places of a square grid (1, cells, width) to a grid of another side."""
-    own = round(place.shape[1] ** 0.5)
+    own = isqrt(place.shape[1])
     grid = place.transpose(1, 2).reshape(1, -1, own, own)
     grid = F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=False)
     return grid.flatten(2).transpose(1, 2)
