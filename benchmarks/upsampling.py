@@ -28,7 +28,8 @@ from saliency_r1.data.samples import Sample
 from saliency_r1.images import load_image
 from saliency_r1.masks import iou
 from saliency_r1.segmenters.nano import NanoSegmenter
-from saliency_r1.upsampling import guide_of, upsample
+from saliency_r1.segmenters.torch_upsampling import upsample
+from saliency_r1.upsampling import guide_of
 
 NARROW = 0.005
 

@@ -12,15 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, ImageColor, ImageOps
-from torch import Tensor
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.images import load_image
 from saliency_r1.overlay import to_grey
-from saliency_r1.upsampling import apply_functions, linear_functions
+from saliency_r1.upsampling import apply_functions, as_picture, linear_functions, resized
 
 WORK_PIXELS = 500_000
 """Pixels at which edges and colours are found, at most."""
@@ -65,22 +62,21 @@ def cut_out(photo: Image.Image, mask: np.ndarray, *, matting: bool = False) -> I
     scale = min(1.0, (WORK_PIXELS / mask.size) ** 0.5)
     grid = max(1, round(mask.shape[0] * scale)), max(1, round(mask.shape[1] * scale))
     small, rough = _reduced(photo, grid), _reduced(grey, grid)
-    picture = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255
-    held = torch.from_numpy(rough)[None, None].float() / 255
+    picture, held = as_picture(small), rough.astype(np.float32) / 255
     if matting:
         from saliency_r1.matting import closed_form
 
-        alpha = torch.from_numpy(closed_form(small, held[0, 0].numpy()))[None, None]
+        alpha = closed_form(small, held)
         if scale < 1:  # on the photo alpha is the same function of the colour as on the small one
-            functions = linear_functions(alpha, picture, 0, EPSILON, side=max(grid))
+            (functions,) = linear_functions(alpha[None], picture, 0, EPSILON, side=max(grid))
         else:
-            functions = torch.cat([alpha.new_zeros((1, 3, *grid)), alpha], dim=1)
+            functions = np.concatenate([np.zeros((3, *grid), np.float32), alpha[None]])
     else:
-        functions = linear_functions(held, picture, RADIUS, EPSILON, contrast=CONTRAST)
-        alpha = apply_functions(functions, picture)
+        (functions,) = linear_functions(held[None], picture, RADIUS, EPSILON, contrast=CONTRAST)
+        (alpha,) = apply_functions(functions[None], picture)
     unsure = ((alpha > _NONE) & (alpha < 1 - _NONE)) | ((held > _NONE) & (held < 1 - _NONE))
-    band = Image.fromarray(_widest(unsure.float(), _BAND)[0, 0].byte().numpy())
-    maps = functions, torch.cat(_colours(picture, alpha), dim=1)
+    band = Image.fromarray(_widest(unsure, _BAND).astype(np.uint8))
+    maps = functions, np.concatenate(_colours(picture, alpha))
     near = np.asarray(band.resize(photo.size, Image.Resampling.NEAREST))
     whole = pixels.view(np.uint32)[..., 0]
     for top in range(0, photo.height, _ROWS):
@@ -97,52 +93,80 @@ def _reduced(picture: Image.Image, grid: tuple[int, int]) -> np.ndarray:
     return np.array(picture.resize(grid[::-1], Image.Resampling.BILINEAR, reducing_gap=1.0))
 
 
-def _colours(picture: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """What object and background look like at and around each pixel, (1, 3, H, W) each."""
+def _colours(picture: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What object and background look like at and around each pixel, float32 (3, H, W) each."""
     inner = -_widest(-alpha, INSIDE)
-    own = torch.maximum(inner**2, THIN * alpha**2)
+    own = np.maximum(inner**2, THIN * alpha**2)
     other = (1 - alpha) ** 2
-    return _filled(picture, own), torch.lerp(_filled(picture, other), picture, other)
+    return _filled(picture, own), _between(_filled(picture, other), picture, other)
 
 
-def _widest(maps: Tensor, reach: int) -> Tensor:
-    """The largest value within so many pixels to each side."""
-    rows = F.max_pool2d(maps, (2 * reach + 1, 1), 1, (reach, 0))
-    return F.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))
+def _between(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """The mixture of two pictures, of which the second has that share."""
+    mixed: np.ndarray = first + share * (second - first)
+    return mixed
 
 
-def _filled(picture: Tensor, weight: Tensor) -> Tensor:
-    """Mean colours (1, 3, H, W) around each pixel of what counts there, by weights (1, 1, H, W) in [0, 1]."""
-    if max(picture.shape[2:]) == 1:
+def _widest(map_: np.ndarray, reach: int) -> np.ndarray:
+    """The largest value within so many pixels to each side, (H, W)."""
+    for axis in (0, 1):
+        found = map_.copy()
+        ahead, behind = np.moveaxis(found, axis, 0), np.moveaxis(map_, axis, 0)
+        for step in range(1, min(reach, len(ahead) - 1) + 1):
+            np.maximum(ahead[step:], behind[:-step], out=ahead[step:])
+            np.maximum(ahead[:-step], behind[step:], out=ahead[:-step])
+        map_ = found
+    return map_
+
+
+def _filled(picture: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Mean colours (3, H, W) around each pixel of what counts there, by weights (H, W) in [0, 1]."""
+    if max(weight.shape) == 1:
         return picture
-    kernel = [min(2, side) for side in picture.shape[2:]]
-    sums = F.avg_pool2d(torch.cat([picture * weight, weight], dim=1), kernel, ceil_mode=True)
-    coarse = sums[:, :3] / (sums[:, 3:] + 1e-8)
-    counted = (4 * sums[:, 3:]).clamp_(max=1)
-    coarse = torch.lerp(_filled(coarse, counted), coarse, counted)
-    return F.interpolate(coarse, size=picture.shape[2:], mode="bilinear", align_corners=False)
+    sums = _halved(np.concatenate([picture * weight, weight[None]]))
+    coarse = sums[:3] / (sums[3] + np.float32(1e-8))
+    counted = np.minimum(4 * sums[3], 1)
+    coarse = _between(_filled(coarse, counted), coarse, counted)
+    return resized(coarse, weight.shape)
+
+
+def _halved(maps: np.ndarray) -> np.ndarray:
+    """The means of 2x2 places; at an odd side's end those of the places that there are."""
+    for axis in (1, 2):
+        lines = np.moveaxis(maps, axis, 0)
+        pairs = (lines[0 : len(lines) // 2 * 2 : 2] + lines[1::2]) / 2
+        maps = np.moveaxis(np.concatenate([pairs, lines[len(pairs) * 2 :]]), 0, axis)
+    return maps
 
 
 def _softened(
     pixels: np.ndarray,
-    maps: tuple[Tensor, Tensor],
+    maps: tuple[np.ndarray, np.ndarray],
     rows: np.ndarray,
     columns: np.ndarray,
     size: tuple[int, ...],
 ) -> np.ndarray:
     """Alpha and colours of pixels near an edge, uint8 (N, 4)."""
-    place = torch.from_numpy(
-        np.stack([(2 * columns + 1) / size[1] - 1, (2 * rows + 1) / size[0] - 1], axis=1).astype(np.float32)
-    )[None, None]
-    function, colour = (
-        F.grid_sample(part, place, padding_mode="border", align_corners=False)[0, :, 0] for part in maps
-    )
-    seen = torch.from_numpy(pixels[:, :3]).T.float() / 255
-    alpha = ((function[:3] * seen).sum(0) + function[3]).clamp(0, 1)
-    own, other = colour.split(3)
+    function, colour = (_at(part, (rows + 0.5) / size[0], (columns + 0.5) / size[1]) for part in maps)
+    seen = pixels[:, :3].T.astype(np.float32) / 255
+    alpha = ((function[:3] * seen).sum(0) + function[3]).clip(0, 1)
+    own, other = colour[:3], colour[3:]
     rest = seen - alpha * own - (1 - alpha) * other
     own = own + rest * alpha / (alpha**2 + (1 - alpha) ** 2 + TRUST * (1 - alpha))
-    return torch.cat([own, alpha[None]]).mul_(255).round_().clamp_(0, 255).byte().T.numpy()
+    found = np.concatenate([own, alpha[None]])
+    return np.rint(255 * found).clip(0, 255).astype(np.uint8).T
+
+
+def _at(maps: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """The values of maps (C, H, W) at places in [0, 1] of their height and width, bilinear, (C, N)."""
+    lines = []
+    for place, length in ((down, maps.shape[1]), (across, maps.shape[2])):
+        exact = (place * length - 0.5).clip(0, length - 1)
+        first = exact.astype(int)
+        lines.append((first, np.minimum(first + 1, length - 1), (exact - first).astype(np.float32)))
+    (top, bottom, lower), (left, right, farther) = lines
+    upper = _between(maps[:, top, left], maps[:, top, right], farther)
+    return _between(upper, _between(maps[:, bottom, left], maps[:, bottom, right], farther), lower)
 
 
 def read_background(text: str) -> Image.Image | tuple[int, int, int]:

@@ -3,15 +3,14 @@
 In each window of the photo the mask is taken as a linear function of the colour (He, Sun and Tang, "Guided
 image filtering", TPAMI 2013). As in their "Fast guided filter" (arXiv 1505.00996) the functions are found on
 a small grid and applied on a finer one, so that the time does not grow with the photo.
+
+`saliency_r1.segmenters.torch_upsampling` does the same with torch, where masks stay on a device.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
 GUIDE_PIXELS = 1_000_000
 """Pixels of the picture that edges are taken from, at most."""
@@ -29,6 +28,11 @@ EPSILON = 3e-4
 CONTRAST = 1.5
 """How much steeper the masks are made: a mean over a window makes them flatter."""
 
+PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+"""The six different entries of the covariance of three colours."""
+
+_DENSE_SIDE = 200
+
 
 def guide_of(photo: Image.Image) -> np.ndarray:
     """Reduce a photo to what `upsample` follows the edges of: uint8 (h, w, 3), at most `GUIDE_PIXELS`."""
@@ -38,98 +42,152 @@ def guide_of(photo: Image.Image) -> np.ndarray:
     return np.array(photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))
 
 
-def upsample(logits: Tensor, guide: Tensor, size: tuple[int, int]) -> Tensor:
+def as_picture(pixels: np.ndarray) -> np.ndarray:
+    """Pixels, uint8 (H, W, 3), as float32 (3, H, W) in [0, 1]."""
+    return np.multiply(pixels.transpose(2, 0, 1), np.float32(1 / 255), dtype=np.float32, order="C")
+
+
+def upsample(logits: np.ndarray, guide: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bring masks to a photo's size along the edges of its guide.
 
     Args:
-        logits: float (N, 1, h, w), of any resolution.
-        guide: uint8 (H, W, 3), from `guide_of`, on the same device.
+        logits: float32 (N, h, w), of any resolution.
+        guide: uint8 (H, W, 3), from `guide_of`.
         size: height and width of the photo.
 
     Returns:
-        Probabilities, float (N, 1, *size) in [0, 1].
+        Probabilities, float32 (N, *size) in [0, 1].
     """
-    picture = guide.permute(2, 0, 1)[None].to(logits.dtype) / 255
-    functions = linear_functions(logits.sigmoid(), picture, RADIUS, EPSILON, contrast=CONTRAST)
-    return _resized(apply_functions(functions, picture), size)
+    picture = as_picture(guide)
+    functions = linear_functions(sigmoid(logits), picture, RADIUS, EPSILON, contrast=CONTRAST)
+    return resized(apply_functions(functions, picture), size)
 
 
-def apply_functions(functions: Tensor, picture: Tensor) -> Tensor:
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, float32 of any shape."""
+    return 1 / (1 + np.exp(-logits.clip(-80, 80)))
+
+
+def apply_functions(functions: np.ndarray, picture: np.ndarray) -> np.ndarray:
     """Apply linear functions of the colour, of any resolution.
 
     Args:
-        functions: float (N, 4, h, w), three slopes and an offset.
-        picture: float (1, 3, H, W) in [0, 1].
+        functions: float32 (N, 4, h, w), three slopes and an offset.
+        picture: float32 (3, H, W) in [0, 1].
 
     Returns:
-        float (N, 1, H, W), cut to [0, 1].
+        float32 (N, H, W), cut to [0, 1].
     """
-    functions = _resized(functions, tuple(picture.shape[2:]))
-    found = functions[:, 3:].clone()
-    for channel in range(3):
-        found.addcmul_(functions[:, channel : channel + 1], picture[:, channel : channel + 1])
-    return found.clamp_(0, 1)
+    found = []
+    for each in functions:  # one after the other: all at once are four pictures for each mask
+        *slopes, mask = resized(each, picture.shape[1:])
+        for slope, channel in zip(slopes, picture, strict=True):
+            slope *= channel
+            mask += slope
+        found.append(mask.clip(0, 1, out=mask))
+    return np.stack(found) if found else np.zeros((0, *picture.shape[1:]), np.float32)
 
 
 def linear_functions(
-    masks: Tensor,
-    picture: Tensor,
+    masks: np.ndarray,
+    picture: np.ndarray,
     radius: float,
     epsilon: float,
     *,
     contrast: float = 1.0,
     side: int = GRID_SIDE,
-) -> Tensor:
+) -> np.ndarray:
     """Find what the colour tells of the masks around each place, on a small grid.
 
     Args:
-        masks: float (N, 1, h, w) in [0, 1].
-        picture: float (1, 3, H, W) in [0, 1].
+        masks: float32 (N, h, w) in [0, 1].
+        picture: float32 (3, H, W) in [0, 1].
         radius: half the window's side, as a share of the grid's longer side.
         epsilon: variance of the colour below which a window counts as flat.
         contrast: how much steeper the masks are made, around one half.
         side: the longer side of the grid, at most.
 
     Returns:
-        Three slopes and an offset, float (N, 4, h', w'): mask = sum(slope * colour) + offset.
+        Three slopes and an offset, float32 (N, 4, h', w'): mask = sum(slope * colour) + offset.
     """
-    scale = min(1.0, side / max(picture.shape[2:]))
-    grid = tuple(max(1, round(side * scale)) for side in picture.shape[2:])
-    colour = F.interpolate(picture, size=grid, mode="area") if scale < 1 else picture
-    masks = _resized(masks, grid)
+    scale = min(1.0, side / max(picture.shape[1:]))
+    grid = tuple(max(1, round(length * scale)) for length in picture.shape[1:])
+    colour = averaged(picture, grid) if scale < 1 else picture
+    masks = resized(masks, grid)
     reach = max(1, round(radius * max(grid)))
     mean, mask_mean = _mean(colour, reach), _mean(masks, reach)
-    # The six different entries of the colours' covariance, and its inverse by cofactors.
-    pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
-    squares = _mean(torch.cat([colour[:, i : i + 1] * colour[:, j : j + 1] for i, j in pairs], dim=1), reach)
+    # The colours' covariance, and its inverse by cofactors.
+    squares = _mean(np.stack([colour[i] * colour[j] for i, j in PAIRS]), reach)
     rr, rg, rb, gg, gb, bb = (
-        (squares[:, k] - mean[:, i] * mean[:, j] + (epsilon if i == j else 0))[:, None]
-        for k, (i, j) in enumerate(pairs)
+        square - mean[i] * mean[j] + (epsilon if i == j else 0)
+        for square, (i, j) in zip(squares, PAIRS, strict=True)
     )
-    cofactors = (
-        (gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg),
-        (rb * gb - rg * bb, rr * bb - rb * rb, rg * rb - rr * gb),
-        (rg * gb - rb * gg, rg * rb - rr * gb, rr * gg - rg * rg),
+    cofactors = np.array(
+        [
+            [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg],
+            [rb * gb - rg * bb, rr * bb - rb * rb, rg * rb - rr * gb],
+            [rg * gb - rb * gg, rg * rb - rr * gb, rr * gg - rg * rg],
+        ]
     )
-    determinant = rr * cofactors[0][0] + rg * cofactors[0][1] + rb * cofactors[0][2]
-    shared = _mean((colour * masks).flatten(0, 1)[None], reach).view(len(masks), 3, *grid) - mean * mask_mean
-    slopes = torch.cat(
-        [sum(row[i] * shared[:, i : i + 1] for i in range(3)) / determinant for row in cofactors], dim=1
-    )
-    offsets = mask_mean - (slopes * mean).sum(1, keepdim=True)
-    functions = contrast * _mean(torch.cat([slopes, offsets], dim=1), reach)
+    determinant = rr * cofactors[0, 0] + rg * cofactors[0, 1] + rb * cofactors[0, 2]
+    shared = _mean(colour * masks[:, None], reach) - mean * mask_mean[:, None]
+    slopes = np.einsum("ijhw,njhw->nihw", cofactors, shared) / determinant
+    offsets = mask_mean - (slopes * mean).sum(1)
+    functions = np.multiply(contrast, _mean(np.concatenate([slopes, offsets[:, None]], axis=1), reach))
     functions[:, 3] -= (contrast - 1) / 2
     return functions
 
 
-def _mean(maps: Tensor, reach: int) -> Tensor:
+def resized(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Maps, float32 (…, h, w), at another size, bilinear and without smoothing where they become smaller."""
+    shape = maps.shape[-2:]
+    if shape == tuple(size):
+        return maps.copy()
+    if max(shape) > _DENSE_SIDE and size[0] >= shape[0] and size[1] >= shape[1]:
+        # Where maps become larger, Pillow's filter is the same.
+        flat = [
+            np.asarray(Image.fromarray(each).resize(size[::-1], Image.Resampling.BILINEAR))
+            for each in maps.reshape(-1, *shape)
+        ]
+        return (
+            np.stack(flat).reshape(*maps.shape[:-2], *size) if flat else maps.reshape(*maps.shape[:-2], *size)
+        )
+    down, across = (_weights(*lengths) for lengths in zip(shape, size, strict=True))
+    return down @ (maps @ across.T)
+
+
+def averaged(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Maps, float32 (…, h, w), at a smaller size: the mean of all that a place touches."""
+    for axis, length in ((-2, size[0]), (-1, size[1])):
+        maps = np.moveaxis(maps, axis, 0)
+        whole = maps.shape[0]
+        starts = np.arange(length) * whole // length
+        ends = -(-np.arange(1, length + 1) * whole // length)
+        cuts = np.stack([starts, ends], axis=1).ravel()[:-1]  # the last place ends with the map
+        sums = np.add.reduceat(maps, cuts, axis=0)[::2]
+        counts = (ends - starts).astype(np.float32)
+        maps = np.moveaxis(sums / counts.reshape(-1, *(1,) * (maps.ndim - 1)), 0, axis)
+    return np.ascontiguousarray(maps)
+
+
+def _weights(source: int, target: int) -> np.ndarray:
+    """What each place of a line counts for each of another line, float32 (target, source)."""
+    place = ((np.arange(target) + 0.5) * (source / target) - 0.5).clip(0, source - 1)
+    first = np.minimum(place.astype(int), source - 1)
+    second = np.minimum(first + 1, source - 1)
+    weights = np.zeros((target, source), np.float32)
+    line = np.arange(target)
+    weights[line, second] = place - first
+    weights[line, first] += 1 - (place - first)
+    return weights
+
+
+def _mean(maps: np.ndarray, reach: int) -> np.ndarray:
     """The mean over the square window around each place, of what of it lies within the map."""
-    for window, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
-        maps = F.avg_pool2d(maps, window, stride=1, padding=padding, count_include_pad=False)
+    for axis in (-2, -1):
+        length = maps.shape[axis]
+        line = np.arange(length)
+        window = (np.abs(line[:, None] - line) <= reach).astype(np.float32)
+        window /= window.sum(1, keepdims=True)
+        maps = window @ maps if axis == -2 else maps @ window.T
     return maps
-
-
-def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    if tuple(maps.shape[2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -14,7 +14,8 @@ from saliency_r1.device import choose_device
 from saliency_r1.nano.segmenter_model import EncodedImage, NanoSegmenterModel, SegmenterOutput, normalise
 from saliency_r1.segmenters.base import Flags, Sizes, Texts
 from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat, stretched
-from saliency_r1.upsampling import guide_of, upsample
+from saliency_r1.segmenters.torch_upsampling import upsample
+from saliency_r1.upsampling import guide_of
 
 if TYPE_CHECKING:
     from PIL import Image
