@@ -168,6 +168,7 @@ def test_coco_json_of_several_categories(place: str, tmp_path: Path) -> None:
         values = instance_scene()
         for number, one in enumerate(image.instances, 1):
             np.testing.assert_array_equal(decode(one.mask), values == number)
+        assert [one.category for one in image.instances] == ["cat", "dog"]
     assert task_of(tmp_path) is Task.SIS
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from drawn_data import real_data
 from saliency_r1.cli import main
-from saliency_r1.data.duts import load_duts, split
+from saliency_r1.data.duts import load_duts, load_synsets, split
 from saliency_r1.data.groups import read_groups
 from saliency_r1.data.layouts import load_instances
 from saliency_r1.data.mask_files import load_mask
@@ -358,7 +358,7 @@ def test_the_same_bytes_for_one_worker_and_two(drawn_duts, cache, tmp_path):
     for workers in (1, 2):
         assert sorted(write_scenes(which, 7, tmp_path / f"of{workers}", workers)) == list(range(7))
     one, two = files_of(tmp_path / "of1"), files_of(tmp_path / "of2")
-    assert len(one) == 10
+    assert len(one) == 11
     assert one == two
     other = list(write_scenes(replace(which, seed=5), 7, tmp_path / "other", 0))
     assert len(other) == 7
@@ -377,6 +377,8 @@ def test_training_scenes_use_no_validation_photo(drawn_duts, cache, tmp_path):
     annotations = json.loads((tmp_path / "instances.json").read_text())["annotations"]
     assert annotations
     assert {each["source"] for each in annotations} <= {sample.name for sample in train}
+    known = {sample.name: sample.synset for sample in train}
+    assert load_synsets(tmp_path) == {each["synset"]: known[each["source"]] for each in annotations}
     assert max(violet_share(path) for path in (tmp_path / "images").iterdir()) < 0.02
 
 

@@ -1,6 +1,6 @@
 """SIS data as COCO json: one file of images and annotations, any categories, polygons or run lengths.
 
-Categories are ignored: salient instances have none. A row, as read: `InstanceImage(key=9,
+Salient instances need no categories: no metric looks at them. A row, as read: `InstanceImage(key=9,
 name="000000000009", image=…/images/000000000009.jpg, height=360, width=480, instances=(…))`.
 """
 
@@ -86,9 +86,11 @@ def read_coco(path: str | Path) -> Iterator[InstanceImage]:
         of_image[annotation["image_id"]].append(annotation)
     names = _names(images)
     folder = _image_folder(path)
+    categories = _categories(content)
     order = sorted(range(len(images)), key=names.__getitem__)
     return (
-        _image(path, images[index], names[index], folder, of_image[images[index]["id"]]) for index in order
+        _image(path, images[index], names[index], folder, of_image[images[index]["id"]], categories)
+        for index in order
     )
 
 
@@ -144,7 +146,20 @@ def _image_folder(path: Path) -> Path:
     return path.parent
 
 
-def _image(path: Path, image: dict, name: str, folder: Path, annotations: list[dict]) -> InstanceImage:
+def _categories(content: dict) -> dict[Any, str]:
+    """The names of categories by their ids; what is no category is passed over."""
+    listed_ones = content.get("categories")
+    rows = listed_ones if isinstance(listed_ones, list) else []
+    return {
+        row["id"]: row["name"]
+        for row in rows
+        if isinstance(row, dict) and isinstance(row.get("id"), int | str) and isinstance(row.get("name"), str)
+    }
+
+
+def _image(
+    path: Path, image: dict, name: str, folder: Path, annotations: list[dict], categories: dict[Any, str]
+) -> InstanceImage:
     height, width = int(image["height"]), int(image["width"])
     instances = []
     for annotation in annotations:
@@ -152,5 +167,14 @@ def _image(path: Path, image: dict, name: str, folder: Path, annotations: list[d
             f"{path}: annotation {annotation.get('id', '?')} of image {image['id']} ({image['file_name']})"
         )
         mask = run_lengths_of(annotation.get("segmentation"), height, width, where)
-        instances.append(TrueInstance(mask, bool(annotation.get("iscrowd", 0))))
+        number, synset = annotation.get("category_id"), annotation.get("synset")
+        category = categories.get(number) if isinstance(number, int | str) else None
+        instances.append(
+            TrueInstance(
+                mask,
+                bool(annotation.get("iscrowd", 0)),
+                category,
+                synset if isinstance(synset, str) else None,
+            )
+        )
     return InstanceImage(image["id"], name, folder / image["file_name"], height, width, tuple(instances))

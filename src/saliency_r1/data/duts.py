@@ -8,14 +8,17 @@ Source: Wang et al., "Learning to Detect Salient Objects with Image-level Superv
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from saliency_r1.data.coco_json import load_json
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
+from saliency_r1.files import write_bytes_atomic
 
 VALIDATION_COUNT = 500
+SYNSETS = "synsets.json"
 
 
 def load_duts(root: str | Path) -> list[Sample]:
@@ -45,12 +48,12 @@ def load_duts(root: str | Path) -> list[Sample]:
 
 
 def load_synsets(root: str | Path) -> dict[str, Synset]:
-    """The synsets of `synsets.json` by their WordNet number; empty if the file is not there.
+    """The synsets of `synsets.json` by their WordNet number, or other name; empty if the file is not there.
 
     Raises:
         SaliencyError: if the file is not of that form.
     """
-    path = Path(root) / "synsets.json"
+    path = Path(root) / SYNSETS
     if not path.is_file():
         return {}
     try:
@@ -62,6 +65,20 @@ def load_synsets(root: str | Path) -> dict[str, Synset]:
         raise SaliencyError(
             f"{path}: expected for each name `name`, `synonyms` and `hypernyms` ({error!r})"
         ) from None
+
+
+def write_synsets(root: str | Path, synsets: Mapping[str, Synset]) -> None:
+    """Write `synsets.json`, as `load_synsets` reads it.
+
+    Args:
+        root: the folder, made if need be.
+        synsets: by the name under which they are looked up.
+    """
+    rows = {
+        name: {"name": each.name, "synonyms": each.synonyms, "hypernyms": each.hypernyms}
+        for name, each in synsets.items()
+    }
+    write_bytes_atomic(Path(root) / SYNSETS, json.dumps(rows, indent=1).encode())
 
 
 def load_groups(root: str | Path, samples: Iterable[Sample]) -> dict[str, list[Sample]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from saliency_r1.data.coco_json import find_json, read_coco
 from saliency_r1.data.duts import load_duts, load_synsets
 from saliency_r1.data.duts import split as hold_out
-from saliency_r1.data.groups import read_groups
+from saliency_r1.data.groups import group_of, read_groups
 from saliency_r1.data.instance_png import read_instance_pngs
 from saliency_r1.data.pairs import read_pairs
 from saliency_r1.data.samples import Sample
@@ -25,6 +25,9 @@ HELD_OUT_SHARE = 10
 def load_maps(root: str | Path, task: Task, split: str | None = None) -> list[Sample]:
     """The photos and masks of a SOD or CoSOD set; no picture is opened.
 
+    A `synsets.json` in the folder says what is in a photo: of SOD as for `load_splits`, of CoSOD by the
+    group's name.
+
     Args:
         root: folder of the set.
         task: `sod` for pairs, `cosod` for groups.
@@ -37,7 +40,10 @@ def load_maps(root: str | Path, task: Task, split: str | None = None) -> list[Sa
         if task is not Task.SOD or split not in SPLITS:
             raise SaliencyError(f"split {split!r} of {task}: there are {' and '.join(SPLITS)}, for sod")
         return load_splits(root)[SPLITS.index(split)]
-    return list(read_groups(root) if task is Task.COSOD else read_pairs(root))
+    if task is Task.COSOD:
+        synsets = load_synsets(root)
+        return [replace(each, synset=synsets.get(group_of(each.name))) for each in read_groups(root)]
+    return _named_pairs(Path(root))
 
 
 def load_splits(root: str | Path) -> tuple[list[Sample], list[Sample]]:
@@ -56,11 +62,15 @@ def load_splits(root: str | Path) -> tuple[list[Sample], list[Sample]]:
     root = Path(root)
     if (root / "DUTS-TR").is_dir():
         return hold_out(load_duts(root))
-    synsets = load_synsets(root)
-    samples = [replace(pair, synset=synsets.get(pair.name.split("_")[0])) for pair in read_pairs(root)]
+    samples = _named_pairs(root)
     if len(samples) < 2:
         raise SaliencyError(f"{root}: one photo with a mask: expected at least two, one is held out")
     return hold_out(samples, -(-len(samples) // HELD_OUT_SHARE))
+
+
+def _named_pairs(root: Path) -> list[Sample]:
+    synsets = load_synsets(root)
+    return [replace(pair, synset=synsets.get(pair.name.split("_")[0])) for pair in read_pairs(root)]
 
 
 def load_instances(root: str | Path) -> Iterator[InstanceImage]:

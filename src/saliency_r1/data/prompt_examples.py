@@ -2,8 +2,10 @@
 
 A line: `{"name": "n02084071_123", "task": "sod", "prompt": "What stands out in this image?", "images":
 ["DUTS-TR/DUTS-TR-Image/n02084071_123.webp"], "masks": [[{"size": [300, 400], "counts": "…"}]], "mirrored":
-false}`. `masks` holds for each image a list of COCO run lengths: one an instance for SIS, the object (or
-nothing) for SOD and CoSOD. There are no responses: the policy writes them.
+false, "names": [{"right": ["dog", "domestic dog", "canine"], "wider": ["mammal", "animal"]}]}`. `masks` holds
+for each image a list of COCO run lengths: one an instance for SIS, the object (or nothing) for SOD and CoSOD.
+`names`, which may be left out, says what each instance, or the object, is called. There are no responses: the
+policy writes them.
 """
 
 from __future__ import annotations
@@ -23,6 +25,19 @@ from saliency_r1.tasks import Task
 
 
 @dataclass(frozen=True)
+class KnownNames:
+    """What a thing may be called, as `saliency_r1.wording.normalised` writes it.
+
+    Attributes:
+        right: names, synonyms and the nearest hypernym.
+        wider: words that are true of it and of much else.
+    """
+
+    right: tuple[str, ...]
+    wider: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PromptExample:
     """One question and the masks of its true answer.
 
@@ -33,9 +48,12 @@ class PromptExample:
         images: paths, absolute or from the data's root.
         masks: for each image the run lengths of its true masks; none where nothing is salient.
         mirrored: whether images and masks are to be mirrored left to right.
+        names: what each instance is called, in the order of the masks, or what the object is; empty if that
+            is not known.
 
     Raises:
-        SaliencyError: if there are not as many lists of masks as images, or no image.
+        SaliencyError: if there are not as many lists of masks as images, no image, or names of fewer or more
+            things than there are.
     """
 
     name: str
@@ -44,12 +62,18 @@ class PromptExample:
     images: tuple[str, ...]
     masks: tuple[tuple[RunLengths, ...], ...]
     mirrored: bool = False
+    names: tuple[KnownNames, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.images or len(self.images) != len(self.masks):
             raise SaliencyError(
                 f"{self.name}: {len(self.images)} images and masks of {len(self.masks)}: "
                 "expected a list of masks for each image, and at least one image"
+            )
+        things = len(self.masks[0]) if self.task.spec.several_expressions else 1
+        if self.names and len(self.names) != things:
+            raise SaliencyError(
+                f"{self.name}: names of {len(self.names)} things: expected {things}, or none at all"
             )
 
     @property
@@ -114,4 +138,7 @@ def _example(row: dict[str, Any]) -> PromptExample:
             for group in row["masks"]
         ),
         mirrored=bool(row.get("mirrored", False)),
+        names=tuple(
+            KnownNames(tuple(each["right"]), tuple(each.get("wider", ()))) for each in row.get("names", ())
+        ),
     )

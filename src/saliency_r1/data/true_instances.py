@@ -1,4 +1,4 @@
-"""SIS ground truth, whatever its layout: images with instance masks as COCO run lengths, without classes."""
+"""SIS ground truth, whatever its layout: images with instance masks as COCO run lengths."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ class TrueInstance:
     Attributes:
         mask: its run lengths.
         crowd: whether it stands for several that nobody told apart; predictions on it count neither way.
+        category: the name of its category, which no metric looks at; None where there is none.
+        synset: the WordNet number of what it is; None where that is not known.
     """
 
     mask: RunLengths
     crowd: bool = False
+    category: str | None = None
+    synset: str | None = None
 
 
 @dataclass(frozen=True)

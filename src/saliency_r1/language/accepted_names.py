@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
+from saliency_r1.data.prompt_examples import KnownNames
 from saliency_r1.data.samples import Synset
 from saliency_r1.language.expressions import NOUNS, Nouns
 from saliency_r1.language.naming import NameBook
@@ -26,6 +28,29 @@ def accepted_names(synset: Synset, book: NameBook) -> frozenset[str]:
     nouns = Nouns.of(replace(synset, hypernyms=synset.hypernyms[:LEVELS]), book)
     names = {normalised(name) for name in (*nouns.names, *nouns.synonyms, *nouns.hypernyms)}
     return frozenset(names - set(NOUNS))
+
+
+def known_names(synset: Synset) -> KnownNames:
+    """What a synset may be called.
+
+    Right are its plain name, WordNet's name and synonyms, and the first hypernym. The hypernyms above are
+    wider. "object" and what else is said of everything is neither.
+
+    Example:
+        >>> known_names(Synset("n1", "lemur", (), ("primate", "mammal", "animal")))
+        KnownNames(right=('lemur', 'primate'), wider=('animal', 'mammal'))
+    """
+    # One picture is enough here: what it is called does not hang on how often it was seen.
+    nouns = Nouns.of(synset, NameBook({synset: 1}, minimum=1))
+    nearest = {word.lower() for word in synset.hypernyms[:1]} & nouns.kinds
+    return known_nouns(nouns, nearest)
+
+
+def known_nouns(nouns: Nouns, nearest: Iterable[str] = ()) -> KnownNames:
+    """As `known_names` of what goes by these nouns; of their hypernyms those in `nearest` are right."""
+    right = {normalised(word) for word in (*nouns.names, *nouns.synonyms, *nearest)} - set(NOUNS)
+    wider = {normalised(word) for word in (*nouns.hypernyms, *nouns.kinds)} - set(NOUNS) - right
+    return KnownNames(tuple(sorted(right)), tuple(sorted(wider)))
 
 
 def is_named(expression: str, names: frozenset[str]) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from saliency_r1.rewards.cosod import cosod_reward
     from saliency_r1.rewards.faithfulness import faithful
     from saliency_r1.rewards.format import format_reward
+    from saliency_r1.rewards.naming import named
     from saliency_r1.rewards.own import load_reward
     from saliency_r1.rewards.sis import sis_reward
     from saliency_r1.rewards.sod import sod_reward
@@ -26,6 +27,7 @@ _HOMES = {
     "faithful": "faithfulness",
     "format_reward": "format",
     "load_reward": "own",
+    "named": "naming",
     "sis_reward": "sis",
     "sod_reward": "sod",
 }
@@ -37,6 +39,7 @@ __all__ = [
     "faithful",
     "format_reward",
     "load_reward",
+    "named",
     "sis_reward",
     "sod_reward",
 ]

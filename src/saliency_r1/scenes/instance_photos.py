@@ -18,6 +18,7 @@ from saliency_r1.data.coco_json import find_json, load_json, read_coco
 from saliency_r1.data.true_instances import InstanceImage, decode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.language.expressions import Nouns
+from saliency_r1.language.naming import OBJECT, subject_of
 
 MOST_INSTANCES = 6
 LEAST_LARGEST = 0.05
@@ -81,7 +82,8 @@ def category_nouns(name: str) -> Nouns:
     name = name.lower()
     synonyms = tuple(_SYNONYMS[name].split("|")) if name in _SYNONYMS else ()
     hypernyms = (_ABOVE[name],) if name in _ABOVE else ()
-    return Nouns((name,), synonyms, hypernyms, frozenset((name, *synonyms, *hypernyms)))
+    names = tuple(dict.fromkeys((name, subject_of(name))))
+    return Nouns(names, synonyms, hypernyms, frozenset((*names, *synonyms, *hypernyms)))
 
 
 def is_held_out(file_name: str) -> bool:
@@ -112,16 +114,9 @@ def select(root: str | Path, split: str) -> list[tuple[InstanceImage, tuple[str,
     path = find_json(root)
     if path is None:
         raise SaliencyError(f"{root}: no COCO json found, expected one in it or in its folder annotations")
-    images = list(read_coco(path))
-    content = load_json(path)
-    names = {each["id"]: str(each["name"]) for each in content.get("categories", ())}
-    of_image: dict[int | str, list[str]] = {}
-    for annotation in content["annotations"]:
-        name = names.get(annotation.get("category_id"), "object")
-        of_image.setdefault(annotation["image_id"], []).append(name)
     return [
-        (image, tuple(of_image[image.key]))
-        for image in images
+        (image, tuple(instance.category or OBJECT for instance in image.instances))
+        for image in read_coco(path)
         if is_held_out(image.image.name) == (split == "validation") and fits(image)
     ]
 

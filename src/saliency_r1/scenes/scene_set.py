@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from saliency_r1.data.duts import write_synsets
 from saliency_r1.data.layouts import load_splits
-from saliency_r1.data.samples import Sample
+from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.data.true_instances import encode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
@@ -55,7 +56,9 @@ class SceneSet:
 
 
 def write_scenes(which: SceneSet, count: int, out: Path, workers: int) -> Iterator[int]:
-    """Write `images/`, `instances.json`, `expressions.jsonl`, `sheet.jpg`, alike for any number of workers.
+    """Write `images/`, `instances.json`, `synsets.json`, `expressions.jsonl` and `sheet.jpg`.
+
+    They are alike for any number of workers. An annotation has the number of its synset.
 
     Args:
         which: the scenes.
@@ -80,9 +83,12 @@ def write_scenes(which: SceneSet, count: int, out: Path, workers: int) -> Iterat
         yield number
     content = _coco([rows[number] for number in range(count)], which.size)
     write_bytes_atomic(out / "instances.json", json.dumps(content).encode())
+    source, _ = _open(which)
+    named = {sample.synset.id: sample.synset for sample in _samples(which) if sample.synset}
+    used = {each["synset"] for row in rows.values() for each in row["instances"] if "synset" in each}
+    write_synsets(out, {number: named[number] for number in sorted(used)})
     lines = [json.dumps(line) for number in range(count) for line in rows[number]["expressions"]]
     write_bytes_atomic(out / "expressions.jsonl", "".join(f"{line}\n" for line in lines).encode())
-    source, _ = _open(which)
     sheet = sheet_of(scene_number(source, which.seed, number) for number in range(min(count, SHEET_SCENES)))
     file = io.BytesIO()
     sheet.save(file, format="JPEG", quality=92)
@@ -93,7 +99,7 @@ def write_groups(which: SceneSet, count: int, size: int, out: Path, workers: int
     """Write composed groups as `images/<group>/<n>.png` and `masks/<group>/<n>.png`, as `data.groups` reads.
 
     In each picture something outdoes what the group shares; the mask is of what is shared. A group's name is
-    its number and the name of the shared object.
+    its number and the name of the shared object, whose synset is in `synsets.json` by the group's name.
 
     Args:
         which: the scenes.
@@ -111,11 +117,14 @@ def write_groups(which: SceneSet, count: int, size: int, out: Path, workers: int
     _check_split(which)
     PackedPhotos.open(_samples(which), _cache(which), which.size).colours()
     work = map_unordered(partial(_make_group, which, size), range(count), workers, preload=(__name__,))
-    for number, (name, pictures) in work:
+    shared: dict[str, Synset] = {}
+    for number, (name, synset, pictures) in work:
+        shared[name] = synset
         for index, (image, mask) in enumerate(pictures):
             write_bytes_atomic(out / "images" / name / f"{index}.png", image)
             write_bytes_atomic(out / "masks" / name / f"{index}.png", mask)
         yield number
+    write_synsets(out, dict(sorted(shared.items())))
 
 
 _Row = dict[str, Any]
@@ -153,6 +162,7 @@ def _make(which: SceneSet, number: int) -> tuple[bytes, _Row]:
         instances.append(
             {
                 "name": names.name(each.synset) if each.synset else OBJECT,
+                **({"synset": each.synset.id} if each.synset else {}),
                 "segmentation": {"size": run_lengths["size"], "counts": run_lengths["counts"].decode()},
                 "bbox": [left, top, right - left, bottom - top],
                 "area": int(each.mask.sum()),
@@ -174,8 +184,8 @@ def _make(which: SceneSet, number: int) -> tuple[bytes, _Row]:
     return _png(scene.image), {"image": name, "instances": instances, "expressions": expressions}
 
 
-def _make_group(which: SceneSet, size: int, number: int) -> tuple[str, list[tuple[bytes, bytes]]]:
-    """A group's name, and the PNGs of each picture and of its mask."""
+def _make_group(which: SceneSet, size: int, number: int) -> tuple[str, Synset, list[tuple[bytes, bytes]]]:
+    """A group's name, what it shares, and the PNGs of each picture and of its mask."""
     source, names = _open(which)
     # The third number keeps the stream apart from those of scenes and of the groups of fine-tuning.
     scenes, shared = compose_group(source, np.random.default_rng((which.seed, number, 2)), size)
@@ -183,7 +193,7 @@ def _make_group(which: SceneSet, size: int, number: int) -> tuple[str, list[tupl
     for scene in scenes:
         mask = np.logical_or.reduce([each.mask for each in scene.objects if each.synset == shared])
         pictures.append((_png(scene.image), _png(255 * mask.astype(np.uint8))))
-    return f"{number:05d} {names.name(shared)}", pictures
+    return f"{number:05d} {names.name(shared)}", shared, pictures
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -6,21 +6,22 @@ Their file is described in `saliency_r1.data.prompt_examples`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from saliency_r1.data.duts import load_groups
+from saliency_r1.data.duts import load_groups, load_synsets
 from saliency_r1.data.groups import by_group
 from saliency_r1.data.layouts import load_instances, load_maps
 from saliency_r1.data.mask_files import load_grey, picture_size
-from saliency_r1.data.prompt_examples import PromptExample
-from saliency_r1.data.samples import Sample, spread
-from saliency_r1.data.true_instances import InstanceImage, RunLengths, encode
+from saliency_r1.data.prompt_examples import KnownNames, PromptExample
+from saliency_r1.data.samples import Sample, Synset, spread
+from saliency_r1.data.true_instances import InstanceImage, RunLengths, TrueInstance, encode
 from saliency_r1.errors import SaliencyError
+from saliency_r1.language.accepted_names import known_names, known_nouns
 from saliency_r1.masks import as_truth
-from saliency_r1.scenes.instance_photos import select
+from saliency_r1.scenes.instance_photos import category_nouns, select
 from saliency_r1.tasks import Task
 
 
@@ -35,7 +36,8 @@ def sod_prompts(samples: Iterable[Sample], root: Path) -> Iterator[PromptExample
         SaliencyError: at a sample, if it has no mask, or one of another size than the photo.
     """
     for sample in samples:
-        yield _asked(Task.SOD, sample.name, [sample.image], [[_mask(sample)]], root)
+        names = _names_of(sample)
+        yield _asked(Task.SOD, sample.name, [sample.image], [[_mask(sample)]], root, names)
 
 
 def cosod_prompts(
@@ -51,14 +53,27 @@ def cosod_prompts(
             chosen = mixed[start : start + size]
             masks = [[_mask(sample)] for sample in chosen]
             images = [sample.image for sample in chosen]
-            yield _asked(Task.COSOD, f"{name}/{start // size}", images, masks, root)
+            names = _names_of(chosen[0])
+            yield _asked(Task.COSOD, f"{name}/{start // size}", images, masks, root, names)
 
 
-def sis_prompts(images: Iterable[InstanceImage], root: Path) -> Iterator[PromptExample]:
-    """A question for each photo with instances; crowds are left out. `root` as of `sod_prompts`."""
+def sis_prompts(
+    images: Iterable[InstanceImage], root: Path, synsets: Mapping[str, Synset] | None = None
+) -> Iterator[PromptExample]:
+    """A question for each photo with instances; crowds are left out.
+
+    Args:
+        images: with instances.
+        root: as of `sod_prompts`.
+        synsets: by their number, for the names of instances that have one; the others go by their category.
+    """
     for image in images:
-        masks = [instance.mask for instance in image.instances if not instance.crowd]
-        yield _asked(Task.SIS, image.name, [image.image], [masks], root)
+        alone = [instance for instance in image.instances if not instance.crowd]
+        masks = [instance.mask for instance in alone]
+        names = [_names_of_instance(instance, synsets or {}) for instance in alone]
+        known = [each for each in names if each is not None]
+        complete = known if len(known) == len(names) else []
+        yield _asked(Task.SIS, image.name, [image.image], [masks], root, complete)
 
 
 def without_reasoning(example: PromptExample) -> PromptExample:
@@ -77,13 +92,37 @@ def spread_groups(groups: dict[str, list[Sample]], size: int, count: int | None)
 
 
 def _asked(
-    task: Task, name: str, images: Sequence[Path], masks: Sequence[Sequence[RunLengths]], root: Path
+    task: Task,
+    name: str,
+    images: Sequence[Path],
+    masks: Sequence[Sequence[RunLengths]],
+    root: Path,
+    names: Sequence[KnownNames],
 ) -> PromptExample:
     paths = [
         (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
         for path in images
     ]
-    return PromptExample(name, task, task.spec.prompt(), tuple(paths), tuple(map(tuple, masks)))
+    return PromptExample(
+        name, task, task.spec.prompt(), tuple(paths), tuple(map(tuple, masks)), names=tuple(names)
+    )
+
+
+def _names_of(sample: Sample) -> list[KnownNames]:
+    """What the object of a photo is called; nothing if that is not known."""
+    names = known_names(sample.synset) if sample.synset else None
+    return [names] if names and names.right else []
+
+
+def _names_of_instance(instance: TrueInstance, synsets: Mapping[str, Synset]) -> KnownNames | None:
+    synset = synsets.get(instance.synset or "")
+    if synset:
+        names = known_names(synset)
+    elif instance.category:
+        names = known_nouns(category_nouns(instance.category))
+    else:
+        return None
+    return names if names.right else None
 
 
 def _mask(sample: Sample) -> RunLengths:
@@ -106,7 +145,8 @@ class PromptSources:
         duts: the DUTS folder: SOD of its photos, CoSOD of those of one synset.
         photos: COCO json data sets of photos, for SIS.
         sod: a folder of photos and masks.
-        sis: COCO json, or photos and colour instance masks.
+        sis: COCO json, or photos and colour instance masks; a `synsets.json` beside it, as `saliency-r1 data
+            scenes` writes it, gives names to instances that have the number of a synset.
         cosod: a folder of groups of photos and masks.
         split: `train` or `validation`; None for train of `duts` and `photos`, and all of `sod`.
         each: questions of each task; None for all.
@@ -147,6 +187,7 @@ def make_prompts(
     maps: list[Sample] = []
     pictures: list[InstanceImage] = []
     groups: dict[str, list[Sample]] = {}
+    synsets: Mapping[str, Synset] = {}
     if sources.duts:
         maps += load_maps(sources.duts, Task.SOD, sources.split or "train")
         groups |= load_groups(sources.duts, maps)
@@ -156,11 +197,12 @@ def make_prompts(
         maps += load_maps(sources.sod, Task.SOD, sources.split)
     if sources.sis:
         pictures += load_instances(sources.sis)
+        synsets = load_synsets(sources.sis if sources.sis.is_dir() else sources.sis.parent)
     if sources.cosod:
         groups |= by_group(load_maps(sources.cosod, Task.COSOD))
     chosen = spread(maps, sources.each)
     found = list(track(sod_prompts(chosen, root), len(chosen)))
-    found += sis_prompts(spread(pictures, sources.each), root)
+    found += sis_prompts(spread(pictures, sources.each), root, synsets)
     found += cosod_prompts(spread_groups(groups, sources.group, sources.each), root, sources.group, rng)
     if not found:
         raise SaliencyError("no question: give data by --duts, --photos, --sod, --sis or --cosod")
