@@ -15,6 +15,7 @@ one (`Cues.holds`); only the `Level` differs. Limits and margins:
 | contrast with a ring around, CIELAB | lighter, darker; more, less colourful | 8 in L; 8 in C | 5 |
 | | strong; little | difference >= 25; <= 15 | 7; 4 |
 | sharpness against the background | sharper | twice the Laplacian energy | factor 1.6 |
+| background in a third less the object | lighter, darker; more colourful | 12 in L; 10 in C | 6 |
 
 All are ours, set by eye on photos of DUTS-TR.
 """
@@ -38,6 +39,8 @@ _COLOUR_SIDE = 96
 _RING = 0.07
 _PART_SHARES = (0.02, 0.05, 0.1)
 _LEAST_PIXELS = 12
+_MOSTLY = 0.5
+"""Share of a third of the picture that must be background to be spoken of."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Cues:
         lightness, colourfulness: object minus surroundings, in L and in chroma; None as above.
         contrast: CIE76 difference of the means, and of the spread in L, object to surroundings; None as
             above.
+        sides: for each side of the picture, lightness and chroma of the background in that third less the
+            object's; without a side that holds little background.
         sharpness: log2 of the Laplacian energy inside the object over that of the background; None if either
             is too small to tell.
     """
@@ -75,6 +80,7 @@ class Cues:
     colourfulness: float | None = None
     contrast: float | None = None
     sharpness: float | None = None
+    sides: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -166,6 +172,10 @@ def _areas(least: int, most: float) -> Callable[[Cues, Level], float]:
     return quantity
 
 
+def _side(side: str, which: int) -> Callable[[Cues, Level], float | None]:
+    return lambda cues, level: cues.sides[side][which] if side in cues.sides else None
+
+
 def _rules() -> dict[tuple[Kind, str], tuple[_Rule, ...]]:
     def of(name: str) -> Callable[[Cues, Level], float | None]:
         return lambda cues, level: getattr(cues, name)
@@ -217,6 +227,10 @@ def _rules() -> dict[tuple[Kind, str], tuple[_Rule, ...]]:
     rules[Kind.CONTRAST, "less colourful"] = (_Rule(of("colourfulness"), high=-8, margin=5),)
     rules[Kind.CONTRAST, "strong"] = (_Rule(of("contrast"), low=25, margin=7),)
     rules[Kind.CONTRAST, "little"] = (_Rule(of("contrast"), high=15, margin=4),)
+    for side in SIDES:
+        rules[Kind.REST, f"{side} lighter"] = (_Rule(_side(side, 0), low=12, margin=6),)
+        rules[Kind.REST, f"{side} darker"] = (_Rule(_side(side, 0), high=-12, margin=6),)
+        rules[Kind.REST, f"{side} more colourful"] = (_Rule(_side(side, 1), low=10, margin=6),)
     rules[Kind.CONTRAST, "sharper"] = (_Rule(of("sharpness"), low=1, margin=math.log2(1.6)),)
     return rules
 
@@ -274,8 +288,29 @@ def measure(image: np.ndarray | Image.Image, mask: np.ndarray) -> Cues:
         colour=(float(own[0]), float(own[1]), float(own[2])),
         surroundings=None if ring is None else (float(ring[0]), float(ring[1]), float(ring[2])),
         sharpness=_sharpness(picture, mask),
+        sides=_sides(lab, inside),
         **contrasts,
     )
+
+
+def _sides(lab: np.ndarray, inside: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Lightness and chroma of the background in each third, less those of the object."""
+    height, width = inside.shape
+    thirds = {
+        "left": np.s_[:, : width // 3],
+        "right": np.s_[:, width - width // 3 :],
+        "top": np.s_[: height // 3],
+        "bottom": np.s_[height - height // 3 :],
+    }
+    chroma = np.hypot(lab[..., 1], lab[..., 2])
+    found = {}
+    for side, third in thirds.items():
+        outside = ~inside[third]
+        if outside.size and outside.mean() >= _MOSTLY:
+            lightness = lab[third][..., 0][outside].mean() - lab[..., 0][inside].mean()
+            colourfulness = chroma[third][outside].mean() - chroma[inside].mean()
+            found[side] = float(lightness), float(colourfulness)
+    return found
 
 
 def _picture(image: np.ndarray | Image.Image) -> Image.Image:

@@ -12,27 +12,34 @@ from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import NameBook
 
 
-def imagenet_classes(path: str | Path) -> Mapping[int, Nouns]:
-    """Read what the classes of ImageNet-1k are called.
+def imagenet_synsets(path: str | Path) -> Mapping[int, Synset]:
+    """Read the synsets of ImageNet-1k.
 
     Args:
         path: json, a list of objects with `index` (0 to 999), `synset`, `name`, `synonyms` and `hypernyms`.
 
     Returns:
-        The nouns of each class by its index in the classifier's output.
+        The synset of each class by its index in the classifier's output.
 
     Raises:
         SaliencyError: if the file cannot be read so.
     """
     try:
         rows = json.loads(Path(path).read_text())
-        synsets = {
-            int(row["index"]): Synset(row["synset"], row["name"], row["synonyms"], row["hypernyms"])
+        return {
+            int(row["index"]): Synset(
+                row["synset"], row["name"], tuple(row["synonyms"]), tuple(row["hypernyms"])
+            )
             for row in rows
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SaliencyError(
             f"{path} is no list of ImageNet's classes (index, synset, name, synonyms, hypernyms): {error}"
         ) from None
+
+
+def imagenet_classes(path: str | Path) -> Mapping[int, Nouns]:
+    """The nouns of each class of ImageNet-1k, by its index; see `imagenet_synsets`."""
+    synsets = imagenet_synsets(path)
     book = NameBook(dict.fromkeys(synsets.values(), 1), minimum=1)
     return {index: Nouns.of(synset, book) for index, synset in synsets.items()}

@@ -18,7 +18,8 @@ from saliency_r1.language.statements import parse_statements
 OBJECT = "object"
 
 
-def _words(text: str) -> frozenset[str]:
+def words_in(text: str) -> frozenset[str]:
+    """The words or phrases between the commas of a text."""
     return frozenset(text.split(","))
 
 
@@ -102,7 +103,7 @@ _PLAIN = {
 }
 
 # What a viewer calls anything below it: a beagle is a dog, a bullfrog a frog.
-_LEVEL = _words(
+_LEVEL = words_in(
     "bear,bird,butterfly,cat,cow,crab,dog,duck,elephant,fish,fox,frog,lizard,lobster,monkey,pig,rabbit,"
     "seal,sheep,snake,spider,turtle,whale"
 )
@@ -110,7 +111,7 @@ _LEVEL = _words(
 _BASIC = {
     **{
         word: word
-        for word in _words(
+        for word in words_in(
             "animal,apple,bag,ball,bear,beetle,bench,bicycle,bird,boat,bottle,bowl,box,"
             "building,bus,butterfly,cabbage,can,car,cart,cat,chair,clock,computer,cow,crab,"
             "dessert,dish,dog,drum,duck,elephant,fan,fish,flower,fox,frog,fruit,guitar,"
@@ -167,7 +168,7 @@ _GENERAL = {
     "van": "vehicle",
 }
 # Lemmas that few would use, or that mean something else to most.
-_ODD = _words(
+_ODD = words_in(
     "ananas,auto,autobus,beigel,blower,board,bullet,coney,cuke,domestic dog,essence,ewer,"
     "frypan,harp,icebox,landrover,lip rouge,lolly,machine,membranophone,mini,monocycle,"
     "mouth harp,napkin,nappy,ophidian,pizza pie,red hot,rubber,serpent,shades,toad,toad frog,"
@@ -209,6 +210,10 @@ class NameBook:
         """The book of a training set."""
         return cls(Counter(sample.synset for sample in samples if sample.synset is not None), minimum)
 
+    def chain(self, synset: Synset) -> tuple[str, ...]:
+        """Plain words for a synset, the narrowest first."""
+        return tuple(_chain(synset))
+
     def name(self, synset: Synset) -> str:
         """The plain, lower-case, countable name; `object` if there is none."""
         chain = _chain(synset)
@@ -216,6 +221,10 @@ class NameBook:
             if self._support[name] >= self.minimum:
                 return name
         return chain[0] if chain else OBJECT
+
+    def of_category(self, *names: str) -> tuple[str, ...]:
+        """Plain words for a category that goes by these names, the narrowest first."""
+        return names[:1]
 
     def rewordings(self, synset: Synset) -> tuple[str | None, str | None, str]:
         """Other words for the same thing: a synonym, a hypernym (either may be None), and plain `object`."""
@@ -252,6 +261,14 @@ def with_article(words: str) -> str:
     """The words with `a` or `an` before them."""
     vowel = words[:1].lower() in "aeiou" and not words.lower().startswith(_HARD_U)
     return f"{'an' if vowel else 'a'} {words}"
+
+
+def plain_chain(synset: Synset) -> list[str]:
+    """The synset's own plain name, if it has one, and "person" where that is one's."""
+    own = _plain(synset.name)
+    if own is None:
+        return []
+    return list(dict.fromkeys([own, "person"] if is_person(own) else [own]))
 
 
 def _chain(synset: Synset) -> list[str]:

@@ -30,12 +30,16 @@ SIZES = ("tiny", "small", "medium", "large", "most")
 
 
 class Kind(StrEnum):
-    """What a statement is about. Edges reached and separate areas count as place."""
+    """What a statement is about. Edges reached and separate areas count as place.
+
+    `REST` is about the background on one side of the picture, compared with the object.
+    """
 
     PLACE = "place"
     SIZE = "size"
     CONTRAST = "contrast"
     COLOUR = "colour"
+    REST = "rest"
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,15 @@ def _place_phrases() -> dict[str, tuple[str, ...]]:
     phrases["two areas"] = ("covers two separate areas",)
     phrases["several areas"] = ("covers several separate areas",)
     return phrases
+
+
+def _rest_phrases() -> dict[str, tuple[str, ...]]:
+    sides = {side: side if side in ("top", "bottom") else f"{side} side" for side in SIDES}
+    return {
+        f"{side} {value}": (f"the {words} is {value}",)
+        for side, words in sides.items()
+        for value in ("lighter", "darker", "more colourful")
+    }
 
 
 def _colour_phrases() -> dict[str, tuple[str, ...]]:
@@ -103,6 +116,7 @@ PHRASES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = MappingProxyType(
             }
         ),
         Kind.COLOUR: MappingProxyType(_colour_phrases()),
+        Kind.REST: MappingProxyType(_rest_phrases()),
     }
 )
 

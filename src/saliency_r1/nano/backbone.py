@@ -227,6 +227,11 @@ class Semantics(nn.Module):
         self.head.load_state_dict(whole.head.state_dict())
 
 
+def classifier_bias(variant: str) -> Tensor:
+    """The bias of ImageNet's classifier, float (1000,); see `classifier_weights`."""
+    return _package_weights(VARIANTS[variant])["_fc.bias"]
+
+
 def classifier_weights(variant: str) -> Tensor:
     """The weights of ImageNet's classifier over the head's features, float (1000, 1280).
 

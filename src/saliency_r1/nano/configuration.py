@@ -9,6 +9,14 @@ from transformers.configuration_utils import SubConfigSpec
 
 MODEL_TYPE = "saliency_r1_nano"
 
+MOST_INSTANCES = 6
+"""Instances that are counted and named."""
+NAME_SLOTS = 1 + MOST_INSTANCES
+"""Words that an image is given: of the salient region or the group, then of each instance as they are read."""
+SPELLED = 3
+"""Tokens of such a word; a word of more is not used."""
+NAME_TOKENS = NAME_SLOTS * SPELLED
+
 TEXT_DEFAULTS: dict[str, Any] = {
     "vocab_size": 3072,
     "hidden_size": 256,
@@ -34,6 +42,9 @@ class NanoConfig(PreTrainedConfig):
         foreground: whether the tokens also hold what is measured of the salient region, see `Foreground`.
         instances: whether the tokens also hold where single objects are, see `InstanceMap`.
         semantics_stride: of the backbone's map from which ImageNet's late blocks read names, 8 or 16.
+        name_tree: the names that the tokens also hold, see `NameReader`, as of `NameTree.to_dict`; None for
+            a policy that reads names by itself.
+        name_threshold: how probable a name must be to be handed on, in (0, 1).
         image_token_id: the placeholder's id in the tokenizer.
         freeze_vision: whether the vision tower is left out of training.
     """
@@ -53,6 +64,8 @@ class NanoConfig(PreTrainedConfig):
     foreground: bool = False
     instances: bool = False
     semantics_stride: int = 16
+    name_tree: dict | None = None
+    name_threshold: float = 0.5
     image_token_id: int = 3
     freeze_vision: bool = True
     tie_word_embeddings: bool = True
@@ -65,6 +78,11 @@ class NanoConfig(PreTrainedConfig):
             raise ValueError(f"image_size is {self.image_size}: choose a multiple of 32")
 
     @property
-    def image_tokens(self) -> int:
-        """Tokens of one image: one for each 32x32 pixels."""
+    def cells(self) -> int:
+        """Cells of one image: one for each 32x32 pixels."""
         return (self.image_size // 32) ** 2
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of one image: one for each cell, then those that spell names."""
+        return self.cells + (NAME_TOKENS if self.name_tree else 0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 SUB_CELLS = 4
 """Sub-cells along the side of a cell, as those of the colours in `vision.py`."""
-MEASURES = 36
+MEASURES = 44
 _RING = 5
 """Sub-cells of the window that widens the region by its surroundings: 16 of 256 pixels each way."""
 
@@ -45,17 +45,21 @@ class Foreground(nn.Module):
         shares = self.share(F.gelu(self.hidden(torch.cat(parts, dim=-1))))
         return _to_map(shares)[:, 0]
 
-    def forward(self, features: Tensor, colours: Tensor) -> Tensor:
-        """One vector an image, (B, width), to be added to its tokens.
+    def forward(self, features: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
+        """One vector an image, to be added to its tokens, and how salient each cell is.
 
         Args:
             features: (B, cells, sum(sizes)).
             colours: (B, cells, 48), CIELAB of the sub-cells as `vision.py` puts it out.
+
+        Returns:
+            (B, width), and (B, cells) in [0, 1].
         """
         with torch.no_grad():  # fitted on masks; the language model is not to bend it
             shares = self.logits(features).sigmoid()
             measured = measures(shares, _to_map(colours))
-        return self.out(F.gelu(self.up(measured.to(self.up.weight.dtype))))
+        added = self.out(F.gelu(self.up(measured.to(self.up.weight.dtype))))
+        return added, F.avg_pool2d(shares[:, None].float(), SUB_CELLS).flatten(1)
 
 
 def measures(shares: Tensor, lab: Tensor) -> Tensor:
@@ -67,7 +71,8 @@ def measures(shares: Tensor, lab: Tensor) -> Tensor:
 
     Returns:
         float32 (B, `MEASURES`): area and its logarithm, place, extent, how far the region reaches each edge;
-        mean and spread of CIELAB and chroma inside, in a ring around it and outside, and the differences.
+        mean and spread of CIELAB and chroma inside, in a ring around it and outside, and the differences;
+        lightness and chroma outside in the thirds left, right, top and bottom, less those inside.
     """
     shares, lab = shares.float(), lab.float()
     inside = shares[:, None]
@@ -89,6 +94,13 @@ def measures(shares: Tensor, lab: Tensor) -> Tensor:
     geometry = torch.stack([area, (area + 1e-3).log(), x, y, *extent, *edges], dim=1)
     difference = 3 * (own - ring)
     distance = difference[:, :3].norm(dim=1, keepdim=True)
+    third = shares.shape[-1] // 3
+    lines = torch.arange(shares.shape[-1], device=shares.device)
+    near, far = (lines < third).float(), (lines >= shares.shape[-1] - third).float()
+    sides = [
+        3 * (_moments(seen[:, [0, 3]], (1 - inside) * where)[0] - own[:, [0, 3]])
+        for where in (near, far, near[:, None], far[:, None])
+    ]
     parts = [
         geometry,
         own,
@@ -99,6 +111,7 @@ def measures(shares: Tensor, lab: Tensor) -> Tensor:
         difference,
         difference.abs()[:, :1],
         distance,
+        *sides,
     ]
     return torch.cat(parts, dim=1)
 

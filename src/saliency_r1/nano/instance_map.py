@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saliency_r1.nano.configuration import MOST_INSTANCES as MOST
 from saliency_r1.nano.layers import AdapterLayer
 from saliency_r1.reading_order import BAND
 
 SUB_CELLS = 2
 """Places of the map along the side of a cell."""
-MOST = 6
-"""Instances that are counted; the last class is this many."""
 ORDERS = 5
 """In which an instance has a turn: as read, and from each side."""
 _WIDTH, _LAYERS, _HEADS = 96, 2, 4
@@ -67,8 +66,15 @@ class InstanceMap(nn.Module):
         x = self.norm(x)
         return self.middles(x), self.count(x.mean(1))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """What to add to each token, (B, cells, width), of features (B, cells, sum(sizes))."""
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What to add to each token, and which instances are in which cell.
+
+        Args:
+            features: (B, cells, sum(sizes)).
+
+        Returns:
+            (B, cells, width), and (B, cells, 6): in the cell of an instance's middle its turn as it is read.
+        """
         with torch.no_grad():  # fitted on masks; the language model is not to bend it
             middles, count = self.read(features)
             share = count.float().softmax(-1)[:, None].expand(-1, middles.shape[1], -1)
@@ -76,7 +82,7 @@ class InstanceMap(nn.Module):
             seen = torch.cat([near, share], dim=-1)
             orders = orders_of(near, count.argmax(1))
         found = self.out(F.gelu(self.up(seen.to(self.up.weight.dtype))))
-        return found + self.orders(orders.to(found.dtype))
+        return found + self.orders(orders.to(found.dtype)), orders[..., :MOST]
 
 
 def orders_of(near: Tensor, count: Tensor) -> Tensor:

@@ -19,7 +19,12 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from saliency_r1.nano.configuration import NanoConfig
+from saliency_r1.nano.name_reader import NameReader
+from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.vision import Adapter, VisionTower
+
+_OF_IMAGES = ("pixel_values", "image_features", "image_names")
+"""Inputs with a row for each image, not for each prompt."""
 
 
 class NanoPreTrainedModel(PreTrainedModel):
@@ -51,14 +56,19 @@ class NanoModel(NanoPreTrainedModel):
         self.vision_tower = VisionTower(config.semantics_stride)
         self.vision_tower.requires_grad_(not config.freeze_vision)
         text: Any = config.text_config
+        names = None
+        if config.name_tree:
+            tree = NameTree.from_dict(config.name_tree)
+            names = NameReader(tree, config.name_threshold, text.hidden_size)
         self.adapter = Adapter(
             text.hidden_size,
-            config.image_tokens,
+            config.cells,
             config.adapter_layers,
             config.adapter_heads,
             config.adapter_dropout,
             config.foreground,
             config.instances,
+            names,
         )
         self.language_model = AutoModel.from_config(text)
         self.post_init()
@@ -83,6 +93,50 @@ class NanoModel(NanoPreTrainedModel):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_vision):
             return self.vision_tower(pixel_values.contiguous(memory_format=torch.channels_last))
 
+    def image_embeddings(
+        self, image_features: Tensor, counts: Tensor, image_names: Tensor | None = None
+    ) -> Tensor:
+        """The tokens of images as the language model takes them.
+
+        Args:
+            image_features: (images, cells, features) of `encode_images`.
+            counts: (prompts,), how many of the images each prompt has; together all.
+            image_names: numbers of words in place of those that are read, long (images, `NAME_SLOTS`), see
+                `NameReader.forward`; None to keep them all.
+
+        Returns:
+            (images, `config.image_tokens`, width).
+        """
+        tokens, read = self.adapter(image_features)
+        names = self.adapter.names
+        if names is None or read is None:
+            return tokens
+        logits, there = read
+        logits = torch.cat([names.shared(logits, counts)[:, None], logits[:, 1:]], dim=1)
+        spelled = names(logits, there, self.get_input_embeddings().weight, image_names)
+        return torch.cat([tokens, spelled.to(tokens.dtype)], dim=1)
+
+    @torch.no_grad()
+    def read_names(
+        self, image_features: Tensor, counts: Tensor, best: int = 5
+    ) -> list[list[tuple[str, float]]]:
+        """The likeliest names of what is salient in the image of each prompt, or shared by its images.
+
+        Args:
+            image_features, counts: as of `image_embeddings`.
+            best: how many names.
+
+        Returns:
+            Names and probabilities of each prompt, the likeliest first; none without a reader of names.
+        """
+        names = self.adapter.names
+        if names is None:
+            return [[] for _ in counts]
+        _, read = self.adapter(image_features)
+        assert read is not None
+        firsts = counts.cumsum(0) - counts
+        return names.best(names.shared(read[0], counts)[firsts], best)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -92,6 +146,7 @@ class NanoModel(NanoPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         image_features: Tensor | None = None,
+        image_names: Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -105,14 +160,17 @@ class NanoModel(NanoPreTrainedModel):
         if image_features is not None:
             if input_ids is None:
                 raise ValueError("images need input_ids: the placeholders say where they stand")
-            tokens = self.adapter(image_features).to(inputs_embeds.dtype)
-            holders = (input_ids == self.config.image_token_id).unsqueeze(-1)
-            if int(holders.sum()) != tokens.shape[0] * tokens.shape[1]:
+            holders = input_ids == self.config.image_token_id
+            images, each = len(image_features), self.config.image_tokens
+            if int(holders.sum()) != images * each:
                 raise ValueError(
                     f"Image features and image tokens do not match: {int(holders.sum())} placeholders for "
-                    f"{tokens.shape[0]} images of {tokens.shape[1]} tokens"
+                    f"{images} images of {each} tokens"
                 )
-            inputs_embeds = inputs_embeds.masked_scatter(holders, tokens)
+            tokens = self.image_embeddings(image_features, holders.sum(1) // each, image_names)
+            inputs_embeds = inputs_embeds.masked_scatter(
+                holders.unsqueeze(-1), tokens.to(inputs_embeds.dtype)
+            )
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -161,6 +219,7 @@ class NanoForImageTextToText(NanoPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         image_features: Tensor | None = None,
+        image_names: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -174,6 +233,7 @@ class NanoForImageTextToText(NanoPreTrainedModel, GenerationMixin):
                 placeholders ask for, however they are spread over the prompts.
             attention_mask: (B, T), 0 at padding.
             image_features: (images, cells, features) of `encode_images`, in place of `pixel_values`.
+            image_names: words to show in place of those that are read, see `NanoModel.image_embeddings`.
             labels: (B, T), -100 where there is no loss.
             logits_to_keep: the last positions alone, if not 0.
 
@@ -188,6 +248,7 @@ class NanoForImageTextToText(NanoPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             image_features=image_features,
+            image_names=image_names,
             use_cache=use_cache,
             **kwargs,
         )
@@ -216,13 +277,14 @@ class NanoForImageTextToText(NanoPreTrainedModel, GenerationMixin):
         if not is_first_iteration and kwargs.get("use_cache", True):
             inputs.pop("pixel_values", None)
             inputs.pop("image_features", None)
+            inputs.pop("image_names", None)
         return inputs
 
     def _expand_inputs_for_generation(  # type: ignore[override]
         self, expand_size: int = 1, input_ids: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Any]]:
         """Several continuations of a prompt: the images of one prompt stay together in their order."""
-        images = {name: kwargs.pop(name, None) for name in ("pixel_values", "image_features")}
+        images = {name: kwargs.pop(name, None) for name in _OF_IMAGES}
         images = {name: value for name, value in images.items() if value is not None}
         if expand_size > 1 and input_ids is not None:
             counts = (input_ids == self.config.image_token_id).sum(1) // self.config.image_tokens

@@ -19,6 +19,7 @@ from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_CHANNELS, Li
 from saliency_r1.nano.foreground import Foreground
 from saliency_r1.nano.instance_map import InstanceMap
 from saliency_r1.nano.layers import AdapterLayer
+from saliency_r1.nano.name_reader import NameReader
 from saliency_r1.nano.segmenter_model import NanoSegmenterModel
 
 PARTS = (HEAD_CHANNELS, TAP_CHANNELS[4], 4 * TAP_CHANNELS[3], TAP_CHANNELS[2])
@@ -81,6 +82,15 @@ class VisionTower(nn.Module):
         self.backbone.load_imagenet()
         self.semantics.load_imagenet()
 
+    def semantic_map(self, pixels: Tensor) -> Tensor:
+        """What ImageNet's classifier reads of each cell, (B, 1280, S / 32, S / 32), of pixels as below."""
+        maps = self.backbone(pixels.to(self.backbone.stem.weight.dtype))
+        return self._read(*maps[2:4])
+
+    def _read(self, f8: Tensor, f16: Tensor) -> Tensor:
+        read: Tensor = self.semantics(f8 if self.semantics.stride == 8 else f16)
+        return read
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Features of images.
 
@@ -97,7 +107,7 @@ class VisionTower(nn.Module):
             mean = torch.tensor(MEAN, device=pixels.device)[:, None, None]
             std = torch.tensor(STD, device=pixels.device)[:, None, None]
             colours = F.pixel_unshuffle(lab((small * std + mean).clamp(0, 1)), 4)
-        head = self.semantics(f8 if self.semantics.stride == 8 else f16)
+        head = self._read(f8, f16)
         parts = [head, f32, F.pixel_unshuffle(f16, 2), F.avg_pool2d(f8, 4), colours.to(head.dtype)]
         return torch.cat(parts, dim=1).flatten(2).transpose(1, 2)
 
@@ -117,8 +127,10 @@ class Adapter(nn.Module):
         dropout: float,
         foreground: bool = False,
         instances: bool = False,
+        names: NameReader | None = None,
     ) -> None:
         super().__init__()
+        self.names = names
         self.foreground = Foreground(PARTS[1:3], width) if foreground else None
         self.instances = InstanceMap(PARTS[1:3], cells, width) if instances else None
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in PARTS)
@@ -133,16 +145,29 @@ class Adapter(nn.Module):
         """Those of the features that tell what is salient: the maps of strides 32 and 16."""
         return features[..., PARTS[0] : sum(PARTS[:3])]
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, cells, `FEATURES`) to (B, cells, width)."""
+    def forward(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Tokens of images, and what the reader of names says of them.
+
+        Args:
+            features: (B, cells, `FEATURES`).
+
+        Returns:
+            (B, cells, width), and what `NameReader.read` gives; None without a reader.
+        """
         *parts, colours = features.to(self.join.weight.dtype).split((*PARTS, COLOURS), dim=-1)
         joined = [norm(part) for norm, part in zip(self.norms, parts, strict=True)]
         x = self.join(self.dropout(torch.cat([*joined, colours], dim=-1)))
         x = self.project(F.gelu(x)) + self.place.weight
+        shares, orders = features.new_ones(features.shape[:2]), features.new_zeros(*features.shape[:2], 0)
         if self.foreground is not None:
-            x = x + self.foreground(self.telling(features).to(x.dtype), colours)[:, None]
+            measured, shares = self.foreground(self.telling(features).to(x.dtype), colours)
+            x = x + measured[:, None]
         if self.instances is not None:
-            x = x + self.instances(self.telling(features).to(x.dtype))
+            found, orders = self.instances(self.telling(features).to(x.dtype))
+            x = x + found
         for layer in self.layers:
             x = layer(x)
-        return self.norm(x)
+        if self.names is None:
+            return self.norm(x), None
+        with torch.no_grad():  # fitted on named regions
+            return self.norm(x), self.names.read(features[..., : PARTS[0]], shares, orders)

@@ -49,7 +49,7 @@ class FeatureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._model, self._processor, self._root = model, processor, Path(root)
         tower = model.model.vision_tower
-        self._shape = (model.config.image_tokens, tower.features)
+        self._shape = (model.config.cells, tower.features)
         self._block = 2 * self._shape[0] * self._shape[1]
         self._tower = _fingerprint(tower, self._shape)
         self._rows: dict[Key, int] = {}

@@ -39,6 +39,12 @@ def read_corpus(files: Iterable[str | Path]) -> Iterator[str]:
         yield from read_text(file).splitlines()
 
 
+def worded(names: Iterable[str], times: int = 20) -> list[str]:
+    """Texts that hold each word of the names so often that it becomes one token, in lower case."""
+    words = dict.fromkeys(word for name in names for word in name.split())
+    return [f"the {word} is" for word in words for _ in range(times)]
+
+
 def tokens_a_word(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
     """How many tokens a running word of the texts becomes on average, tags left out; 1 is the best."""
     words = Counter(word for text in texts for word in _WORD.findall(_TAG.sub("\n", text)))

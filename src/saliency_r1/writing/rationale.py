@@ -1,10 +1,12 @@
 """Rationales: reasoning written from what is known to be salient, so that it leads to the expression.
 
 Reasoning "from output": the mask is known, cues are measured on it, and sentences are put together from
-those that are clear: what is there and where, how large it is and of what colour, why it stands out, then
-the expression. Every cue is said in a phrase of `statements.PHRASES`, so it can be read back and checked.
-The order of argument, from the ground truth to a chain of thought that leads to it, is that of Saliency-R1
-(arXiv 2511.00396); the wording is ours.
+those that are clear: what is there and what is most unusual about it (`openings.py`), how large it is and of
+what colour, why it stands out, what else could draw the eye and why it does not, then the expression. The
+wording follows from what is measured, because a policy that decodes greedily makes one text of a free choice.
+Every cue is said in a phrase of `statements.PHRASES`, so it can be read back and checked. The order of
+argument, from the ground truth to a chain of thought that leads to it, is that of Saliency-R1 (arXiv
+2511.00396); the wording is ours.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ from saliency_r1.language.cues import Cues
 from saliency_r1.language.naming import OBJECT, NameBook, is_person, subject_of, with_article
 from saliency_r1.language.statements import PHRASES, Kind
 from saliency_r1.masks import iou
+from saliency_r1.writing.openings import clear_colour, clear_place, open_with
 
 SHORTEST, LONGEST = 25, 55
 """Words in a reasoning."""
 LONGEST_EXPRESSION = 8
 """Words in an expression."""
-FIRST = (0.75, 0.15, 0.1)
-"""How often the name, the hypernym and "object" are preferred. A policy that learns from all three has a word
-left for what it cannot tell: when every name is unlikely, the vaguer word is the likeliest."""
+FIRST = (0.6, 0.28, 0.12)
+"""How often the name, the hypernym and "object" are preferred. A policy that is told a word, see
+`nano.name_reader`, learns to use whichever it is told."""
 
 
 class Step(StrEnum):
@@ -55,12 +58,14 @@ class Rationale:
         stated: kind and value of each cue statement that was written, in no order. One that is repeated
             counts again.
         step: how the expression was worded.
+        nouns: what each expression calls its object.
     """
 
     reasoning: str
     expressions: tuple[str, ...]
     stated: tuple[tuple[Kind, str], ...]
     step: Step
+    nouns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,10 @@ def write_candidates(
     if cues.empty:
         return (nothing_rationale(rng),)
     synonym, hypernym, name = None, None, OBJECT
+    above: tuple[str, ...] = ()
     if synset is not None:
         names = names or NameBook({synset: 1}, minimum=1)
-        name = names.name(synset)
+        name, above = names.name(synset), names.chain(synset)
         synonym, hypernym, _ = names.rewordings(synset)
     if is_person(name):
         # The colour is that of the clothes, whatever the person is called in a text.
@@ -135,7 +141,7 @@ def write_candidates(
             continue
         expression, stated = _expression(cues, noun, step, rng)
         if expression not in rationales:
-            rationales[expression] = _write(cues, noun, expression, stated, step, rng)
+            rationales[expression] = _write(cues, noun, above, expression, stated, step, rng)
     return tuple(rationales.values())
 
 
@@ -191,10 +197,14 @@ class Writer:
         """True that often."""
         return self.rng.random() < probability
 
+    def told(self, kind: Kind, value: str) -> bool:
+        """Whether that was stated already."""
+        return (kind, value) in self.stated
+
     def say(self, kind: Kind, value: str, phrase: str | None = None) -> str:
-        """State a cue in one of its phrases, or in a wording that the parser reads without one."""
+        """State a cue in its first phrase, or in another wording that the parser reads."""
         self.stated.append((kind, value))
-        return phrase or self.rng.choice(PHRASES[kind][value])
+        return phrase or PHRASES[kind][value][0]
 
 
 def _expression(cues: Cues, noun: str, step: Step, rng: Random) -> tuple[str, list[tuple[Kind, str]]]:
@@ -224,68 +234,40 @@ def _expression(cues: Cues, noun: str, step: Step, rng: Random) -> tuple[str, li
     return expression, [(kinds[part], value) for part, value in parts.items() if value]
 
 
-def clear_place(cues: Cues) -> str | None:
-    """Where the object clearly is, one of `PLACES`."""
-    return next((value for value in cues.clear(Kind.PLACE) if not value.endswith(("edge", "areas"))), None)
-
-
-def clear_colour(cues: Cues, noun: str) -> str | None:
-    """The object's colour, where a viewer would speak of it: not a person's, nor "an orange orange"."""
-    if is_person(noun):
-        return None
-    own = (value for value in cues.clear(Kind.COLOUR) if not value.startswith("background"))
-    return next((value for value in own if value not in noun.split()), None)
-
-
 def _write(
-    cues: Cues, noun: str, expression: str, stated: Iterable[tuple[Kind, str]], step: Step, rng: Random
+    cues: Cues,
+    noun: str,
+    above: tuple[str, ...],
+    expression: str,
+    stated: Iterable[tuple[Kind, str]],
+    step: Step,
+    rng: Random,
 ) -> Rationale:
     """Sentences that end in the expression; those in the middle are left out where they would be too many."""
     writer = Writer(rng, stated)
     subject = f"the {subject_of(noun)}" if is_person(noun) else "it"
-    opening = _opening(cues, noun, writer)
+    opening = open_with(cues, noun, writer, () if noun == OBJECT else above)
     ending = _ending(cues, expression, writer)
     middle: list[str] = []
     length = len(f"{opening} {ending}".split())
-    for sentence in (_look, _contrast):
-        attempt = Writer(rng)
+    for sentence in (_look, _contrast, _rest):
+        attempt = Writer(rng, writer.stated)
         if middle and "background" in middle[-1]:
             subject = f"the {subject_of(noun)}"  # "it" would be the background
         text = sentence(cues, noun, subject, attempt)
         if text and length + len(text.split()) <= LONGEST:
             middle.append(text)
             length += len(text.split())
-            writer.stated += attempt.stated
+            writer.stated = attempt.stated
     fillers = ["This is what a viewer would look at first.", "No other thing here draws the eye as much."]
     while length < SHORTEST:
         middle.append(fillers.pop(rng.randrange(len(fillers))))
         length += len(middle[-1].split())
-    return Rationale(" ".join([opening, *middle, ending]), (expression,), tuple(writer.stated), step)
-
-
-def _opening(cues: Cues, noun: str, writer: Writer) -> str:
-    """What is there, and where.
-
-    Always with "the": "a" or "an" would have to be chosen before the noun, for all nouns alike.
-    """
-    place = clear_place(cues)
-    if place is None:
-        return writer.choose(
-            f"What draws the eye in this picture is the {noun}.",
-            f"The picture shows the {noun}, which stands out from the rest.",
-            f"The eye goes first to the {noun}.",
-        )
-    where = writer.say(Kind.PLACE, place)
-    return writer.choose(
-        f"What draws the eye in this picture is the {noun} {where}.",
-        f"The picture shows the {noun} {where}, which stands out from the rest.",
-        f"The eye goes first to the {noun} {where} of the picture.",
-        f"{where.capitalize()} of the picture the {noun} draws the eye.",
-    )
+    return Rationale(" ".join([opening, *middle, ending]), (expression,), tuple(writer.stated), step, (noun,))
 
 
 def _look(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
-    """Size, colour, edges, background: what is clear, each in a place of its own.
+    """Size, colour, edges, background: what is clear and not said yet, each in a place of its own.
 
     No cue stands before a noun: there it would compete with every noun, and a likely cue beats them all.
     """
@@ -293,23 +275,22 @@ def _look(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
     clear = cues.clear(Kind.COLOUR)
     background = next((value for value in clear if value.startswith("background")), None)
     predicates: list[str] = []
-    if size and writer.chance(0.85):
+    if size and not writer.told(Kind.SIZE, size):
         said = writer.say(Kind.SIZE, size)
         predicates.append(said if said.split()[0] in ("takes", "fills") else f"is {said}")
-    if colour:
-        said = writer.say(
-            Kind.COLOUR, colour, f"is {writer.choose(f'mostly {colour}', f'{colour} in colour')}"
-        )
-        if background and writer.chance(0.6):
+    if colour and not writer.told(Kind.COLOUR, colour):
+        said = writer.say(Kind.COLOUR, colour, f"is mostly {colour}")
+        if background and not writer.told(Kind.COLOUR, background):
             tone = background.removeprefix("background ")
             said += " against " + with_article(writer.say(Kind.COLOUR, background, f"{tone} background"))
             background = None
         predicates.append(said)
     edges = [value for value in cues.clear(Kind.PLACE) if value.endswith(("edge", "areas"))]
-    if edges and len(predicates) < 2 and writer.chance(0.5):
+    edges = [value for value in edges if not writer.told(Kind.PLACE, value)]
+    if edges and len(predicates) < 2:
         predicates.append(writer.say(Kind.PLACE, edges[-1] if edges[-1].endswith("areas") else edges[0]))
     text = f"{subject.capitalize()} {' and '.join(predicates)}." if predicates else ""
-    if background and len(predicates) < 2 and writer.chance(0.6):
+    if background and len(predicates) < 2 and not writer.told(Kind.COLOUR, background):
         clause = f"the {writer.say(Kind.COLOUR, background, 'background is mostly ' + background.split()[1])}"
         text = f"{text[:-1]}, and {clause}." if text else f"{clause.capitalize()}."
     return text
@@ -317,7 +298,7 @@ def _look(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
 
 def _contrast(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
     """Why it stands out, or that it hardly does."""
-    clear = cues.clear(Kind.CONTRAST)
+    clear = [value for value in cues.clear(Kind.CONTRAST) if not writer.told(Kind.CONTRAST, value)]
     compared = [
         value for value in clear if value in ("lighter", "darker", "more colourful", "less colourful")
     ]
@@ -325,9 +306,8 @@ def _contrast(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
     if compared:
         words = [writer.say(Kind.CONTRAST, value, value) for value in compared[:2]]
         said.append(f"is {' and '.join(words)} than the surroundings")
-    if "strong" in clear and (not compared or writer.chance(0.5)):
-        around = "them" if compared else "the surroundings"
-        said.append(f"stands in {writer.say(Kind.CONTRAST, 'strong')} to {around}")
+    if "strong" in clear and not compared:
+        said.append(f"stands in {writer.say(Kind.CONTRAST, 'strong')} to the surroundings")
     if "little" in clear:
         said.append(f"has {writer.say(Kind.CONTRAST, 'little')} with the surroundings")
     if "sharper" in clear and len(said) < 2:
@@ -338,15 +318,31 @@ def _contrast(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
     return f"{subject.capitalize()} {link.join(said)}."
 
 
+_REST = ("more colourful", "lighter", "darker")
+"""What could draw the eye away from an object, the strongest first."""
+
+
+def _rest(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
+    """The part of the background that could be taken for what stands out, and why it is not."""
+    clear = cues.clear(Kind.REST)
+    value = next((value for what in _REST for value in clear if value.endswith(what)), None)
+    if value is None:
+        return ""
+    said = writer.say(Kind.REST, value)
+    if value.endswith("darker"):
+        return f"{said.capitalize()}, but nothing there is set apart."
+    return f"{said.capitalize()} and could draw the eye, but it belongs to the background."
+
+
 def _ending(cues: Cues, expression: str, writer: Writer) -> str:
     """The conclusion, with the expression."""
     if cues.area > 0.95:
         return f"So the answer is {expression}."
-    return writer.choose(
-        f"The rest of the picture is background, so the answer is {expression}.",
-        f"Everything else is background, so the answer is {expression}.",
-        f"So the answer is {expression}, and the rest is background.",
-    )
+    if clear_place(cues) is None:
+        return f"Everything else is background, so the answer is {expression}."
+    if cues.clear(Kind.SIZE):
+        return f"The rest of the picture is background, so the answer is {expression}."
+    return f"So the answer is {expression}, and the rest is background."
 
 
 def nothing_rationale(rng: Random) -> Rationale:

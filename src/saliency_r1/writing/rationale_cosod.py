@@ -17,7 +17,8 @@ from saliency_r1.language.cues import Cues
 from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import OBJECT, NameBook, is_person, subject_of
 from saliency_r1.language.statements import Kind
-from saliency_r1.writing.rationale import FIRST, Step, Writer, clear_colour, clear_place
+from saliency_r1.writing.openings import clear_colour, clear_place
+from saliency_r1.writing.rationale import FIRST, Step, Writer
 
 MOST_IMAGES = 6
 LONGEST = 70
@@ -56,11 +57,13 @@ class GroupRationale:
         reasoning: at most 70 words.
         expressions: the one expression.
         stated: index of the image, kind and value of each cue statement.
+        noun: of the expression.
     """
 
     reasoning: str
     expressions: tuple[str, ...]
     stated: tuple[tuple[int, Kind, str], ...]
+    noun: str
 
 
 def word_group(
@@ -127,7 +130,9 @@ def write_group(
             middle.append(text)
             length += len(text.split())
             stated += said
-    return GroupRationale(" ".join([opening, *middle, ending]), (wording.expression,), tuple(stated))
+    return GroupRationale(
+        " ".join([opening, *middle, ending]), (wording.expression,), tuple(stated), wording.noun
+    )
 
 
 def _aside(images: Sequence[GroupImage], rng: Random, names: NameBook) -> str:

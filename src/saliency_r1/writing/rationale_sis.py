@@ -24,13 +24,12 @@ from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import OBJECT, NameBook, is_person
 from saliency_r1.language.statements import PHRASES, Kind
 from saliency_r1.masks import iou
+from saliency_r1.writing.openings import clear_colour, clear_place
 from saliency_r1.writing.rationale import (
     FIRST,
     LONGEST_EXPRESSION,
     Step,
     Writer,
-    clear_colour,
-    clear_place,
     nothing_rationale,
 )
 
@@ -78,10 +77,12 @@ class Called:
         return cls(_words(names.name(synset), synonym, hypernym), Nouns.of(synset, names).kinds)
 
     @classmethod
-    def of_nouns(cls, nouns: Nouns) -> Called:
-        """By the first noun of each kind."""
-        synonym, hypernym = (next(iter(each), None) for each in (nouns.synonyms, nouns.hypernyms))
-        return cls(_words(nouns.names[0], synonym, hypernym), nouns.kinds)
+    def of_words(cls, words: Sequence[str]) -> Called:
+        """By the first of its words, which go from narrow to wide, or by the second."""
+        if not words:
+            return cls(((Step.OBJECT, OBJECT),), frozenset())
+        hypernym = words[1] if len(words) > 1 else None
+        return cls(_words(words[0], None, hypernym), frozenset(words))
 
     def fits(self, noun: str) -> bool:
         """Whether the noun could be said of it."""

@@ -155,7 +155,7 @@ def _example(
 ) -> SFTExample:
     reasoning = "" if fast else rationale.reasoning
     paths = [image.path for image in images]
-    return example_of(name, paths, mirrored, Task.COSOD, reasoning, rationale.expressions)
+    return example_of(name, paths, mirrored, Task.COSOD, reasoning, rationale.expressions, [rationale.noun])
 
 
 def _others(scene: Scene, shared: Synset) -> tuple[Synset, ...]:

@@ -49,7 +49,10 @@ from saliency_r1.writing.sft_set import (
     sod_answers,
 )
 
-_PHOTO_VARIANTS = 4
+_PHOTO_VARIANTS = 2
+EVERYTHING = "the salient objects"
+"""What the segmenter is asked for to find out which annotated instances are salient."""
+_COVERED, _LARGE = 0.3, 0.05
 
 
 def photo_jobs(
@@ -57,7 +60,7 @@ def photo_jobs(
     folder: Path,
     maker: SFTMaker,
 ) -> list[Job]:
-    """One job a photo. There are few of them, so that each is asked about four times as often as a scene.
+    """One job a photo. There are few of them, so that each is asked about twice as often as a scene.
 
     Args:
         photos: of 1 to 6 instances, with the category of each, as `instance_photos.select` gives them.
@@ -147,6 +150,18 @@ def write_picture(image: Image.Image, path: Path) -> Image.Image:
     return load_image(buffer.getvalue())
 
 
+def is_salient(mask: np.ndarray, shown: np.ndarray) -> bool:
+    """Whether an annotated instance of a photo that was not labelled for saliency counts as salient.
+
+    It does if the map of what stands out covers 30 % of it, or if it covers 5 % of the photo.
+
+    Args:
+        mask: of the instance, bool (H, W).
+        shown: that map, bool (H, W).
+    """
+    return bool((mask & shown).sum() >= _COVERED * mask.sum() or mask.mean() >= _LARGE)
+
+
 def instance_map(masks: Sequence[np.ndarray], size: tuple[int, int]) -> bytes:
     """A PNG, grey: 0 where no mask is, else its number from 1.
 
@@ -173,7 +188,13 @@ def _of_photo(
     if image.size != (photo.width, photo.height):
         raise SaliencyError(f"{photo.image}: is {image.size}, its masks are of {(photo.width, photo.height)}")
     masks = [decode(each.mask) for each in photo.instances]
-    called = [Called.of_nouns(category_nouns(category)) for category in categories]
+    shown = Found(maker.segmenter, image)(EVERYTHING)
+    salient = [is_salient(mask, shown) for mask in masks]
+    masks = [mask for mask, each in zip(masks, salient, strict=True) if each]
+    if not masks:
+        return [], ["nothing salient"]
+    nouns = [category_nouns(name) for name, each in zip(categories, salient, strict=True) if each]
+    called = [Called.of_words(maker.names.of_category(*each.names, *each.synonyms)) for each in nouns]
     return _ask_both_ways("photo", photo.name, image, masks, called, folder, maker)
 
 
@@ -227,7 +248,7 @@ def _ask(
     else:
         path.unlink()
     make = partial(example_of, name, [maker.path(path)], False, Task.SIS)
-    return [make(reasoning, expressions) for reasoning, expressions in answers], outcomes
+    return [make(*answer) for answer in answers], outcomes
 
 
 def _answers(
@@ -236,8 +257,8 @@ def _answers(
     called: Sequence[Called],
     maker: SFTMaker,
     rng: Random,
-) -> tuple[list[tuple[str, tuple[str, ...]]], list[str]]:
-    """Reasoning (empty for one without) and expressions of each rationale that works; what became of each."""
+) -> tuple[list[tuple[str, tuple[str, ...], tuple[str, ...]]], list[str]]:
+    """Of each rationale that works reasoning (empty for one without), expressions and nouns; all outcomes."""
     setting = maker.setting
     order = reading_order(masks)
     masks = [masks[index] for index in order]
@@ -255,5 +276,6 @@ def _answers(
         fast = rng.random() < setting.fast_share
         if chosen is not None:
             rationale = write_instances(facts, chosen, rng)
-            answers.append(("" if fast else rationale.reasoning, rationale.expressions))
+            nouns = tuple(wording.noun for wording in chosen)
+            answers.append(("" if fast else rationale.reasoning, rationale.expressions, nouns))
     return answers, outcomes

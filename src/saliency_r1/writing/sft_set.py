@@ -51,6 +51,8 @@ class SFTExample:
         task: what is asked.
         prompt: the user's text.
         response: the whole response text.
+        nouns: what the response calls the salient region, each instance in reading order, or what a group
+            shares: the words that the nano policy is told, see `nano.name_reader`. None in sets without them.
     """
 
     name: str
@@ -59,6 +61,7 @@ class SFTExample:
     task: Task
     prompt: str
     response: str
+    nouns: tuple[str, ...] | None = None
 
     @property
     def keys(self) -> list[tuple[str, bool]]:
@@ -325,11 +328,12 @@ def example_of(
     task: Task,
     reasoning: str,
     expressions: Sequence[str],
+    nouns: Sequence[str],
 ) -> SFTExample:
     """The example with this answer; one without reasoning if the reasoning is empty."""
     response = Response(reasoning, tuple(expressions), task.spec.tag).text
     prompt = task.spec.prompt(reasoning=bool(reasoning))
-    return SFTExample(name, tuple(images), mirrored, task, prompt, response)
+    return SFTExample(name, tuple(images), mirrored, task, prompt, response, tuple(nouns))
 
 
 def path_from(root: str | Path, path: Path) -> str:
@@ -359,6 +363,7 @@ def _example(row: dict[str, Any]) -> SFTExample:
         task=Task.parse(row["task"]),
         prompt=row["prompt"],
         response=row["response"],
+        nouns=None if row.get("nouns") is None else tuple(row["nouns"]),
     )
 
 
@@ -430,7 +435,11 @@ def sod_answers(
         verdict = consistent(candidates, found, truth, setting.minimum_iou)
         outcomes.append(verdict.outcome)
         if verdict.rationale is not None:
-            reasoning, expressions = verdict.rationale.reasoning, verdict.rationale.expressions
-            reasoning = "" if without else reasoning
-            examples.append(example_of(sample.name, [path], mirrored, Task.SOD, reasoning, expressions))
+            chosen = verdict.rationale
+            reasoning = "" if without else chosen.reasoning
+            examples.append(
+                example_of(
+                    sample.name, [path], mirrored, Task.SOD, reasoning, chosen.expressions, chosen.nouns
+                )
+            )
     return examples, outcomes

@@ -13,7 +13,8 @@ from saliency_r1.data.layouts import load_splits
 from saliency_r1.data.samples import Sample
 from saliency_r1.device import fewer_torch_threads
 from saliency_r1.files import write_bytes_atomic
-from saliency_r1.language.naming import NameBook
+from saliency_r1.language.tree_names import TreeNames
+from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.scenes.instance_photos import select
 from saliency_r1.scenes.scenes import Foregrounds
 from saliency_r1.tasks import Task
@@ -50,6 +51,7 @@ class Sources:
         parts: photos to train on for SIS whose mask's connected parts are taken for instances.
         cache: folder of packed photos, for composing.
         out: folder of the set; composed pictures go into folders in it.
+        names: the words to use.
         limit: photos of each split for SOD; all if None.
     """
 
@@ -61,6 +63,7 @@ class Sources:
     groups: int
     cache: Path
     out: Path
+    names: NameTree
     limit: int | None = None
     parts: int = 0
 
@@ -72,7 +75,7 @@ def split_jobs(sources: Sources, title: str, samples: Sequence[Sample], maker: S
         sources: what to make the set of.
         title: `train` or `validation`.
         samples: the photos of DUTS-TR in that split.
-        maker: what the examples are made with; its names are the training split's.
+        maker: what the examples are made with.
     """
     training = title == "train"
     share = 1 if training else VALIDATION_SHARE
@@ -131,7 +134,7 @@ def write_splits(
         SaliencyError: as of `write_set`.
     """
     splits = dict(zip(("train", "validation"), load_splits(sources.root), strict=True))
-    names = NameBook.from_samples(splits["train"])
+    names = TreeNames(sources.names)
     counts = {}
     with fewer_torch_threads(workers):
         for title, samples in splits.items():

@@ -21,19 +21,49 @@ def tokenizer(
         list[Path], typer.Argument(help="Texts: .jsonl of `data sft`, or files of one text a line.")
     ],
     out: Annotated[Path, typer.Option(help="The tokenizer's folder.")] = Path("runs/tokenizer"),
+    names: Annotated[
+        Path | None, typer.Option(help="Names of `data names`: each word of them becomes a token.")
+    ] = None,
     vocab_size: Annotated[int, typer.Option(min=300, help="Tokens at most.")] = 3072,
 ) -> None:
     """Learn the nano policy's tokenizer from the texts that it is to read and write."""
+    from saliency_r1.nano.name_tree import NameTree
     from saliency_r1.nano.tokenizer import train_tokenizer
-    from saliency_r1.writing.corpus import read_corpus, tokens_a_word
+    from saliency_r1.writing.corpus import read_corpus, tokens_a_word, worded
 
     texts = list(read_corpus(corpus))
+    texts += worded(NameTree.load(names).words) if names is not None else []
     learned = train_tokenizer(texts, vocab_size)
     learned.save_pretrained(out)
     spent = tokens_a_word(learned, texts)
     print(f"{out}: {len(learned)} tokens from {len(texts)} texts, {spent:.2f} tokens a word")
 
 
+@app.command()
+def names(
+    out: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    imagenet: Annotated[
+        Path | None, typer.Option(help="imagenet1k.json: the classes of ImageNet-1k with their hypernyms.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A DUTS folder, or photos and masks with a synsets.json.")
+    ] = None,
+    photos: InstancePhotosOption = None,
+) -> None:
+    """Collect the names that the nano policy can read: those of ImageNet, of synsets and of categories.
+
+    Without --imagenet the names of the embedded policy are extended.
+    """
+    from saliency_r1.writing.name_sources import make_tree
+
+    tree = make_tree(imagenet, data, photos or ())
+    tree.save(out)
+    print(f"{out}: {len(tree.classes)} classes, {len(tree.words)} words")
+
+
+SftNamesOption = Annotated[
+    Path | None, typer.Option(help="Names of `data names`; default those of the embedded policy.")
+]
 SftDataOption = Annotated[
     Path, typer.Option(help="The DUTS folder (DUTS-TR, synsets.json, groups.json), or photos and masks.")
 ]
@@ -78,6 +108,7 @@ def sft(
     groups: SftGroupsOption = 1000,
     cache: CacheOption = Path("cache/duts-tr-256"),
     segmenter: FrozenSegmenterOption = None,
+    names: SftNamesOption = None,
     variants: SftVariantsOption = 4,
     fast_share: SftFastShareOption = 0.25,
     mirror: SftMirrorOption = True,
@@ -102,6 +133,7 @@ def sft(
     from saliency_r1.device import choose_device
     from saliency_r1.segmenters.load_segmenter import load_segmenter
     from saliency_r1.tasks import Task
+    from saliency_r1.writing.name_sources import read_tree
     from saliency_r1.writing.sft_set import Job, SFTSetting
     from saliency_r1.writing.sft_sources import Sources, write_splits
 
@@ -114,7 +146,8 @@ def sft(
     def progress(jobs: Iterable[Job], title: str) -> Iterable[Job]:
         return track(jobs, title, console=console)
 
-    sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, limit, parts)
+    tree = read_tree(names)
+    sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, tree, limit, parts)
     print(json.dumps(write_splits(sources, frozen, setting, track=progress, workers=workers), indent=1))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 
+from saliency_r1.nano.configuration import NAME_SLOTS
+from saliency_r1.nano.name_reader import EMPTY, KEEP
+from saliency_r1.tasks import Task
 from saliency_r1.training.features import FeatureCache, Key, read_photo
 from saliency_r1.writing.sft_set import SFTExample
 
@@ -22,8 +25,16 @@ def prompt_text(processor: Any, prompt: str, images: int) -> str:
     return processor.apply_chat_template(conversation, add_generation_prompt=True)
 
 
-def tokenise(examples: Sequence[SFTExample], processor: Any) -> Dataset:
-    """Rows of `input_ids`, `labels` (the response and its end alone), `images`, `mirrored`, `length`."""
+def tokenise(
+    examples: Sequence[SFTExample], processor: Any, words: Mapping[str, int] | None = None
+) -> Dataset:
+    """Rows of `input_ids`, `labels` (the response and its end alone), `images`, `mirrored`, `length`.
+
+    Args:
+        examples: what to learn.
+        processor: the policy's.
+        words: numbers of the words that the policy is told; then there are `names` too, see `told`.
+    """
     tokenizer = processor.tokenizer
     holders = processor.replace_image_token({}, 0)
     known: dict[tuple[str, int], list[int]] = {}
@@ -45,7 +56,24 @@ def tokenise(examples: Sequence[SFTExample], processor: Any) -> Dataset:
                 "length": len(prompt) + len(response),
             }
         )
+        if words is not None:
+            rows[-1]["names"] = told(example, words)
     return Dataset.from_list(rows)
+
+
+def told(example: SFTExample, words: Mapping[str, int]) -> list[int]:
+    """What each slot of `NameReader` is to hold for an example's images: the words of its response.
+
+    So the policy learns to say what it is told, whatever a reader would have read there. For SIS the first
+    slot, of the whole region, is kept as it is read; for the other tasks those of instances are.
+    """
+    slots = [KEEP] * NAME_SLOTS
+    if example.nouns is None:
+        return slots
+    numbers = [words.get(noun, KEEP) for noun in example.nouns]
+    if example.task is Task.SIS:
+        return [KEEP, *(numbers + [EMPTY] * NAME_SLOTS)[: NAME_SLOTS - 1]]
+    return [*numbers[:1], *slots[len(numbers[:1]) :]]
 
 
 class Pictures:
@@ -91,4 +119,7 @@ class Collator:
             labels[index, :length] = torch.tensor(row["labels"])
             mask[index, :length] = 1
         keys = [(path, row["mirrored"]) for row in rows for path in row["images"]]
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **self._pictures(keys)}
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, **self._pictures(keys)}
+        if "names" in rows[0]:
+            batch["image_names"] = torch.tensor([row["names"] for row in rows for _ in row["images"]])
+        return batch

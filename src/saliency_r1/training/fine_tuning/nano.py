@@ -16,14 +16,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, set_seed
 from trl import SFTTrainer
 
 from saliency_r1 import nano
 from saliency_r1.data.layouts import load_splits
 from saliency_r1.data.samples import spread
 from saliency_r1.errors import ResponseError, SaliencyError, one_line
+from saliency_r1.language.imagenet import imagenet_synsets
+from saliency_r1.nano.backbone import classifier_bias, classifier_weights
 from saliency_r1.nano.configuration import NanoConfig
+from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
 from saliency_r1.response import parse_strict
@@ -34,8 +37,15 @@ from saliency_r1.training.features import FeatureCache, Key
 from saliency_r1.training.fine_tuning.examples import Collator, Pictures, prompt_text, tokenise
 from saliency_r1.training.fine_tuning.fit_foreground import fit_foreground
 from saliency_r1.training.fine_tuning.fit_instances import InstanceTruth, fit_instances, right_counts
+from saliency_r1.training.fine_tuning.fit_names import (
+    calibrate,
+    fit_names,
+    named_photos,
+    read_regions,
+    start_reader,
+)
 from saliency_r1.training.fine_tuning.recipe import FineTuningRecipe, fine_tuning_settings
-from saliency_r1.training.fine_tuning.vocabulary import change_tokenizer
+from saliency_r1.training.fine_tuning.vocabulary import change_tokenizer, take_columns
 from saliency_r1.training.logs import TrainerLog
 from saliency_r1.training.run import POLICY, begin, check_keep_best
 from saliency_r1.writing.sft_set import SFTExample, read_examples
@@ -56,6 +66,11 @@ class SFTRecipe(FineTuningRecipe):
         instances: whether the policy's reading of single objects is fitted first, on the pictures of `train`
             with an instance map beside them, as composed scenes have; needs `features`. False for a policy
             without one, or to keep that of `start`.
+        names: file of `saliency-r1 data names`: the names that the policy reads, which are fitted first on
+            the photos of `foreground` that have a synset and on those of `named_photos`. None for a policy
+            without a reader of names, or to keep that of `start`.
+        named_photos: folders of COCO json sets whose instances have the names of their categories.
+        imagenet: `imagenet1k.json`, so that the reader starts from ImageNet's classifier; None to do without.
         features: folder of the vision features; None to run the tower in every step.
         width, layers, heads, kv_heads, feed_forward: sizes of the language model.
         adapter_layers: transformer layers over the tokens of one image.
@@ -73,6 +88,9 @@ class SFTRecipe(FineTuningRecipe):
     vision: Path | None = None
     foreground: Path | None = None
     instances: bool = False
+    names: Path | None = None
+    named_photos: tuple[Path, ...] = ()
+    imagenet: Path | None = None
     features: Path | None = None
     width: int = 256
     layers: int = 6
@@ -100,6 +118,8 @@ class SFTRecipe(FineTuningRecipe):
             raise ValueError("foreground is fitted on kept features: give features, or drop foreground")
         if self.instances and self.features is None:
             raise ValueError("instances are fitted on kept features: give features, or drop instances")
+        if self.names is not None and self.features is None:
+            raise ValueError("names are fitted on kept features: give features, or drop names")
         if self.start is None and self.tokenizer is None:
             raise ValueError("a new policy needs a tokenizer: give tokenizer, or start")
 
@@ -151,7 +171,7 @@ class PolicySFTTrainer(WholeCheckpoints, SFTTrainer):
             adapter.register_forward_hook(self._keep)
 
     def _keep(self, module: Any, arguments: Any, tokens: Tensor) -> None:
-        self._image_tokens = tokens
+        self._image_tokens = tokens[0]
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -162,7 +182,7 @@ class PolicySFTTrainer(WholeCheckpoints, SFTTrainer):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self._image_tokens is not None and self._words_weight and policy.training:
             pooled = self._image_tokens.mean(1)
-            per_image = self._image_tokens.shape[1]
+            per_image = policy.config.image_tokens
             counts = (ids == policy.config.image_token_id).sum(1) // per_image
             row_of = torch.arange(len(ids), device=ids.device).repeat_interleave(counts)
             pooled = pooled.new_zeros(len(ids), pooled.shape[1]).index_add(0, row_of, pooled)
@@ -276,8 +296,10 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False, overwrite: bool = Fals
             cache = FeatureCache(recipe.features, model, processor, recipe.image_root)
             cache.add(key for example in (*train, *validation) for key in example.keys)
     if cache is not None and checkpoint is None:
-        _fit_readings(recipe, model, cache, train, validation)
+        _fit_readings(recipe, model, processor, cache, train, validation)
     pictures = Pictures(processor, recipe.image_root, cache)
+    reader = model.model.adapter.names
+    words = reader.numbers if reader is not None else None
     trainer = PolicySFTTrainer(
         answered=spread(validation, recipe.decode),
         pictures=pictures,
@@ -286,8 +308,8 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False, overwrite: bool = Fals
         model=model,
         args=settings,
         processing_class=processor,
-        train_dataset=tokenise(train, processor),
-        eval_dataset=tokenise(validation, processor) if validation else None,
+        train_dataset=tokenise(train, processor, words),
+        eval_dataset=tokenise(validation, processor, words) if validation else None,
         data_collator=Collator(processor.tokenizer.pad_token_id, pictures),
         callbacks=[TrainerLog(recipe)],
     )
@@ -302,30 +324,36 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False, overwrite: bool = Fals
 def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
     """The policy to train and its processor."""
     nano.register()
+    tree = NameTree.load(recipe.names) if recipe.names is not None else None
     if recipe.start is not None:
         try:
             started = AutoModelForImageTextToText.from_pretrained(
                 recipe.start,
                 dtype=torch.float32,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,
                 freeze_vision=recipe.freeze_vision,
                 adapter_dropout=recipe.adapter_dropout,
                 **({"foreground": True} if recipe.foreground else {}),
                 **({"instances": True} if recipe.instances else {}),
+                **({"name_tree": tree.to_dict()} if tree is not None else {}),
             )
             processor = AutoProcessor.from_pretrained(recipe.start)
         except (OSError, ValueError) as error:
             reason = one_line(error)
             raise SaliencyError(f"no policy could be loaded from {recipe.start}: {reason}") from None
+        take_columns(started, recipe.start)
         if recipe.vision is not None:
             started.model.load_segmenter(recipe.vision)
         if recipe.tokenizer is not None:
             tokenizer = _tokenizer(recipe.tokenizer)
             change_tokenizer(started, processor.tokenizer, tokenizer)
-            processor = NanoProcessor(
-                NanoImageProcessor(), tokenizer, image_tokens=started.config.image_tokens
-            )
-        return started, processor
+        else:
+            tokenizer = processor.tokenizer
+        _start_names(recipe, started, tokenizer)
+        return started, NanoProcessor(
+            NanoImageProcessor(), tokenizer, image_tokens=started.config.image_tokens
+        )
     tokenizer = _tokenizer(recipe.tokenizer)
     config = NanoConfig(
         text_config={
@@ -344,6 +372,7 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
         adapter_dropout=recipe.adapter_dropout,
         foreground=recipe.foreground is not None,
         instances=recipe.instances,
+        name_tree=None if tree is None else tree.to_dict(),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         freeze_vision=recipe.freeze_vision,
     )
@@ -352,18 +381,42 @@ def _policy(recipe: SFTRecipe) -> tuple[Any, Any]:
         model.model.load_segmenter(recipe.vision)
     else:
         model.model.vision_tower.load_imagenet()
+    _start_names(recipe, model, tokenizer)
     return model, NanoProcessor(NanoImageProcessor(), tokenizer, image_tokens=config.image_tokens)
+
+
+def _start_names(recipe: SFTRecipe, model: Any, tokenizer: Any) -> None:
+    """Spell the names with the tokenizer; start their reader where the recipe gives a new one."""
+    reader = model.model.adapter.names
+    if reader is None:
+        return
+    reader.spell(tokenizer)
+    if recipe.names is None:
+        return
+    before = None
+    if recipe.start is not None:
+        earlier = AutoConfig.from_pretrained(recipe.start)
+        if earlier.name_tree:
+            before = NanoForImageTextToText.from_pretrained(recipe.start, dtype=torch.float32)
+            before = before.model.adapter.names
+    classes: dict[str, int] = {}
+    if recipe.imagenet is not None:
+        classes = {synset.id: number for number, synset in imagenet_synsets(recipe.imagenet).items()}
+    start_reader(reader, classes, classifier_weights("lite0"), classifier_bias("lite0"), before)
 
 
 def _fit_readings(
     recipe: SFTRecipe,
     model: Any,
+    processor: Any,
     cache: FeatureCache,
     train: Sequence[SFTExample],
     validation: Sequence[SFTExample],
 ) -> None:
-    """Fit what the policy sees of the salient region and of single objects, where the recipe asks for it."""
+    """Fit what the policy sees of the salient region, of single objects and of names, as the recipe asks."""
     adapter = model.model.adapter
+    if recipe.names is not None:
+        _fit_names(recipe, model, processor)
     if recipe.foreground is not None:
         samples, _ = load_splits(recipe.foreground)
         known = {str(sample.image.relative_to(recipe.image_root)): sample.mask for sample in samples}
@@ -373,7 +426,7 @@ def _fit_readings(
     if recipe.instances:
         for title, examples in (("training", train), ("held-out", validation)):
             maps = _instance_maps(examples, recipe.image_root)
-            truth = InstanceTruth.read(maps, model.config.image_tokens)
+            truth = InstanceTruth.read(maps, model.config.cells)
             if title == "training":
                 fit_instances(adapter, cache, truth, seed=recipe.seed)
             if maps:
@@ -381,6 +434,24 @@ def _fit_readings(
                 print(
                     f"The instance map counts {share:.3f} of {len(maps)} {title} pictures right", flush=True
                 )
+
+
+def _fit_names(recipe: SFTRecipe, model: Any, processor: Any) -> None:
+    reader = model.model.adapter.names
+    found = []
+    for split in ("train", "validation"):
+        photos = named_photos(recipe.foreground, recipe.named_photos, split)
+        assert recipe.features is not None
+        found.append(read_regions(model, processor, photos, recipe.features / f"names-{split}.npz"))
+    fit_names(reader, found[0], seed=recipe.seed)
+    chosen = calibrate(reader, found[1])
+    model.config.name_threshold = reader.threshold
+    print(
+        f"The names were fitted on {len(found[0].labels)} regions. Of {len(found[1].labels)} held-out ones "
+        f"{chosen['true']:.3f} of the words are true and {chosen['unnamed']:.3f} have none, at the threshold "
+        f"{chosen['threshold']:.2f} and the temperature {chosen['temperature']:.2f}",
+        flush=True,
+    )
 
 
 def _instance_maps(examples: Sequence[SFTExample], root: Path) -> dict[Key, Path]:

@@ -1,10 +1,14 @@
-"""A policy that goes on with a larger vocabulary: known tokens keep their embedding."""
+"""A policy that starts from a smaller one: known tokens keep their embedding, known inputs their weights."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+
+from saliency_r1.errors import SaliencyError
 
 
 @torch.no_grad()
@@ -30,3 +34,33 @@ def change_tokenizer(model: Any, old: Any, new: Any) -> None:
             pieces = old(new.decode([row]), add_special_tokens=False)["input_ids"]
             after[row] = before[pieces].mean(0)
     after[len(new) :] = before.mean(0)
+
+
+@torch.no_grad()
+def take_columns(model: Any, folder: str | Path) -> None:
+    """Take over the weights of a saved policy that have fewer columns than now, in place.
+
+    A policy of an earlier version measured less of the salient region. What it did not measure starts with
+    the weight zero.
+
+    Args:
+        model: a policy that was loaded from `folder`; weights of other sizes are not loaded yet.
+        folder: with `model.safetensors`.
+
+    Raises:
+        SaliencyError: if another size differs than the number of columns, or there are fewer now.
+    """
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        return  # a policy of the hub, whose sizes are those of now
+    now = dict(model.named_parameters())
+    for name, before in load_file(path).items():
+        if name not in now or now[name].shape == before.shape:
+            continue
+        rows, columns = before.shape[0], before.shape[-1]
+        if before.ndim != 2 or now[name].shape[0] != rows or now[name].shape[1] < columns:
+            raise SaliencyError(
+                f"{path}: {name} is of the shape {tuple(before.shape)}, expected {tuple(now[name].shape)}"
+            )
+        now[name].zero_()
+        now[name][:, :columns] = before.to(now[name].dtype)

@@ -1,0 +1,182 @@
+"""What the nano policy reads of names before it writes: of the salient region, of each instance, of a group.
+
+The features that ImageNet's classifier reads are averaged under a region and read out over the classes of a
+`NameTree` by one linear layer. A word is as probable as the classes below it together, and the word that is
+handed on is the narrowest one that is probable enough ("Hedging your bets", Deng et al., CVPR 2012: there the
+expected reward is maximised, here a threshold is kept). It enters the language model as the tokens that spell
+it, so that the model only has to put it into a sentence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saliency_r1.nano.backbone import HEAD_CHANNELS
+from saliency_r1.nano.configuration import NAME_TOKENS, SPELLED
+from saliency_r1.nano.name_tree import NameTree
+
+UNNAMED = "object"
+"""The word for what has no name."""
+KEEP, EMPTY = -1, -2
+"""In place of a word's number: what the reader says, and no word at all."""
+_SPREAD = 1.5
+"""How far, in cells, the features of an instance are taken from around its middle."""
+
+
+class NameReader(nn.Module):
+    """Reads names out of the features of ImageNet's classifier.
+
+    Args:
+        tree: the names to choose from.
+        threshold: how probable a word must be to be handed on.
+        width: of the tokens.
+    """
+
+    spelling: Tensor
+    temperature: Tensor
+
+    def __init__(self, tree: NameTree, threshold: float, width: int) -> None:
+        super().__init__()
+        self.tree, self.threshold = tree, threshold
+        self.head = nn.Linear(HEAD_CHANNELS, len(tree.classes))
+        self.kind = nn.Embedding(NAME_TOKENS, width)
+        self.blank = nn.Parameter(torch.zeros(width))
+        # The last row spells "object"; -1 is no token.
+        self.register_buffer("spelling", torch.full((len(tree.words) + 1, SPELLED), -1))
+        self.register_buffer("temperature", torch.ones(()))
+        self._below: Tensor | None = None
+
+    @property
+    def below(self) -> Tensor:
+        """1 where a class is below a word, float32 (words, classes)."""
+        device = self.temperature.device
+        # No buffer: what loads a checkpoint would leave it without values.
+        if self._below is None or self._below.device != device:
+            below = torch.zeros(len(self.tree.words), len(self.tree.classes))
+            for row, word in enumerate(self.tree.words):
+                below[row, list(self.tree.below[word])] = 1
+            self._below = below.to(device)
+        return self._below
+
+    @property
+    def unnamed(self) -> int:
+        """The number of the word "object", behind all others."""
+        return len(self.tree.words)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each word that can be spelled, that of "object" last."""
+        spelled = (self.spelling[:, 0] >= 0).tolist()
+        words = (*self.tree.words, UNNAMED)
+        return {word: number for number, word in enumerate(words) if spelled[number]}
+
+    def spell(self, tokenizer: Any) -> None:
+        """Take the tokens of each word, and of "object", from a tokenizer."""
+        for row, word in enumerate((*self.tree.words, UNNAMED)):
+            tokens = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+            self.spelling[row] = -1
+            if len(tokens) <= SPELLED:
+                self.spelling[row, : len(tokens)] = torch.tensor(tokens)
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Of each class, float32 (..., classes), of features (..., 1280) averaged under a region."""
+        return self.head(pooled.to(self.head.weight.dtype)).float() / self.temperature
+
+    def words(self, logits: Tensor) -> Tensor:
+        """Probability of each word, (..., words); narrow and wide words are counted alike."""
+        return logits.softmax(-1) @ self.below.T
+
+    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The narrowest word that is probable enough, and its probability.
+
+        Returns:
+            Numbers of words (...,), `unnamed` where none is, and probabilities (...,), 1 there.
+        """
+        words = self.words(logits)
+        allowed = (words >= self.threshold) & (self.spelling[:-1, 0] >= 0)
+        # Of words of one mass the more probable: a probability is less than 1, a class counts 1.
+        narrow = torch.where(allowed, words - self.below.sum(1), -torch.inf)
+        best = narrow.argmax(-1)
+        none = ~allowed.any(-1)
+        chosen = torch.where(none, self.unnamed, best)
+        sure = words.gather(-1, best[..., None])[..., 0]
+        return chosen, torch.where(none, 1.0, sure)
+
+    def best(self, logits: Tensor, count: int = 5) -> list[list[tuple[str, float]]]:
+        """The likeliest narrowest words of each row of (N, classes), with their probabilities."""
+        narrow = [self.tree.words.index(chain[0]) for chain in self.tree.chains]
+        own = torch.zeros(len(logits), len(self.tree.words), device=logits.device)
+        own.index_add_(1, torch.tensor(narrow, device=logits.device), logits.softmax(-1))
+        values, indices = own.topk(count, dim=1)
+        return [
+            [(self.tree.words[number], round(value, 4)) for number, value in zip(row, line, strict=True)]
+            for row, line in zip(indices.tolist(), values.tolist(), strict=True)
+        ]
+
+    def read(self, head: Tensor, shares: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the salient region and of the instances of images.
+
+        Args:
+            head: (B, cells, 1280), what ImageNet's classifier reads of each cell.
+            shares: (B, cells) in [0, 1], how far each cell is salient.
+            orders: (B, cells, 6), which instance, as they are read, has its middle in a cell.
+
+        Returns:
+            (B, `NAME_SLOTS`, classes), and which of them there are, bool (B, `NAME_SLOTS`).
+        """
+        side = round(head.shape[1] ** 0.5)
+        line = torch.arange(side, device=head.device).float()
+        places = torch.cartesian_prod(line, line)
+        near = (-torch.cdist(places, places).square() / (2 * _SPREAD**2)).exp()
+        pull = torch.einsum("bcm,cd->bmd", orders.float(), near) + 1e-6
+        there = orders.sum(1) > 0
+        pull = pull * there[..., None]
+        own = pull / pull.sum(1, keepdim=True).clamp(min=1e-6) * pull.clamp(max=1)
+        weights = torch.cat([shares[:, None], own * (shares[:, None] + 0.05)], dim=1).float()
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-6)
+        pooled = torch.einsum("bsc,bcf->bsf", weights, head.float())
+        return self.logits(pooled), F.pad(there, (1, 0), value=True)
+
+    def shared(self, logits: Tensor, counts: Tensor) -> Tensor:
+        """The evidence of the images of each group, multiplied.
+
+        Args:
+            logits: (B, `NAME_SLOTS`, classes), as `read` gives them.
+            counts: (groups,), images of each, B together.
+
+        Returns:
+            (B, classes), each image's that of its group: the mean of the log-probabilities.
+        """
+        each = logits[:, 0].log_softmax(-1)
+        group = torch.repeat_interleave(torch.arange(len(counts), device=logits.device), counts)
+        total = torch.zeros(len(counts), each.shape[-1], device=logits.device).index_add(0, group, each)
+        # Photos of one group are not independent: half their number counts as so many observations.
+        power = (1 + counts.float()) / 2
+        return (total / counts[:, None] * power[:, None])[group]
+
+    def forward(
+        self, logits: Tensor, there: Tensor, embeddings: Tensor, given: Tensor | None = None
+    ) -> Tensor:
+        """The tokens to show for images.
+
+        Args:
+            logits, there: as of `read`, the first slot already the group's.
+            embeddings: of the vocabulary, (V, width).
+            given: numbers of words in place of what is read, (B, `NAME_SLOTS`): `KEEP` to keep it, `EMPTY`
+                for none.
+
+        Returns:
+            (B, `NAME_TOKENS`, width).
+        """
+        chosen, _ = self.choose(logits)
+        chosen = torch.where(there, chosen, EMPTY)
+        if given is not None:
+            chosen = torch.where(given == KEEP, chosen, given)
+        tokens = torch.where(chosen[..., None] >= 0, self.spelling[chosen.clamp(min=0)], -1).flatten(1)
+        x = embeddings[tokens.clamp(min=0)]
+        x = torch.where(tokens[..., None] >= 0, x, self.blank.to(x.dtype))
+        return x + self.kind.weight.to(x.dtype)

@@ -1,0 +1,86 @@
+"""The names that the nano policy chooses from: classes, and the plain words for each, from narrow to wide.
+
+A class is one thing to be told from all others: a synset of ImageNet or of a training set, or a category.
+Each has a chain of words, such as "tabby", "cat", "animal". The probability of a word is the sum over the
+classes below it, so that a wide word is at least as probable as each word below it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from saliency_r1.errors import SaliencyError
+from saliency_r1.files import read_text, write_bytes_atomic
+
+
+@dataclass(frozen=True)
+class NameTree:
+    """Classes and the words for each.
+
+    Attributes:
+        classes: what each is known by: the number of a synset (`n02085620`), or the name of a category.
+        chains: the words of each class, the narrowest first; never empty.
+    """
+
+    classes: tuple[str, ...]
+    chains: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Every word, in the order in which it is first met."""
+        return tuple(dict.fromkeys(word for chain in self.chains for word in chain))
+
+    @cached_property
+    def below(self) -> Mapping[str, tuple[int, ...]]:
+        """The classes that each word can be said of, by their index."""
+        found: dict[str, list[int]] = {}
+        for index, chain in enumerate(self.chains):
+            for word in chain:
+                found.setdefault(word, []).append(index)
+        return {word: tuple(indices) for word, indices in found.items()}
+
+    @cached_property
+    def number(self) -> Mapping[str, int]:
+        """The index of each class."""
+        return {name: index for index, name in enumerate(self.classes)}
+
+    def meant(self, label: str) -> tuple[int, ...]:
+        """The classes that a label may mean: that of the synset, or all that the word can be said of.
+
+        A synset that has others below it ("dog") means them too.
+        """
+        if label in self.number:
+            own = self.number[label]
+            narrowest = self.chains[own][0]
+            return tuple(dict.fromkeys((own, *self.below[narrowest]))) if label == narrowest else (own,)
+        return self.below.get(label, ())
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"classes": list(self.classes), "chains": [list(chain) for chain in self.chains]}
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, in one step."""
+        write_bytes_atomic(Path(path), json.dumps(self.to_dict(), indent=0).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> NameTree:
+        """Read what `save` wrote.
+
+        Raises:
+            SaliencyError: if the file cannot be read so.
+        """
+        try:
+            return cls.from_dict(json.loads(read_text(path)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise SaliencyError(f"{path} holds no names (classes, chains): {error!r}") from None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NameTree:
+        """Of `to_dict`."""
+        return cls(tuple(values["classes"]), tuple(tuple(chain) for chain in values["chains"]))

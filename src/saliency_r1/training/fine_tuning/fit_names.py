@@ -1,0 +1,275 @@
+"""Fitting what the nano policy reads of names on every named region at hand, before it learns to write."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+
+from saliency_r1.data.layouts import load_splits
+from saliency_r1.data.mask_files import load_grey
+from saliency_r1.data.true_instances import decode
+from saliency_r1.images import load_image
+from saliency_r1.nano.name_reader import NameReader
+from saliency_r1.nano.name_tree import NameTree
+from saliency_r1.scenes.instance_photos import category_nouns, select
+
+_DROPOUT = 0.2
+_PULL = 3e-3
+"""How strongly the weights are held at those they start from, which know more classes than the photos show."""
+_GRID = tuple(round(0.02 * step, 2) for step in range(5, 48))
+
+
+@dataclass(frozen=True)
+class NamedRegions:
+    """Regions of photos, with what is in each.
+
+    Attributes:
+        features: of ImageNet's classifier, averaged under each region, float32 (N, 1280).
+        labels: N, each the number of a synset or the name of a category, see `NameTree.meant`.
+    """
+
+    features: Tensor
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Photo:
+    path: Path
+    regions: tuple[tuple[Any, str], ...]
+
+
+def named_photos(duts: str | Path | None, roots: Iterable[str | Path], split: str) -> list[_Photo]:
+    """The photos of a split with a name: of DUTS-TR or photos and masks, and of COCO json sets.
+
+    Args:
+        duts: the former's folder, or None.
+        roots: the latter's folders.
+        split: `train` or `validation`.
+
+    Raises:
+        SaliencyError: if one of them cannot be read.
+    """
+    photos = []
+    if duts is not None:
+        samples = load_splits(duts)[split == "validation"]
+        photos += [
+            _Photo(each.image, ((each.mask, each.synset.id),)) for each in samples if each.synset is not None
+        ]
+    for root in roots:
+        for image, names in select(root, split):
+            labels = [category_nouns(name).names[0] for name in names]
+            regions = [(each.mask, label) for each, label in zip(image.instances, labels, strict=True)]
+            photos.append(_Photo(image.image, tuple(regions)))
+    return photos
+
+
+def read_regions(model: Any, processor: Any, photos: Sequence[_Photo], file: Path | None) -> NamedRegions:
+    """Compute the features of named regions, once: `file` keeps them.
+
+    Args:
+        model: a `NanoForImageTextToText`.
+        processor: its processor.
+        photos: see `named_photos`.
+        file: a .npz; None to keep nothing.
+    """
+    if file is not None and file.is_file():
+        with np.load(file) as kept:
+            return NamedRegions(torch.from_numpy(kept["features"]).float(), tuple(kept["labels"].tolist()))
+    features: list[np.ndarray] = []
+    labels: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        batches = [photos[start : start + 8] for start in range(0, len(photos), 8)]
+        ahead = _ahead(pool, batches)
+        for batch in track(ahead, f"named regions of {len(photos)} photos", total=len(batches)):
+            for image, masks, names in batch:
+                pixels = processor.image_processor([image], return_tensors="pt")["pixel_values"]
+                head = _head(model, pixels)
+                for mask, label in zip(masks, names, strict=True):
+                    shares = torch.from_numpy(_shares(mask, head.shape[-1]))
+                    if shares.sum() > 0:
+                        pooled = (head * shares).sum((1, 2)) / shares.sum()
+                        features.append(pooled.to(torch.float16).numpy())
+                        labels.append(label)
+    stacked = np.stack(features)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, features=stacked, labels=np.array(labels))
+    return NamedRegions(torch.from_numpy(stacked).float(), tuple(labels))
+
+
+def _ahead(pool: ThreadPoolExecutor, batches: Sequence[Sequence[_Photo]]) -> Iterator[list[Any]]:
+    """Photos and masks, read one batch ahead."""
+    waiting = None
+    for batch in [*batches, ()]:
+        coming = [pool.submit(_read, photo) for photo in batch]
+        if waiting is not None:
+            yield [one.result() for one in waiting]
+        waiting = coming
+
+
+def _read(photo: _Photo) -> tuple[Image.Image, list[np.ndarray], list[str]]:
+    masks = [decode(mask) if isinstance(mask, dict) else load_grey(mask) >= 128 for mask, _ in photo.regions]
+    return load_image(photo.path), masks, [label for _, label in photo.regions]
+
+
+def _shares(mask: np.ndarray, side: int) -> np.ndarray:
+    small = Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).resize((side, side), Image.Resampling.BOX)
+    return np.asarray(small, np.float32) / 255
+
+
+@torch.inference_mode()
+def _head(model: Any, pixels: Tensor) -> Tensor:
+    """What ImageNet's classifier reads of each cell of a photo, (1280, side, side)."""
+    return model.model.vision_tower.semantic_map(pixels.to(model.device))[0].float().cpu()
+
+
+@torch.no_grad()
+def start_reader(
+    reader: NameReader, classes: Mapping[str, int], weights: Tensor, bias: Tensor, before: NameReader | None
+) -> None:
+    """Start a reader's weights from ImageNet's classifier, and from an earlier reader.
+
+    A class that neither has starts as the mean of those that its narrowest word can be said of.
+
+    Args:
+        reader: to be changed.
+        classes: the classifier's number of each synset; none to do without it.
+        weights, bias: of the classifier, (1000, 1280) and (1000,).
+        before: an earlier reader with a tree of its own, or None.
+    """
+    known = torch.zeros(len(reader.tree.classes), dtype=torch.bool)
+    for row, name in enumerate(reader.tree.classes):
+        if before is not None and name in before.tree.number:
+            number = before.tree.number[name]
+            reader.head.weight[row], reader.head.bias[row] = (
+                before.head.weight[number],
+                before.head.bias[number],
+            )
+        elif name in classes:
+            reader.head.weight[row], reader.head.bias[row] = weights[classes[name]], bias[classes[name]]
+        else:
+            continue
+        known[row] = True
+    for row, chain in enumerate(reader.tree.chains):
+        if not known[row]:
+            near = [number for number in reader.tree.below[chain[0]] if known[number]]
+            reader.head.weight[row] = reader.head.weight[near].mean(0) if near else 0.0
+            reader.head.bias[row] = reader.head.bias[near].mean() if near else 0.0
+
+
+def fit_names(
+    reader: NameReader, regions: NamedRegions, *, epochs: int = 20, batch_size: int = 256, seed: int = 0
+) -> None:
+    """Fit a reader's linear layer; a label stands for all classes that it may mean.
+
+    Rare labels count more than their number: as the root of it.
+
+    Args:
+        reader: its weights are where it starts from, and are held near them.
+        regions: to learn from; those without a class are left out.
+        epochs, batch_size, seed: of AdamW.
+    """
+    meant, used = _meant(reader.tree, regions.labels)
+    features = regions.features[used]
+    counts = Counter(regions.labels[index] for index in used.tolist())
+    odds = torch.tensor([counts[regions.labels[index]] ** -0.5 for index in used.tolist()])
+    start = [each.detach().clone() for each in reader.head.parameters()]
+    optimizer = torch.optim.AdamW(reader.head.parameters(), lr=1e-3, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(seed)
+    steps = epochs * max(1, len(features) // batch_size)
+    for step in track(range(steps), "fitting the names"):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * (1 - step / steps)
+        chosen = torch.multinomial(
+            odds, min(batch_size, len(features)), replacement=True, generator=generator
+        )
+        logits = reader.logits(F.dropout(features[chosen], _DROPOUT))
+        own = logits.log_softmax(-1).masked_fill(~meant[chosen], -torch.inf)
+        held = sum(
+            (new - old).square().sum() for new, old in zip(reader.head.parameters(), start, strict=True)
+        )
+        loss = -own.logsumexp(-1).mean() + _PULL * held
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.9) -> dict[str, float]:
+    """Choose temperature and threshold of a reader on regions that it was not fitted on.
+
+    The temperature is that of the least loss. The threshold is the lowest at which so large a share of the
+    words that are handed on is true, a word of the chain of what is there.
+
+    Args:
+        reader: to be changed.
+        regions: held out.
+        wanted: that share.
+
+    Returns:
+        `temperature`, `threshold`, `true` (the share at it) and `unnamed` (the share without a word).
+    """
+    meant, used = _meant(reader.tree, regions.labels)
+    reader.temperature.fill_(1.0)
+    logits = reader.logits(regions.features[used])
+    losses = {
+        value: float(-(logits / value).log_softmax(-1).masked_fill(~meant, -torch.inf).logsumexp(-1).mean())
+        for value in (round(0.05 * step, 2) for step in range(6, 81))
+    }
+    reader.temperature.fill_(min(losses, key=lambda value: losses[value]))
+    found = {value: hedged(reader, regions, value) for value in _GRID}
+    enough = [value for value in _GRID if found[value][0] >= wanted]
+    reader.threshold = enough[0] if enough else _GRID[-1]
+    true, unnamed, _ = found[reader.threshold]
+    return {
+        "temperature": float(reader.temperature),
+        "threshold": reader.threshold,
+        "true": true,
+        "unnamed": unnamed,
+    }
+
+
+@torch.no_grad()
+def hedged(reader: NameReader, regions: NamedRegions, threshold: float) -> tuple[float, float, float]:
+    """How the words that are handed on at a threshold fit.
+
+    Returns:
+        The share of the words that are true, the share of the regions without a word, and the mean
+        specificity: 1 - log(classes below the word) / log(classes), 0 without a word.
+    """
+    tree, before = reader.tree, reader.threshold
+    _, used = _meant(tree, regions.labels)
+    reader.threshold = threshold
+    chosen, _ = reader.choose(reader.logits(regions.features[used]))
+    reader.threshold = before
+    true, unnamed, specific = 0, 0, 0.0
+    for index, number in zip(used.tolist(), chosen.tolist(), strict=True):
+        if number == reader.unnamed:
+            unnamed += 1
+            continue
+        word, label = tree.words[number], regions.labels[index]
+        true += any(word in tree.chains[each] for each in tree.meant(label))
+        specific += 1 - float(np.log(len(tree.below[word])) / np.log(len(tree.classes)))
+    named = max(1, len(chosen) - unnamed)
+    return true / named, unnamed / max(1, len(chosen)), specific / max(1, len(chosen))
+
+
+def _meant(tree: NameTree, labels: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """What each label may mean, bool (n, classes), for those n that mean something; and their indices."""
+    kinds = {label: tree.meant(label) for label in dict.fromkeys(labels)}
+    used = [index for index, label in enumerate(labels) if kinds[label]]
+    meant = torch.zeros(len(used), len(tree.classes), dtype=torch.bool)
+    for row, index in enumerate(used):
+        meant[row, list(kinds[labels[index]])] = True
+    return meant, torch.tensor(used, dtype=torch.long)

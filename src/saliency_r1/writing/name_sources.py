@@ -1,0 +1,62 @@
+"""Where the names come from that texts are written with and that the nano policy reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from saliency_r1 import nano
+from saliency_r1.data.layouts import load_splits
+from saliency_r1.errors import SaliencyError
+from saliency_r1.language.imagenet import imagenet_synsets
+from saliency_r1.language.tree_names import tree_of
+from saliency_r1.nano.name_tree import NameTree
+from saliency_r1.scenes.instance_photos import category_names, category_nouns
+
+
+def embedded_tree() -> NameTree:
+    """The names of the embedded policy.
+
+    Raises:
+        SaliencyError: if it has none.
+    """
+    config = json.loads((nano.POLICY_FOLDER / "config.json").read_text())
+    if not config.get("name_tree"):
+        raise SaliencyError("the embedded policy reads no names: make some with `saliency-r1 data names`")
+    return NameTree.from_dict(config["name_tree"])
+
+
+def read_tree(path: str | Path | None) -> NameTree:
+    """The names of a file of `saliency-r1 data names`; the embedded policy's without one."""
+    return embedded_tree() if path is None else NameTree.load(path)
+
+
+def make_tree(imagenet: str | Path | None, data: str | Path | None, photos: Sequence[Path]) -> NameTree:
+    """The names of ImageNet's classes, of the synsets of photos, and of categories.
+
+    Args:
+        imagenet: `imagenet1k.json`; None to extend the names of the embedded policy.
+        data: a DUTS folder, or photos and masks with a synsets.json.
+        photos: folders of COCO json sets.
+
+    Raises:
+        SaliencyError: if one of them cannot be read.
+    """
+    synsets = {} if imagenet is None else {one.id: one for one in imagenet_synsets(imagenet).values()}
+    if data is not None:
+        for sample in (sample for split in load_splits(data) for sample in split):
+            if sample.synset is not None:
+                synsets.setdefault(sample.synset.id, sample.synset)
+    nouns = [category_nouns(name) for name in category_names(photos)]
+    made = tree_of(synsets.values(), [((*each.names, *each.synonyms), each.hypernyms) for each in nouns])
+    return made if imagenet is not None else extended(embedded_tree(), made)
+
+
+def extended(tree: NameTree, other: NameTree) -> NameTree:
+    """A tree with the classes of another one behind its own."""
+    new = [index for index, name in enumerate(other.classes) if name not in tree.number]
+    return NameTree(
+        (*tree.classes, *(other.classes[index] for index in new)),
+        (*tree.chains, *(other.chains[index] for index in new)),
+    )
