@@ -12,7 +12,7 @@ MODEL_TYPE = "saliency_r1_nano"
 MOST_INSTANCES = 6
 """Instances that are counted and named."""
 NAME_SLOTS = 1 + MOST_INSTANCES
-"""Words that an image is given: of the salient region or the group, then of each instance as they are read."""
+"""Words that an image is given: of the salient region or the group, then of each instance as read."""
 SPELLED = 3
 """Tokens of such a word; a word of more is not used."""
 NAME_TOKENS = NAME_SLOTS * SPELLED

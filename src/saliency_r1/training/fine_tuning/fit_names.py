@@ -24,9 +24,9 @@ from saliency_r1.nano.name_reader import NameReader
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.scenes.instance_photos import category_nouns, select
 
-_DROPOUT = 0.2
-_PULL = 3e-3
-"""How strongly the weights are held at those they start from, which know more classes than the photos show."""
+_DROPOUT = 0.4
+_PULL = 1e-3
+"""How strongly the weights are held at those they start from, which know more classes than photos show."""
 _GRID = tuple(round(0.02 * step, 2) for step in range(5, 48))
 
 
@@ -206,7 +206,7 @@ def fit_names(
 
 
 @torch.no_grad()
-def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.9) -> dict[str, float]:
+def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -> dict[str, float]:
     """Choose temperature and threshold of a reader on regions that it was not fitted on.
 
     The temperature is that of the least loss. The threshold is the lowest at which so large a share of the
