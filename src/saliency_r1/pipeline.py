@@ -368,6 +368,7 @@ class SaliencyPipeline:
                 "total": item.seconds + answer.seconds + segmenter_seconds,
             },
             policy_confidence=output.confidence,
+            names=output.names,
             retries=output.retries,
             tokens=_tokens(output),
             layer=item.picture.layer,

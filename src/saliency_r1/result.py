@@ -113,6 +113,9 @@ class SaliencyResult:
         seconds: what it took, by part: `policy`, `segmenter`, once it is saved `writing`, and `total`.
         policy_confidence: the policy's own confidence in the words of its answer, in [0, 1]; None if it tells
             none.
+        names: what is salient, or shared by a group, may be called: the best five names with their
+            probabilities, the likeliest first. Each counts the narrowest word of its classes alone, so that
+            "cat" and "tabby" stand apart. None where the policy does not tell.
         retries: how often the policy was asked a second time, because its response did not parse; for a
             group, over all its chunks.
         tokens: prompt and completion tokens that a server counted for it, for a group over all its chunks;
@@ -136,6 +139,7 @@ class SaliencyResult:
     model: str
     seconds: dict[str, float] = field(default_factory=dict)
     policy_confidence: float | None = None
+    names: tuple[tuple[str, float], ...] = ()
     retries: int = 0
     tokens: tuple[int, int] | None = None
     layer: Image.Image | None = None
@@ -247,6 +251,7 @@ class SaliencyResult:
             "expressions": list(self.expressions),
             "confidence": self.confidence,
             "policy_confidence": self.policy_confidence,
+            "names": [{"name": name, "probability": value} for name, value in self.names],
             "retries": self.retries,
             "tokens": dict(zip(("prompt", "completion"), self.tokens, strict=True)) if self.tokens else None,
             "instances": [

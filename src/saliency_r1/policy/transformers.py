@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,7 +208,7 @@ class TransformersPolicy:
         temperature: float,
         distinct: bool,
     ) -> list[PolicyOutput]:
-        inputs = self._inputs(batch, prompt)
+        inputs, names = self._with_names(self._inputs(batch, prompt), batch)
         settings = self._settings(max_new_tokens, do_sample, temperature)
         chosen = _ChosenLogprobs(temperature if do_sample else 1.0)
         # Weights that are gathered in inference mode could not be trained on.
@@ -218,7 +219,8 @@ class TransformersPolicy:
             tokens = sequences[:, inputs["input_ids"].shape[1] :]
             logprobs = chosen.of(tokens)
         outputs = [
-            self._output(ids, values) for ids, values in zip(tokens.tolist(), logprobs.tolist(), strict=True)
+            replace(self._output(ids, values), names=tuple(read))
+            for ids, values, read in zip(tokens.tolist(), logprobs.tolist(), names, strict=True)
         ]
         for row, output in enumerate(outputs):
             if distinct and first_repeat(output.text):
@@ -231,8 +233,19 @@ class TransformersPolicy:
                         settings,
                     )
                 if rewritten is not None:
-                    outputs[row] = self._output(*rewritten)
+                    outputs[row] = replace(self._output(*rewritten), names=output.names)
         return outputs
+
+    def _with_names(self, inputs: Any, batch: Questions) -> tuple[Any, list[list[tuple[str, float]]]]:
+        """The inputs with features in place of pixels, and the names read from them, where the model reads."""
+        reader = getattr(getattr(self.model, "model", None), "read_names", None)
+        if reader is None or self.model.config.name_tree is None:
+            return inputs, [[] for _ in batch]
+        with torch.inference_mode():
+            features = self.model.model.encode_images(inputs.pop("pixel_values"))
+            counts = torch.tensor([len(images) for images in batch], device=features.device)
+            names = reader(features, counts)
+        return {**inputs, "image_features": features}, names
 
     def _inputs(self, batch: Questions, prompt: str) -> Any:
         conversations = []

@@ -88,6 +88,9 @@ class ResultShape(Shape):
     reasoning: str
     expressions: list[str]
     confidence: Annotated[Share | None, Field(description="The IoU that the masks are expected to have.")]
+    names: Annotated[
+        list[dict[str, str | float]], Field(description="What it may be called, with probabilities.")
+    ] = []
     policy_confidence: Annotated[Share | None, Field(description="The policy's own, in its words.")]
     retries: int
     tokens: Annotated[TokensShape | None, Field(description="What the policy's server counted.")]

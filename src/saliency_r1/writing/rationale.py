@@ -26,7 +26,7 @@ from saliency_r1.language.statements import PHRASES, Kind
 from saliency_r1.masks import iou
 from saliency_r1.writing.openings import clear_colour, clear_place, open_with
 
-SHORTEST, LONGEST = 25, 55
+SHORTEST, LONGEST = 25, 60
 """Words in a reasoning."""
 LONGEST_EXPRESSION = 8
 """Words in an expression."""
@@ -53,7 +53,7 @@ class Rationale:
     """A reasoning and the expressions it leads to.
 
     Attributes:
-        reasoning: 25 to 55 words.
+        reasoning: 25 to 60 words.
         expressions: one referring expression of at most 8 words; none if nothing stands out.
         stated: kind and value of each cue statement that was written, in no order. One that is repeated
             counts again.
@@ -267,14 +267,17 @@ def _write(
 
 
 def _look(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
-    """Size, colour, edges, background: what is clear and not said yet, each in a place of its own.
+    """Place, size, colour, edges, background: what is clear and not said yet, in that order.
 
     No cue stands before a noun: there it would compete with every noun, and a likely cue beats them all.
     """
     size, colour = next(iter(cues.clear(Kind.SIZE)), None), clear_colour(cues, noun)
     clear = cues.clear(Kind.COLOUR)
     background = next((value for value in clear if value.startswith("background")), None)
+    place = clear_place(cues)
     predicates: list[str] = []
+    if place and not writer.told(Kind.PLACE, place):
+        predicates.append(f"is {writer.say(Kind.PLACE, place)}")
     if size and not writer.told(Kind.SIZE, size):
         said = writer.say(Kind.SIZE, size)
         predicates.append(said if said.split()[0] in ("takes", "fills") else f"is {said}")

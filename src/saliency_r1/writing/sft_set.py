@@ -428,7 +428,9 @@ def sod_answers(
     cues = measure(image, truth)
     found = Found(maker.segmenter, image)
     rng = Random(f"{setting.seed} {sample.name} {mirrored}")
-    written = [write_candidates(cues, sample.synset, rng, names=maker.names) for _ in range(setting.variants)]
+    # Most texts would be of "the object" if photos without a name had as many.
+    variants = 1 if sample.synset is None else setting.variants
+    written = [write_candidates(cues, sample.synset, rng, names=maker.names) for _ in range(variants)]
     fast = [rng.random() < setting.fast_share for _ in written]
     found.add(text for candidates in written for text in candidates[0].expressions)
     for candidates, without in zip(written, fast, strict=True):
