@@ -53,7 +53,7 @@ def test_no_region_and_all_of_it_are_finite() -> None:
 def test_the_language_model_does_not_bend_the_reading() -> None:
     torch.manual_seed(0)
     adapter = Adapter(16, 64, 0, 4, 0.0, foreground=True)
-    adapter(torch.randn(2, 64, FEATURES)).square().sum().backward()
+    adapter(torch.randn(2, 64, FEATURES))[0].square().sum().backward()
     assert adapter.foreground is not None
     assert adapter.foreground.share.weight.grad is None
     assert adapter.foreground.out.weight.grad.abs().sum() > 0
@@ -63,8 +63,10 @@ def test_each_image_gets_its_own_measures() -> None:
     torch.manual_seed(0)
     foreground = Foreground(PARTS[1:3], 16)
     features, colours = torch.randn(3, 64, sum(PARTS[1:3])), torch.rand(3, 64, COLOURS)
-    together = foreground(features, colours)
-    alone = torch.cat([foreground(features[i : i + 1], colours[i : i + 1]) for i in range(3)])
+    together, shares = foreground(features, colours)
+    assert shares.shape == (3, 64)
+    assert 0 <= shares.min() <= shares.max() <= 1
+    alone = torch.cat([foreground(features[i : i + 1], colours[i : i + 1])[0] for i in range(3)])
     torch.testing.assert_close(together, alone)
 
 

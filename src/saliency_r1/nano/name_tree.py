@@ -50,15 +50,19 @@ class NameTree:
         return {name: index for index, name in enumerate(self.classes)}
 
     def meant(self, label: str) -> tuple[int, ...]:
-        """The classes that a label may mean: that of the synset, or all that the word can be said of.
+        """The classes that a label may mean.
 
-        A synset that has others below it ("dog") means them too.
+        Args:
+            label: the number of a synset, which means its own class, or a word, which means its own class
+                and all others that it can be said of.
         """
-        if label in self.number:
-            own = self.number[label]
-            narrowest = self.chains[own][0]
-            return tuple(dict.fromkeys((own, *self.below[narrowest]))) if label == narrowest else (own,)
-        return self.below.get(label, ())
+        own = (self.number[label],) if label in self.number else ()
+        return tuple(dict.fromkeys((*own, *self.below.get(self._word_of(label), ()))))
+
+    def _word_of(self, label: str) -> str:
+        """The word of a category that goes by another name ("couch", a sofa); else the label."""
+        known = label in self.number and not label[1:].isdigit()
+        return self.chains[self.number[label]][0] if known else label
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

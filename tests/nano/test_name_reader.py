@@ -1,0 +1,113 @@
+"""What the nano policy reads of names: words of a tree, hedged, of regions, instances and groups."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from saliency_r1.nano.configuration import NAME_SLOTS, NAME_TOKENS
+from saliency_r1.nano.name_reader import EMPTY, KEEP, NameReader
+from saliency_r1.nano.name_tree import NameTree
+
+TREE = NameTree(
+    ("n1", "n2", "n3", "n4"),
+    (("tabby", "cat", "animal"), ("lynx", "cat", "animal"), ("pug", "dog", "animal"), ("mug",)),
+)
+CELLS = 16
+
+
+class Spelling:
+    """A tokenizer of one token for each letter of a word."""
+
+    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text.strip()]}
+
+
+def reader(threshold: float = 0.6) -> NameReader:
+    torch.manual_seed(0)
+    made = NameReader(TREE, threshold, 8)
+    made.spelling[:, 0] = torch.arange(len(TREE.words) + 1)
+    return made
+
+
+def logits(*probabilities: float) -> torch.Tensor:
+    return torch.tensor([probabilities]).log()
+
+
+def word(made: NameReader, *probabilities: float) -> str:
+    number, _ = made.choose(logits(*probabilities))
+    return (*TREE.words, "object")[int(number)]
+
+
+def test_the_narrowest_word_that_is_probable_enough() -> None:
+    made = reader(0.6)
+    assert word(made, 0.9, 0.05, 0.03, 0.02) == "tabby"
+    assert word(made, 0.5, 0.3, 0.1, 0.1) == "cat"
+    assert word(made, 0.4, 0.1, 0.4, 0.1) == "animal"
+    assert word(made, 0.2, 0.1, 0.2, 0.5) == "object"
+
+
+def test_a_wide_word_has_the_probability_of_all_below_it() -> None:
+    words = dict(zip(TREE.words, reader().words(logits(0.4, 0.1, 0.2, 0.3))[0].tolist(), strict=True))
+    assert words["cat"] == pytest.approx(0.5)
+    assert words["animal"] == pytest.approx(0.7)
+    assert words["mug"] == pytest.approx(0.3)
+
+
+def test_the_best_names_are_the_narrow_ones_in_order() -> None:
+    (best,) = reader().best(logits(0.4, 0.1, 0.2, 0.3), 3)
+    assert [name for name, _ in best] == ["tabby", "mug", "pug"]
+    assert [value for _, value in best] == pytest.approx([0.4, 0.3, 0.2])
+
+
+def test_a_word_that_takes_too_many_tokens_is_not_used() -> None:
+    made = NameReader(TREE, 0.6, 8)
+    made.spell(Spelling())  # three letters fit, "tabby" and "lynx" do not
+    assert word(made, 0.9, 0.05, 0.03, 0.02) == "cat"
+    assert set(made.numbers) == {"cat", "pug", "dog", "mug"}
+
+
+def test_an_instance_is_read_where_it_is() -> None:
+    made = reader()
+    torch.nn.init.zeros_(made.head.bias)
+    torch.nn.init.zeros_(made.head.weight)
+    made.head.weight.data[0, 0] = made.head.weight.data[2, 1] = 30.0
+    head = torch.zeros(1, CELLS, 1280)
+    head[0, :8, 0] = 1.0  # a tabby in the upper half, a pug in the lower one
+    head[0, 8:, 1] = 1.0
+    orders = torch.zeros(1, CELLS, 6)
+    orders[0, 1, 0] = orders[0, 14, 1] = 1.0
+    read, there = made.read(head, torch.ones(1, CELLS), orders)
+    assert read.shape == (1, NAME_SLOTS, 4)
+    assert there[0].tolist() == [True, True, True, False, False, False, False]
+    assert read[0, 1].argmax() == 0
+    assert read[0, 2].argmax() == 2
+
+
+def test_the_evidence_of_a_group_is_multiplied() -> None:
+    made = reader()
+    weak = torch.tensor([0.4, 0.2, 0.2, 0.2]).log()
+    each = weak.expand(4, NAME_SLOTS, 4)
+    alone = made.shared(each[:1], torch.tensor([1]))[0].softmax(-1)
+    together = made.shared(each, torch.tensor([4]))[0].softmax(-1)
+    assert alone[0] == pytest.approx(0.4, abs=1e-5)
+    assert together[0] > 0.6
+    apart = made.shared(each, torch.tensor([1, 3]))
+    torch.testing.assert_close(apart[0].softmax(-1), alone)
+    torch.testing.assert_close(apart[1], apart[3])
+
+
+def test_words_can_be_given_in_place_of_those_that_are_read() -> None:
+    made = reader(0.5)
+    read = logits(0.9, 0.05, 0.03, 0.02)[0].expand(1, NAME_SLOTS, 4)
+    there = torch.ones(1, NAME_SLOTS, dtype=torch.bool)
+    embeddings = torch.randn(10, 8)
+    given = torch.full((1, NAME_SLOTS), KEEP)
+    kept = made(read, there, embeddings, given)
+    assert kept.shape == (1, NAME_TOKENS, 8)
+    torch.testing.assert_close(kept, made(read, there, embeddings))
+    given[0, 0], given[0, 1] = made.numbers["mug"], EMPTY
+    changed = made(read, there, embeddings, given)
+    torch.testing.assert_close(changed[0, 0] - kept[0, 0], embeddings[made.numbers["mug"]] - embeddings[0])
+    assert not torch.equal(changed[0, 3], kept[0, 3])
+    torch.testing.assert_close(changed[0, 6:], kept[0, 6:])
