@@ -26,7 +26,7 @@ class PolicyOutput:
             None where the log-probabilities are not known.
         expression_confidences: the same for the tokens of each expression, in their order; None where they
             are not known.
-        names: what is salient, or shared by a group, may be called, with the probability of each, the likeliest
+        names: what is salient, or shared by a group, may be called, each with its probability, the likeliest
             first; none where the policy does not tell.
         retries: second tries that the response took: 1 if the first one did not parse, else 0.
         prompt_tokens, completion_tokens: what a server counted, photos included and both tries together;

@@ -237,7 +237,7 @@ class TransformersPolicy:
         return outputs
 
     def _with_names(self, inputs: Any, batch: Questions) -> tuple[Any, list[list[tuple[str, float]]]]:
-        """The inputs with features in place of pixels, and the names read from them, where the model reads."""
+        """The inputs, with features in place of pixels, and the names that a model with a reader finds."""
         reader = getattr(getattr(self.model, "model", None), "read_names", None)
         if reader is None or self.model.config.name_tree is None:
             return inputs, [[] for _ in batch]
