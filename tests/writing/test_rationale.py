@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,17 +20,20 @@ from saliency_r1.data.samples import Synset
 from saliency_r1.errors import SaliencyError
 from saliency_r1.language.colours import Level
 from saliency_r1.language.cues import Cues, measure
-from saliency_r1.language.faithfulness import check
+from saliency_r1.language.faithfulness import check, faithfulness
 from saliency_r1.language.naming import NameBook, is_person, with_article
-from saliency_r1.language.statements import parse_statements
+from saliency_r1.language.statements import COLOURS, SIDES, Kind, parse_statements
 from saliency_r1.response import Response, parse_strict
 from saliency_r1.tasks import Task
+from saliency_r1.writing.openings import open_with
 from saliency_r1.writing.rationale import (
+    FIRST,
     LONGEST,
     LONGEST_EXPRESSION,
     SHORTEST,
     Rationale,
     Step,
+    Writer,
     consistent,
     write_candidates,
     write_rationale,
@@ -144,13 +148,12 @@ def test_texts_vary_with_the_seed_and_only_with_it() -> None:
     cues = measure(*scene())
     book = NameBook({SYNSETS["golf ball"]: 10})
     texts = [write_rationale(cues, SYNSETS["golf ball"], Random(seed), names=book) for seed in range(200)]
-    assert len({text.reasoning for text in texts}) >= 150
     assert len({text.expressions for text in texts}) >= 5
     assert texts == [
         write_rationale(cues, SYNSETS["golf ball"], Random(seed), names=book) for seed in range(200)
     ]
-    words = {word.strip(".,:").lower() for text in texts for word in text.reasoning.split()}
-    assert len(words) < 150
+    # What is said follows from the picture: the seed chooses the noun and what the expression holds.
+    assert len({text.reasoning.split(", so the answer")[0] for text in texts}) <= 3 * len(FIRST)
 
 
 def test_sentences_of_a_known_scene() -> None:
@@ -182,7 +185,7 @@ def test_the_name_is_most_often_preferred_but_not_always() -> None:
     cues = measure(*scene())
     steps = Counter(write_rationale(cues, SYNSETS["brown bear"], Random(seed)).step for seed in range(300))
     assert steps.keys() == {Step.NAME, Step.HYPERNYM, Step.OBJECT}
-    assert steps[Step.NAME] > 2 * (steps[Step.HYPERNYM] + steps[Step.OBJECT])
+    assert steps[Step.NAME] > steps[Step.HYPERNYM] + steps[Step.OBJECT]
 
 
 def test_it_is_the_object_and_never_the_background() -> None:
@@ -285,3 +288,31 @@ def test_real_photos_are_described_truly_in_few_words() -> None:
         texts.append(rationale.reasoning)
     assert len(set(texts)) == len(texts)
     assert len({word.strip(".,:").lower() for text in texts for word in text.split()}) < 200
+
+
+def test_first_sentences_follow_from_the_picture() -> None:
+    """The kind of thing chooses how a text begins, the rarest clear cue how the first sentence ends."""
+    none = {level: dict.fromkeys(COLOURS, 0.0) for level in Level}
+    apart, contact = dict.fromkeys(SIDES, 0.2), dict.fromkeys(SIDES, 0.0)
+    small = Cues(0.02, 0.2, 0.2, apart, contact, (1.0,), none, none)
+    found = {
+        open_with(cues, noun, Writer(Random(0)), above)
+        for cues in (small, replace(small, area=0.6, x=0.5, y=0.5), replace(small, sharpness=3.0, area=0.2))
+        for noun, above in (("pug", ("dog", "animal")), ("person", ()), ("mug", ("cup", "container")))
+    }
+    assert len(found) == 9
+    assert "What catches the eye is the pug, which takes up very little of the picture." in found
+    assert "The first look goes to the person, which is sharper than the background." in found
+
+
+def test_what_could_draw_the_eye_is_told_and_checked() -> None:
+    image = np.full((90, 120, 3), 90, np.uint8)
+    image[:, 80:] = 250
+    mask = np.zeros((90, 120), bool)
+    mask[20:70, 10:50] = True
+    image[mask] = (200, 40, 30)
+    rationale = write_rationale(measure(image, mask), SYNSETS["golf ball"], Random(0))
+    assert "The right side is lighter and could draw the eye" in rationale.reasoning
+    assert (Kind.REST, "right lighter") in rationale.stated
+    assert faithfulness(rationale.reasoning, image, mask).share == 1.0
+    assert faithfulness(rationale.reasoning, image[:, ::-1].copy(), mask[:, ::-1].copy()).share < 1.0

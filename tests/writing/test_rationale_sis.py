@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from saliency_r1.data.samples import Synset
 from saliency_r1.errors import SaliencyError
 from saliency_r1.language.colours import Level
-from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.faithfulness import check
 from saliency_r1.language.naming import NameBook
 from saliency_r1.language.statements import COLOURS, PHRASES, Kind, parse_statements
@@ -275,15 +274,15 @@ def test_instances_are_kept_reworded_or_dropped_by_what_their_expressions_find()
 
 
 def test_categories_are_called_by_their_nouns() -> None:
-    called = Called.of_nouns(Nouns(("couch",), ("sofa",), ("furniture",), frozenset({"couch", "sofa"})))
+    called = Called.of_words(("sofa", "furniture"))
     assert called.words == (
-        (Step.NAME, "couch"),
-        (Step.SYNONYM, "sofa"),
+        (Step.NAME, "sofa"),
         (Step.HYPERNYM, "furniture"),
         (Step.OBJECT, "object"),
     )
     assert called.fits("object")
     assert not called.fits("dog")
+    assert Called.of_words(()).words == ((Step.OBJECT, "object"),)
 
 
 def test_too_many_or_empty_instances_are_refused() -> None:

@@ -17,6 +17,7 @@ from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.data.true_instances import encode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.language.naming import NameBook
+from saliency_r1.language.tree_names import tree_of
 from saliency_r1.response import parse_strict
 from saliency_r1.scenes.instance_photos import select
 from saliency_r1.scenes.scenes import Foregrounds, scene_number
@@ -259,7 +260,7 @@ def test_each_split_is_made_of_its_own_photos(tmp_path: Path) -> None:
     (tmp_path / "groups.json").write_text(json.dumps(groups))
     coco = draw_coco(tmp_path / "coco")
     out, cache = tmp_path / "out", tmp_path / "cache"
-    sources = Sources(tuple(Task), tmp_path, (coco,), 20, 8, 4, cache, out)
+    sources = Sources(tuple(Task), tmp_path, (coco,), 20, 8, 4, cache, out, tree_of(SYNSETS))
     jobs = {
         title: split_jobs(sources, title, part, with_hues(tmp_path, SFTSetting(variants=1)))
         for title, part in (("train", samples[:24]), ("validation", samples[24:]))
@@ -281,5 +282,5 @@ def test_each_split_is_made_of_its_own_photos(tmp_path: Path) -> None:
     assert {path.parent for path in out.rglob("*.webp")} <= {
         out / kind / title for kind in ("scenes", "photos") for title in ("train", "validation")
     }
-    only = Sources((Task.SOD,), tmp_path, (), 20, 8, 4, cache, out, limit=5)
+    only = Sources((Task.SOD,), tmp_path, (), 20, 8, 4, cache, out, tree_of(SYNSETS), limit=5)
     assert len(split_jobs(only, "train", samples, with_hues(tmp_path, SFTSetting()))) == 5

@@ -328,12 +328,14 @@ def example_of(
     task: Task,
     reasoning: str,
     expressions: Sequence[str],
-    nouns: Sequence[str],
+    nouns: Sequence[str] | None = None,
 ) -> SFTExample:
     """The example with this answer; one without reasoning if the reasoning is empty."""
     response = Response(reasoning, tuple(expressions), task.spec.tag).text
     prompt = task.spec.prompt(reasoning=bool(reasoning))
-    return SFTExample(name, tuple(images), mirrored, task, prompt, response, tuple(nouns))
+    return SFTExample(
+        name, tuple(images), mirrored, task, prompt, response, None if nouns is None else tuple(nouns)
+    )
 
 
 def path_from(root: str | Path, path: Path) -> str:
