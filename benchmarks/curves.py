@@ -1,7 +1,7 @@
 """The training curves of the nano model, drawn from the logs of its runs.
 
 python benchmarks/curves.py --segmenter runs/segmenter runs/segmenter-scenes \
-    --sft runs/sft runs/sft-cues runs/sft-tasks --rl runs/cgpo-words --out docs/images
+    --sft runs/sft --rl runs/cgpo-names --out docs/images
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
 """SIS and CoSOD of the embedded nano model beside what an SOD model alone gives, as a Markdown table.
 
-    python benchmarks/nano_tasks.py --data ../shared/data --rows scenes
+    python benchmarks/nano_tasks.py --data ../shared/data --rows scenes --onnx u2netp.onnx
 
-`--data` holds DUTS, COCO-train and balloon-train. The rows, each of which may be asked for alone:
+`--data` holds DUTS, COCO-train, balloon-train and extra. The rows, each of which may be asked for alone:
 
 scenes    SIS on composed scenes of held-out photos: AP50, the right number of instances
 photos    SIS on the held-out fifth of the COCO-train and balloon-train photos: AP50
+animals   SIS on held-out photos of VOC-animals, Animals7 and COCO, evenly spread: AP50, the right number
 groups    CoSOD on the held-out photos of the 40 synsets with the most of them: S-measure
 composed  CoSOD on 40 composed groups of 8 with distractors: IoU
 names     what is shared, or stands out, is named by name, synonym or a hypernym up to three levels
 latency   one photo with three instances, and a group of 8: median seconds
 
-Baselines: for SIS the mask of SOD cut into connected components; for CoSOD the mask of SOD on the same
-photos; for names the best constant name. Strict parses of all responses come last. All is greedy and seeded.
+Baselines: for SIS the mask of an SOD network, given by `--onnx`, cut into connected components, else our own
+mask of SOD; for CoSOD our mask of SOD on the same photos; for names the best constant name. Strict parses of
+all responses come last. All is greedy and seeded.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -36,7 +38,8 @@ from saliency_r1 import SaliencyPipeline
 from saliency_r1.cosod import UNNAMED
 from saliency_r1.data.duts import load_duts, load_synsets, split
 from saliency_r1.data.mask_files import load_mask
-from saliency_r1.data.samples import Sample, Synset
+from saliency_r1.data.samples import Sample, Synset, spread
+from saliency_r1.data.teacher.network import Teacher
 from saliency_r1.data.true_instances import RunLengths, encode
 from saliency_r1.errors import ResponseError
 from saliency_r1.evaluation.instance_metrics import InstanceMetrics, PredictedInstance, connected_components
@@ -60,6 +63,7 @@ from saliency_r1.tasks import Task
 
 SEED = 2024
 GROUPS, GROUP_SIZE = 40, 8
+ANIMALS = ("extra/VOC-animals", "extra/Animals7", "COCO-train", "extra/COCO-extra")
 SIS_SECONDS, GROUP_SECONDS = 1.3, 6.0
 
 SCORES: dict[str, Score] = {
@@ -107,6 +111,8 @@ class Bench:
     scenes: int
     repeats: int
     reasoning: bool
+    photos: int
+    other: Teacher | None
     table: list[tuple[str, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -124,6 +130,15 @@ class Bench:
     @cached_property
     def foregrounds(self) -> Foregrounds:
         return Foregrounds.open(self.splits[1], self.cache, 256)
+
+    def sod_masks(self, images: Sequence[Image.Image]) -> Iterator[np.ndarray]:
+        """What stands out in images, float32 (H, W) in [0, 1] each, for the baseline of SIS."""
+        if self.other is None:
+            yield from (found.mask for found in self.pipe.stream(images, Task.SOD, reasoning=self.reasoning))
+            return
+        for image in images:
+            small = Image.fromarray(self.other(image)).resize(image.size, Image.Resampling.BILINEAR)
+            yield np.asarray(small, np.float32) / 255
 
     def add(self, what: str, ours: float | None, baseline: float | None, must: str, met: bool | None) -> None:
         said = "" if met is None else "yes" if met else "no"
@@ -149,6 +164,9 @@ class Instances:
     image: Image.Image
     truth: list[RunLengths]
 
+    def itself(self) -> Instances:
+        return self
+
 
 def sis_row(bench: Bench, what: str, cases: Sequence[Callable[[], Instances]]) -> tuple[float, float, float]:
     """Print AP under every candidate score, and of the baseline.
@@ -165,13 +183,12 @@ def sis_row(bench: Bench, what: str, cases: Sequence[Callable[[], Instances]]) -
         outputs = bench.pipe.policy.respond(
             [[image] for image in images], Task.SIS, reasoning=bench.reasoning
         )
-        plain = bench.pipe.stream(images, Task.SOD, reasoning=bench.reasoning)
-        for case, output, sod in zip(batch, outputs, plain, strict=True):
+        for case, output, sod in zip(batch, outputs, bench.sod_masks(images), strict=True):
             truth = [(mask, False) for mask in case.truth]
             found = predicted(bench.pipe, case.image, output)
             for name, instances in found.items():
                 metrics[name].update(case.key, truth, instances)
-            parts = connected_components(sod.mask)
+            parts = connected_components(sod)
             baseline.update(case.key, truth, parts)
             true = len(truth)
             right.setdefault(true, []).append((len(found["as shipped"]) == true, len(parts) == true))
@@ -247,6 +264,23 @@ def photos(bench: Bench) -> None:
     ours, baseline, _ = sis_row(bench, what, cases)
     met = ours >= 1.5 * baseline and ours > 0
     bench.add(f"{what} ({len(cases)}): AP50", ours, baseline, "≥ 1.5 × baseline", met)
+
+
+def animals(bench: Bench) -> None:
+    cases = [
+        Instances(image.name, load_image(image.image), [instance.mask for instance in image.instances])
+        for image, _ in spread(held_out(bench.data, ANIMALS), bench.photos)
+    ]
+    what = "SIS on held-out VOC-animals, Animals7 and COCO photos"
+    ours, baseline, counted = sis_row(bench, what, [partial(Instances.itself, case) for case in cases])
+    must = max(0.68, 1.4 * baseline)
+    bench.add(f"{what} ({len(cases)}): AP50", ours, baseline, "≥ .68 and 1.4 × baseline", ours >= must)
+    bench.add(f"right number of instances, those ({len(cases)})", counted, None, "≥ .60", counted >= 0.6)
+
+
+def held_out(data: Path, sets: Iterable[str]) -> list[Any]:
+    """Photos of the validation fifths, with the category of each instance."""
+    return [each for name in sets for each in select(data / name, "validation")]
 
 
 def held_out_photos(data: Path) -> list[Any]:
@@ -461,6 +495,7 @@ def parses(text: str, task: Task) -> bool:
 ROWS: dict[str, Callable[[Bench], None]] = {
     "scenes": scenes,
     "photos": photos,
+    "animals": animals,
     "groups": groups,
     "composed": composed,
     "names": names,
@@ -478,13 +513,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fast", action="store_true", help="answers alone, without reasoning")
     parser.add_argument("--policy", help="a policy folder in place of the embedded one")
     parser.add_argument("--segmenter", help="a segmenter folder in place of the embedded one")
+    parser.add_argument("--photos", type=int, default=300, help="of animals (default 300)")
+    parser.add_argument("--onnx", type=Path, help="an SOD network for the baseline of SIS")
     parser.add_argument("--cache", type=Path, default=Path("cache/duts-tr-256/validation"))
     options = parser.parse_args(arguments)
     rows = options.rows.split(",")
     if unknown := [row for row in rows if row not in ROWS]:
         parser.error(f"unknown rows {', '.join(unknown)}: choose from {', '.join(ROWS)}")
     pipe = SaliencyPipeline.from_pretrained(options.policy, options.segmenter)
-    bench = Bench(pipe, options.data, options.cache, options.scenes, options.repeats, not options.fast)
+    other = Teacher(options.onnx) if options.onnx else None
+    fixed = (options.data, options.cache, options.scenes, options.repeats, not options.fast, options.photos)
+    bench = Bench(pipe, *fixed, other)
     for row in rows:
         ROWS[row](bench)
     strict_parses(bench)

@@ -9,6 +9,7 @@ it, so that the model only has to put it into a sentence.
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
 import torch
@@ -128,7 +129,7 @@ class NameReader(nn.Module):
         Returns:
             (B, `NAME_SLOTS`, classes), and which of them there are, bool (B, `NAME_SLOTS`).
         """
-        side = round(head.shape[1] ** 0.5)
+        side = isqrt(head.shape[1])
         line = torch.arange(side, device=head.device).float()
         places = torch.cartesian_prod(line, line)
         near = (-torch.cdist(places, places).square() / (2 * _SPREAD**2)).exp()
