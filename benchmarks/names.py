@@ -2,8 +2,8 @@
 
     python benchmarks/names.py --data ../shared/data
 
-The reader of names gets the true masks of the named held-out photos of DUTS-TR: the exact synset, and how true
-and how narrow its words are at each threshold (hedging). The model answers by itself: how often the salient
+The reader of names gets the true masks of the named held-out photos of DUTS-TR: the exact synset, and how
+true and how narrow its words are at each threshold (hedging). The model answers by itself: how often the salient
 object is named (its name, a synonym, or a hypernym up to three levels), how often it is only "the object",
 how often the category of a photo that shows only one is named, and how many plans the reasons follow. Last,
 how well the probability of the best name and the policy's confidence foretell that the name is right.
@@ -37,7 +37,15 @@ from saliency_r1.training.fine_tuning.fit_names import hedged, named_photos, rea
 SETS = ("extra/VOC-animals", "extra/Animals7", "extra/Humans290", "COCO-train", "extra/COCO-extra")
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 UNNAMED = {"", "the object", "the thing"}
-_PHRASES = re.compile("|".join(sorted(re.escape(p) for v in PHRASES.values() for w in v.values() for p in w)))
+_PHRASES = re.compile(
+    "|".join(
+        sorted(
+            (re.escape(phrase) for values in PHRASES.values() for each in values.values() for phrase in each),
+            key=len,
+            reverse=True,
+        )
+    )
+)
 
 
 def main() -> None:
@@ -66,9 +74,8 @@ def reading(pipe: Any, reader: NameReader, data: Path) -> None:
     choices = torch.tensor([number for name, number in reader.tree.number.items() if name in known])
     with torch.no_grad():
         found = choices[reader.logits(regions.features)[:, choices].argmax(1)].tolist()
-    exact = np.mean(
-        [reader.tree.classes[row] == label for row, label in zip(found, regions.labels, strict=True)]
-    )
+    classes = [reader.tree.classes[row] for row in found]
+    exact = np.mean([mine == label for mine, label in zip(classes, regions.labels, strict=True)])
     print(f"exact synset, true masks of {len(found)} photos, of {len(choices)}: {exact:.4f}\n")
     print("| threshold | words that are true | without a word | specificity |\n|---|---|---|---|")
     for threshold in sorted({*THRESHOLDS, reader.threshold}):
@@ -99,11 +106,12 @@ def objects(pipe: SaliencyPipeline, data: Path) -> None:
     row("share of the commonest plan", len(results), plans.most_common(1)[0][1] / len(results))
     row("different first sentences", len(results), len(openings))
     row("share of the commonest first sentence", len(results), openings.most_common(1)[0][1] / len(results))
-    sure = [
-        (result.names[0][1] if result.names else 0.0, result.policy_confidence or 0.0) for _, result in named
-    ]
-    for column, what in enumerate(("probability of the best name", "the policy's confidence in its words")):
-        fit = calibrate(np.array([each[column] for each in sure]), np.array(right, float))
+    sure = {
+        "the probability of the best name": [each.names[0][1] if each.names else 0.0 for _, each in named],
+        "the policy's confidence in its words": [each.policy_confidence or 0.0 for _, each in named],
+    }
+    for what, values in sure.items():
+        fit = calibrate(np.array(values), np.array(right, float))
         row(f"AUROC of {what} for a right name", len(named), fit.auroc or float("nan"))
         row(f"ECE of {what} for a right name", len(named), fit.ece)
 
@@ -146,9 +154,8 @@ def categories(pipe: SaliencyPipeline, reader: NameReader | None, data: Path, co
         right.append(is_named(expression, allowed))
         said[f"{name}: {expression}"] += not right[-1]
     row("the category named, photos of one category", len(alone), float(np.mean(right)))
-    print(
-        f"\nOther words than those of the category: {', '.join(f'{k} ({n})' for k, n in said.most_common(12) if n)}"
-    )
+    others = ", ".join(f"{words} ({number})" for words, number in said.most_common(12) if number)
+    print(f"\nOther words than those of the category: {others}")
 
 
 def kinds_of(reader: NameReader | None, name: str) -> frozenset[str]:
@@ -161,11 +168,8 @@ def kinds_of(reader: NameReader | None, name: str) -> frozenset[str]:
 
 def row(what: str, photos: int, value: float) -> None:
     """Print a row of the table."""
-    print(
-        f"| {what} | {photos} | {value:.4f} |"
-        if isinstance(value, float)
-        else f"| {what} | {photos} | {value} |"
-    )
+    shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+    print(f"| {what} | {photos} | {shown} |")
 
 
 if __name__ == "__main__":

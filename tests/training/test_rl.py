@@ -420,7 +420,7 @@ def test_the_recipes_in_the_repository_are_read() -> None:
     }
     assert {name for name in shared if getattr(ours, name) != getattr(theirs, name)} == {"output"}
     words = load_recipe(folder / "cgpo-names.yaml", CGPORecipe)
-    assert [load_reward(path).__name__ for path in words.rewards] == ["faithful"]
+    assert [load_reward(path).__name__ for path in words.rewards] == ["faithful", "named"]
 
 
 @pytest.mark.slow
