@@ -3,8 +3,8 @@
     python benchmarks/names.py --data ../shared/data
 
 The reader of names gets the true masks of the named held-out photos of DUTS-TR: the exact synset, and how
-true and how narrow its words are at each threshold (hedging). The model answers by itself: how often the salient
-object is named (its name, a synonym, or a hypernym up to three levels), how often it is only "the object",
+true and how narrow its words are at each threshold (hedging). The model answers by itself: how often the
+salient object is named (name, synonym, or a hypernym up to three levels), how often it is "the object",
 how often the category of a photo that shows only one is named, and how many plans the reasons follow. Last,
 how well the probability of the best name and the policy's confidence foretell that the name is right.
 """
