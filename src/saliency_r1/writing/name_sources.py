@@ -8,7 +8,6 @@ from pathlib import Path
 
 from saliency_r1 import nano
 from saliency_r1.data.layouts import load_splits
-from saliency_r1.errors import SaliencyError
 from saliency_r1.language.imagenet import imagenet_synsets
 from saliency_r1.language.tree_names import tree_of
 from saliency_r1.nano.name_tree import NameTree
@@ -16,20 +15,9 @@ from saliency_r1.scenes.instance_photos import category_names, category_nouns
 
 
 def embedded_tree() -> NameTree:
-    """The names of the embedded policy.
-
-    Raises:
-        SaliencyError: if it has none.
-    """
+    """The names that the embedded policy reads."""
     config = json.loads((nano.POLICY_FOLDER / "config.json").read_text())
-    if not config.get("name_tree"):
-        raise SaliencyError("the embedded policy reads no names: make some with `saliency-r1 data names`")
-    return NameTree.from_dict(config["name_tree"])
-
-
-def read_tree(path: str | Path | None) -> NameTree:
-    """The names of a file of `saliency-r1 data names`; the embedded policy's without one."""
-    return embedded_tree() if path is None else NameTree.load(path)
+    return NameTree.from_dict(config.get("name_tree") or {"classes": [], "chains": []})
 
 
 def make_tree(imagenet: str | Path | None, data: str | Path | None, photos: Sequence[Path]) -> NameTree:

@@ -62,7 +62,8 @@ def names(
 
 
 SftNamesOption = Annotated[
-    Path | None, typer.Option(help="Names of `data names`; default those of the embedded policy.")
+    Path | None,
+    typer.Option(help="Names of `data names`; default those of the embedded policy and the data."),
 ]
 SftDataOption = Annotated[
     Path, typer.Option(help="The DUTS folder (DUTS-TR, synsets.json, groups.json), or photos and masks.")
@@ -131,9 +132,10 @@ def sft(
     from rich.progress import track
 
     from saliency_r1.device import choose_device
+    from saliency_r1.nano.name_tree import NameTree
     from saliency_r1.segmenters.load_segmenter import load_segmenter
     from saliency_r1.tasks import Task
-    from saliency_r1.writing.name_sources import read_tree
+    from saliency_r1.writing.name_sources import make_tree
     from saliency_r1.writing.sft_set import Job, SFTSetting
     from saliency_r1.writing.sft_sources import Sources, write_splits
 
@@ -146,7 +148,7 @@ def sft(
     def progress(jobs: Iterable[Job], title: str) -> Iterable[Job]:
         return track(jobs, title, console=console)
 
-    tree = read_tree(names)
+    tree = make_tree(None, data, photos or ()) if names is None else NameTree.load(names)
     sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, tree, limit, parts)
     print(json.dumps(write_splits(sources, frozen, setting, track=progress, workers=workers), indent=1))
 
