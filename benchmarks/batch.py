@@ -119,7 +119,7 @@ def main() -> None:
         one_by_one = loop_rate(sorted(photos.iterdir())[:200], reasoning=not options.fast)
     ratio = median(loop / ours for loop, ours in zip(loops, batches, strict=True))
     print(f"{count} photos, {options.workers} workers, {options.rounds} rounds{', --fast' * options.fast}\n")
-    print("| what | measured | must |")
+    print("| what | measured | target |")
     print("|---|--:|--:|")
     print(f"| `predict` in one process, photos a second | {count / median(loops):.2f} | |")
     print(f"| the pipeline in a loop, a photo at a time, photos a second | {one_by_one:.2f} | |")

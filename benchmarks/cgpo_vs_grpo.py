@@ -364,14 +364,14 @@ def tables(runs: Runs) -> str:
             f"{np.mean(times):.0f} ({np.mean(shares):.2f} of its own)" if times else "–",
             f"{100 * max(beside(run) for run in each.values()):.1f} %",
         )
-    table("Numbers", "what", "method", "must", "measured", "met")
+    table("Numbers", "what", "method", "target", "measured", "reached")
     for cells in numbers(runs):
         row(*cells)
     return "\n".join(lines)
 
 
 def numbers(runs: Runs) -> list[tuple[str, str, str, str, str]]:
-    """What CGPO must do, what it does, and whether that is enough; what cannot be told yet is left out."""
+    """Return each target of CGPO with what was measured and whether it is reached; skip what is unknown."""
     rows = []
     baseline = runs.get(BASELINE, {})
     for kind in ("all", "answer"):

@@ -146,7 +146,7 @@ def main() -> None:
         loop, evaluation = (median(column) for column in zip(*times, strict=True))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         print(f"{options.pairs} pairs, {cores} cores, {options.workers} workers, {options.repeats} repeats\n")
-        print("| what | measured | must |")
+        print("| what | measured | target |")
         print("|---|--:|--:|")
         print(f"| plain loop, seconds | {loop:.2f} | |")
         print(f"| evaluate with all its outputs, seconds | {evaluation:.2f} | |")

@@ -35,7 +35,6 @@ from PIL import Image
 from rich.progress import track
 
 from saliency_r1 import SaliencyPipeline
-from saliency_r1.cosod import UNNAMED
 from saliency_r1.data.duts import load_duts, load_synsets, split
 from saliency_r1.data.mask_files import load_mask
 from saliency_r1.data.samples import Sample, Synset, spread
@@ -60,6 +59,7 @@ from saliency_r1.sis import (
     visible_instances,
 )
 from saliency_r1.tasks import Task
+from saliency_r1.wording import UNNAMED
 
 SEED = 2024
 GROUPS, GROUP_SIZE = 40, 8
@@ -529,7 +529,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     strict_parses(bench)
     reasoning = "answers alone" if options.fast else "with reasoning"
     print(f"model {pipe.name} on {pipe.device}, {reasoning}\n")
-    print_table(("what", "measured", "baseline", "must", "met"), bench.table)
+    print_table(("what", "measured", "baseline", "target", "reached"), bench.table)
 
 
 if __name__ == "__main__":

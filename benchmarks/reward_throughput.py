@@ -78,8 +78,8 @@ def main() -> None:
         cells = (group, len(rows), f"{slow:.1f}", f"{fast:.1f}", f"{fast / slow:.1f}", counts.encoded)
         print(f"| {' | '.join(map(str, cells))} | {counts.segmented} of {counts.asked} |")
         times = fast / slow
-    print(f"\nG = {group}: must be {LEAST_TIMES} times or more, is {times:.1f}: ", end="")
-    print("met" if times >= LEAST_TIMES else "not met")
+    print(f"\nG = {group}: target {LEAST_TIMES} times or more, measured {times:.1f}: ", end="")
+    print("reached" if times >= LEAST_TIMES else "not reached")
 
 
 if __name__ == "__main__":

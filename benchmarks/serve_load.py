@@ -213,7 +213,7 @@ def main() -> None:
         ("pictures a second, predict, the same mix", f"{pictures / alone:.2f}" if alone else "", ""),
         ("server / predict", f"{alone / seconds:.2f}", "≥ 0.9"),
     ]
-    print("| what | measured | must |\n|---|---|---|")
+    print("| what | measured | target |\n|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")
 

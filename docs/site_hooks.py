@@ -1,7 +1,8 @@
-"""What mkdocs does beyond its configuration: files of the repository as pages, commands, no foreign host.
+"""What mkdocs does beyond its configuration: shows files and commands as pages, allows no foreign host.
 
 In a page, `<!-- file: ../benchmarks/RESULTS.md -->` stands for that file, and `<!-- commands -->` for the
-help of every command of `saliency-r1`. Links are those that work in the repository; here they lead to pages.
+help of every command of `saliency-r1`. Pages link as in the repository; here the links are changed to lead to
+other pages.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 # Files outside docs/ and the pages that show them.
 SHOWN_AS = {
-    "benchmarks/RESULTS.md": "results.md",
+    "benchmarks/RESULTS.md": "results/details.md",
     "src/saliency_r1/nano/weights/README.md": "model-card.md",
     "README.md": "index.md",
 }
-# Options of every command, which the page does not repeat.
+# Options that every command has; the page does not repeat them.
 _EVERYWHERE = {"--help", "--install-completion", "--show-completion"}
 _LINK = re.compile(r"(!?\[(?:[^\]]|\](?=\())*?\])\(([^)\s]+)\)")
 _FILE = re.compile(r"<!-- file: (\S+) -->")
@@ -34,7 +35,7 @@ _FETCHED = re.compile(
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """The page with files and commands put in, and its links led to pages of the site."""
+    """Return the page with files and commands filled in, and with links that lead to pages of the site."""
     source = posixpath.join("docs", page.file.src_uri)
     shown = _FILE.search(markdown)
     if shown is not None:
@@ -53,12 +54,13 @@ def on_post_build(*, config: Any, **_: Any) -> None:
 
 
 def links_to_pages(markdown: str, source: str) -> str:
-    """Lead the relative links of a file of the repository to pages of the site.
+    """Change the relative links of a file of the repository so that they lead to pages of the site.
 
     Args:
         markdown: its text.
-        source: its path in the repository. A link to a file that is no page keeps its text alone.
+        source: its path in the repository. A link to a file that is not a page is replaced by its text.
     """
+    page = SHOWN_AS.get(source, source.removeprefix("docs/"))
 
     def led(found: re.Match[str]) -> str:
         text, target = found.groups()
@@ -66,10 +68,9 @@ def links_to_pages(markdown: str, source: str) -> str:
         if not path or ":" in path:
             return found[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
-        if path in SHOWN_AS:
-            return f"{text}({SHOWN_AS[path]}{mark}{anchor})"
-        if path.startswith("docs/"):
-            return f"{text}({path.removeprefix('docs/')}{mark}{anchor})"
+        if path in SHOWN_AS or path.startswith("docs/"):
+            target = SHOWN_AS.get(path, path.removeprefix("docs/"))
+            return f"{text}({posixpath.relpath(target, posixpath.dirname(page) or '.')}{mark}{anchor})"
         if not (ROOT / path).exists():
             raise SystemExit(f"{source}: links to {target}, and there is no {path}")
         return f"`{path}`" if text.startswith("!") else text[1:-1]
@@ -79,7 +80,7 @@ def links_to_pages(markdown: str, source: str) -> str:
 
 
 def command_lines() -> Iterator[str]:
-    """Every command of the command line in Markdown, from its own help."""
+    """Yield the lines of a page about every command, from the command's own help."""
     import typer
 
     from saliency_r1.cli import app
@@ -111,7 +112,7 @@ def _described(command: Any, context: Any, level: int) -> Iterator[str]:
 
 
 def foreign_fetches(site: Path) -> list[str]:
-    """The places in a built site's pages and styles that would make a browser fetch from another host."""
+    """Return the places in a built site that would make a browser fetch from another host."""
     found = []
     for path in sorted(site.rglob("*")):
         if path.suffix in (".html", ".css"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from saliency_r1.overlay import draw_badge, font, wrapped
 from saliency_r1.result import SaliencyResult
+from saliency_r1.wording import shown_name
 
 CELL = (400, 268)
 GAP = 14
@@ -23,8 +25,8 @@ GROUP_WIDTH = 4 * CELL[0] + 3 * GAP
 def contact_sheet(results: Sequence[SaliencyResult], columns: int = 4) -> Image.Image:
     """A sheet with a column for each result.
 
-    In it stand the photo, the overlay, the cut-out on a checkerboard, then the expression (in SIS those of
-    the instances, each with its number), the confidence as a bar, and the reasoning.
+    A column shows the photo, the overlay, the cut-out on a checkerboard, the expression (in SIS one for each
+    instance, with its number), the confidence as a bar, and the reasoning.
 
     Args:
         results: at least one.
@@ -75,6 +77,7 @@ class GroupSheet:
     def __init__(self) -> None:
         self._first: SaliencyResult | None = None
         self._cells: list[tuple[Image.Image, str, bool]] = []
+        self._confidences: list[float] = []
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -83,9 +86,9 @@ class GroupSheet:
         """Take in the next image of the group."""
         if self._first is None:
             blank = Image.new("RGB", (1, 1))
-            self._first = replace(
-                result, image=blank, layer=None, instances=(), confidence=result.policy_confidence
-            )
+            self._first = replace(result, image=blank, layer=None, instances=())
+        if result.confidence is not None:
+            self._confidences.append(result.confidence)
         self._cells.append((_fitted(result.overlay(), CELL), result.name, bool(result.instances)))
 
     def draw(self) -> Image.Image:
@@ -114,7 +117,10 @@ class GroupSheet:
             draw.text((left, top + size[1] + GAP // 2), line, FADED if there else ACCENT, font(CAPTION_SIZE))
         head = Image.new("RGB", (GROUP_WIDTH, _words_height([self._first])), PAPER)
         nothing = "nothing that stands out is shared"
-        end = _write(ImageDraw.Draw(head), self._first, 0, 0, GROUP_WIDTH, nothing)
+        # A group's confidence is the mean over its masks.
+        confidence = fmean(self._confidences) if self._confidences else None
+        shared = replace(self._first, confidence=confidence)
+        end = _write(ImageDraw.Draw(head), shared, 0, 0, GROUP_WIDTH, nothing)
         return _framed(_stacked([head.crop((0, 0, GROUP_WIDTH, end)), grid], GAP))
 
 
@@ -191,7 +197,9 @@ def _write(
     """Put the words of a result at (left, top) and below; return where they end."""
     numbered = result.task.spec.several_expressions and bool(result.instances)
     lettering, step = font(EXPRESSION_SIZE), _line_height(EXPRESSION_SIZE)
-    named = [one.expression for one in result.instances] if numbered else ["; ".join(result.expressions)]
+    expressions = [one.expression for one in result.instances] if numbered else result.expressions
+    named = [shown_name(expression) for expression in expressions]
+    named = named if numbered else ["; ".join(named)]
     indent = step + GAP // 2 if numbered else 0
     for index, expression in enumerate(named):
         if numbered:
@@ -212,12 +220,13 @@ def _write(
     top += GAP // 2
     lettering = font(REASONING_SIZE)
     if result.confidence is not None:
+        kind = "confidence" if result.expressions else "policy confidence"
         bar = CELL[0] // 2
         middle = top + _line_height(REASONING_SIZE) // 2
         draw.rounded_rectangle((left, middle - 4, left + bar, middle + 4), 4, RULE)
         filled = left + max(8, round(bar * result.confidence))
         draw.rounded_rectangle((left, middle - 4, filled, middle + 4), 4, ACCENT)
-        words = f"confidence {result.confidence:.2f}"
+        words = f"{kind} {result.confidence:.2f}"
         draw.text((left + bar + GAP, middle), words, FADED, lettering, anchor="lm")
     top += _line_height(REASONING_SIZE) + GAP // 2
     for line in wrapped(result.reasoning, lettering, width, REASONING_LINES):

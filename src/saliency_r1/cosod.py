@@ -46,9 +46,6 @@ most .50, groups of photos at least .66."""
 ABSENT = 0.75
 """From which score on the segmenter is believed that an expression finds nothing."""
 
-UNNAMED = "the object"
-"""What is looked for in place of an expression that is not believed."""
-
 
 @dataclass(frozen=True)
 class Ballot:

@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from saliency_r1.cosod import AGREED, UNNAMED, Ballot, chunk_sizes, elect, overlap, settled
+from saliency_r1.cosod import AGREED, Ballot, chunk_sizes, elect, overlap, settled
 from saliency_r1.errors import ImageError
 from saliency_r1.pictures.image_sources import ImageSource, LoadedSource
 from saliency_r1.policy.answering import BATCH_PIXELS, answers
@@ -20,6 +20,7 @@ from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter, encode_many
 from saliency_r1.tasks import Task
+from saliency_r1.wording import UNNAMED
 
 
 @dataclass(frozen=True)

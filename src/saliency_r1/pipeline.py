@@ -12,7 +12,7 @@ from typing import TypeAlias, overload
 import numpy as np
 
 from saliency_r1.catalogue import NANO
-from saliency_r1.cosod import GROUP_IMAGES, UNNAMED
+from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.cosod_path import ask_group, settle
 from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
@@ -28,6 +28,7 @@ from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter, encode
 from saliency_r1.segmenters.load_segmenter import load_segmenter
 from saliency_r1.sis import scored_instances, visible_instances
 from saliency_r1.tasks import Task
+from saliency_r1.wording import UNNAMED
 
 _Masks: TypeAlias = tuple[Encoded, Segmentation]
 """An image as the segmenter keeps it, and the masks of what was named in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -24,11 +25,35 @@ from saliency_r1.overlay import paint_masks, to_grey, with_legend
 from saliency_r1.pictures.encoding import save_jpeg, save_png
 from saliency_r1.saved_names import claim_name
 from saliency_r1.tasks import Task
+from saliency_r1.wording import shown_name
 
 _SHOWN = 800
 
 FILES = ("mask", "overlay", "cutout", "json")
-"""What `SaliencyResult.save` writes, by the names of its options."""
+"""The kinds of files that `SaliencyResult.save` writes, by the names of its options."""
+
+_ENDINGS = {
+    "mask": ("_mask.png",),
+    "overlay": ("_overlay.jpg", "_overlay.png"),
+    "cutout": ("_cutout.png",),
+    "json": (".json",),
+}
+
+
+def kinds_on_disk(folder: str | Path, stem: str, kinds: Sequence[str] = FILES) -> tuple[str, ...]:
+    """Return the kinds, of those asked about, of which a folder already holds the file of a photo.
+
+    Args:
+        folder: where results were saved.
+        stem: name of the photo's files, may hold sub-folders.
+        kinds: some of FILES.
+    """
+    base = Path(folder, stem)
+    return tuple(
+        kind
+        for kind in kinds
+        if any(base.with_name(base.name + ending).is_file() for ending in _ENDINGS[kind])
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +63,8 @@ class Instance:
     Attributes:
         expression: what the policy calls it.
         mask: probability of each pixel, float32 (H, W) in [0, 1], at the photo's size. To be read only.
-        score: the segmenter's confidence in the mask, in [0, 1].
+        score: the IoU that the mask is expected to have, in [0, 1]. In SIS it ranks the instances of all
+            photos, see `saliency_r1.sis`.
 
     Raises:
         TypeError: if the mask is no float32 array.
@@ -108,14 +134,15 @@ class SaliencyResult:
         expressions: what is salient, read from the text; "the object" for a group whose expression the
             segmenter does not find, see `saliency_r1.cosod`.
         instances: a mask for each; none if nothing is salient.
-        confidence: how good the masks are expected to be, in [0, 1]; None if nothing tells.
+        confidence: the IoU that the mask is expected to have, in [0, 1]; over several masks the mean. Without
+            a mask it is the policy's confidence that nothing stands out; None where that is unknown.
         model: which policy and segmenter.
         seconds: what it took, by part: `policy`, `segmenter`, once it is saved `writing`, and `total`.
-        policy_confidence: the policy's own confidence in the words of its answer, in [0, 1]; None if it tells
-            none.
-        names: what is salient, or shared by a group, may be called: the best five names with their
-            probabilities, the likeliest first. Each counts the narrowest word of its classes alone, so that
-            "cat" and "tabby" stand apart. None where the policy does not tell.
+        policy_confidence: the policy's confidence in the words of its answer, in [0, 1]; None if
+            unknown.
+        names: the five best names of what is salient, or shared by a group, with their probabilities, the most
+            probable first. Each counts only the narrowest word of its classes, so that "cat" and "tabby" are
+            separate. Empty if the policy gives none.
         retries: how often the policy was asked a second time, because its response did not parse; for a
             group, over all its chunks.
         tokens: prompt and completion tokens that a server counted for it, for a group over all its chunks;
@@ -202,7 +229,11 @@ class SaliencyResult:
         """
         numbered = self.task.spec.several_expressions
         picture = paint_masks(self.image, [one.mask for one in self.instances], numbered=numbered)
-        return with_legend(picture, [one.expression for one in self.instances]) if legend else picture
+        return (
+            with_legend(picture, [shown_name(one.expression) for one in self.instances])
+            if legend
+            else picture
+        )
 
     def _repr_png_(self) -> bytes:
         """The overlay as notebooks show it, its longer side at most 800 pixels."""

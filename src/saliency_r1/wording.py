@@ -1,15 +1,18 @@
-"""How expressions are compared."""
+"""How expressions are compared, and how they are shown to people."""
 
 from __future__ import annotations
 
 import unicodedata
+
+UNNAMED = "the object"
+"""The expression for an object that the policy cannot name, and for what stands out whatever it is."""
 
 _ARTICLES = frozenset({"the", "a", "an"})
 _WITHIN_WORDS = "-'"
 
 
 def normalised(expression: str) -> str:
-    """An expression without what does not tell it from another: case, punctuation, a leading article.
+    """Return an expression without case, punctuation and a leading article, for comparisons.
 
     Example:
         >>> normalised(" The Brown  dog.")
@@ -24,5 +27,15 @@ def normalised(expression: str) -> str:
     words = [word for part in plain.split() if (word := part.strip(_WITHIN_WORDS))]
     while len(words) > 1 and words[0] in _ARTICLES:
         del words[0]
-    # What is all punctuation is no word, and yet not nothing.
+    # An expression of punctuation alone has no words, but it is not empty.
     return " ".join(words) or folded.strip()
+
+
+def shown_name(expression: str) -> str:
+    """Return an expression as people read it: "(unnamed)" where it names nothing.
+
+    Example:
+        >>> shown_name("the object"), shown_name("the dog")
+        ('(unnamed)', 'the dog')
+    """
+    return "(unnamed)" if normalised(expression) == normalised(UNNAMED) else expression

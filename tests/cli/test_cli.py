@@ -18,6 +18,7 @@ from skimage import data
 
 from processes import interruptible
 from saliency_r1.cli import COMMANDS, main
+from saliency_r1.wording import shown_name
 
 HEAVY = ("torch", "transformers", "numpy", "PIL", "skimage", "scipy")
 
@@ -165,7 +166,7 @@ def test_bad_pictures_cost_a_line_each_and_the_others_are_done(photos: Path, tmp
         assert described["source"] == str(photos / f"{stem}.jpg")
         assert set(described["seconds"]) == {"policy", "segmenter", "writing", "total"}
         assert described["seconds"]["total"] > described["seconds"]["writing"] > 0
-        assert all(expression in done.stdout for expression in described["expressions"])
+        assert all(shown_name(each) in done.stdout for each in described["expressions"])
     written = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
     assert len(written) == 8
 
@@ -234,7 +235,8 @@ def test_sis_writes_a_mask_for_each_instance_and_a_legend(photos: Path, tmp_path
         for number, one in enumerate(described["instances"], start=1):
             mask = np.asarray(Image.open(path.parent / f"{path.stem}_mask_{number}.png")) >= 128
             assert mask.sum() == one["area"] > 0
-            assert f"{number} → {one['expression']} ({one['score']:.2f})" in done.stdout
+            named = shown_name(one["expression"])
+            assert f"{number} → {named} ({one['score']:.2f})" in done.stdout
         overlay = Image.open(path.parent / f"{path.stem}_overlay.jpg")
         assert (overlay.height > 200) == bool(masks)
 
@@ -249,7 +251,7 @@ def test_cosod_is_of_all_photos_together_and_writes_a_group_sheet(photos: Path, 
     assert len(described) == 2
     assert described[0]["expressions"] == described[1]["expressions"]
     for expression in described[0]["expressions"]:
-        assert done.stdout.count(f"→ {expression}") == 1
+        assert done.stdout.count(f"→ {shown_name(expression)}") == 1
     assert done.stdout.splitlines()[-1] == f"The group sheet is {Path('all', 'group_sheet.jpg')}"
     with Image.open(tmp_path / "all" / "group_sheet.jpg") as sheet:
         assert np.asarray(sheet).std() > 20
@@ -258,7 +260,8 @@ def test_cosod_is_of_all_photos_together_and_writes_a_group_sheet(photos: Path, 
 def test_a_group_of_which_nothing_can_be_read_has_no_sheet(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["predict", "--task", "cosod", str(photos / "text.jpg"), "--out", str(tmp_path / "out")]
+    broken = [str(photos / "text.jpg"), str(photos / "empty.png")]
+    arguments = ["predict", "--task", "cosod", *broken, "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
     assert "sheet" not in capsys.readouterr().out
     assert list((tmp_path / "out").iterdir()) == []
@@ -314,3 +317,73 @@ def test_training_without_its_extra_says_what_to_install(
     assert capsys.readouterr().err == (
         "saliency-r1: training needs trl: pip install -c constraints.txt '.[train]'\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["predct"], "No such command 'predct'. Did you mean 'predict'?"),
+        (["data", "maks"], "Did you mean 'masks'?"),
+        (["predict", "dog.jpg", "--task", "depth"], "'depth' is not one of 'sod', 'sis', 'cosod'."),
+        (["evaluate", "sod", "--data", "x", "--missing", "y"], "'y' is not one of 'error', 'empty'."),
+    ],
+)
+def test_errors_of_usage_suggest_and_leak_nothing(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "150")
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "Value error" not in said
+
+
+def test_existing_files_are_skipped_or_said_to_be_replaced(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = [str(photos / "a"), str(photos / "b")]
+    written = ["predict", "--fast", "--only", "mask,json", "--out", str(tmp_path)]
+    assert main([*written, both[0]]) == 0
+    assert "replaced" not in capsys.readouterr().err
+
+    before = (tmp_path / "cup.json").stat().st_mtime_ns
+    assert main([*written, "--skip-existing", both[0]]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"1 skipped because their files are in {tmp_path}/\n"
+    assert (tmp_path / "cup.json").stat().st_mtime_ns == before
+
+    (tmp_path / "cup_mask.png").unlink()  # a photo of which one file is missing is done again
+    assert main([*written, "--skip-existing", both[0]]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("confidence") == 1
+    assert "files of 1 photo were replaced" in said.err.replace("\n", " ")
+    assert (tmp_path / "cup_mask.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--json", "--skip-existing"], "--skip-existing with --json needs a folder to look in: give --out"),
+        (["--task", "cosod", "--skip-existing"], "--skip-existing is not for --task cosod"),
+        (["--task", "cosod"], "1 photo: cosod finds what several photos share; give two or more, or use sod"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(
+    photos: Path, options: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(photos / "a" / "cup.jpg"), *options]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"saliency-r1: {expected}")
+    assert said.err.count("\n") == 1
+
+
+def test_without_a_finished_photo_no_files_are_claimed(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["predict", "--fast", str(photos / "text.jpg"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    summary = capsys.readouterr().err.splitlines()[-1]
+    assert summary.startswith("0 photos done, 1 failed in ")
+    assert "out" not in summary

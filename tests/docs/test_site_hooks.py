@@ -30,8 +30,15 @@ def test_every_command_and_option_is_on_the_page(hooks: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("source", "written", "led"),
     [
-        ("docs/cgpo.md", "[r](../benchmarks/RESULTS.md#time)", "[r](results.md#time)"),
-        ("benchmarks/RESULTS.md", "![c](../docs/images/demo.jpg)", "![c](images/demo.jpg)"),
+        ("docs/cgpo.md", "[r](../benchmarks/RESULTS.md#time)", "[r](results/details.md#time)"),
+        ("docs/results/speed.md", "[r](../../benchmarks/RESULTS.md)", "[r](details.md)"),
+        (
+            "docs/results/speed.md",
+            "[t](../tasks.md) ![c](../images/demo.jpg)",
+            "[t](../tasks.md) ![c](../images/demo.jpg)",
+        ),
+        ("docs/tasks.md", "[s](results/speed.md#time)", "[s](results/speed.md#time)"),
+        ("benchmarks/RESULTS.md", "![c](../docs/images/demo.jpg)", "![c](../images/demo.jpg)"),
         ("docs/start.md", "[c](../recipes/nano/cgpo.yaml)", "c"),
         ("docs/start.md", "[a](https://arxiv.org/abs/2511.00396)", "[a](https://arxiv.org/abs/2511.00396)"),
         ("docs/start.md", "[t](#here) [t](tasks.md#x)", "[t](#here) [t](tasks.md#x)"),

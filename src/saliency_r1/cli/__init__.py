@@ -1,4 +1,4 @@
-"""The command line: one file a command, imported when it is asked for.
+"""The command line. Each command has one file, which is imported when the command is used or listed.
 
 Exit codes: 0 all done, 1 some pictures failed, 2 wrong usage or configuration, 130 interrupted.
 """
@@ -10,6 +10,7 @@ import io
 import sys
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -18,8 +19,8 @@ from typer.core import TyperGroup
 
 from saliency_r1.errors import SaliencyError
 
-# A command is the `app` (a typer.Typer) of the module of its name in this folder. `--help` imports them all:
-# at its top such a module imports nothing heavier than typer.
+# A command is the `app` (a typer.Typer) of the module in this folder that has its name. `--help` imports all
+# of them, so at its top such a module imports nothing heavier than typer.
 COMMANDS = (
     "predict",
     "cutout",
@@ -36,14 +37,28 @@ COMMANDS = (
 
 
 class _CommandGroup(TyperGroup):
-    """Imports the module of a command when it is used or listed."""
+    """Import the module of a command when it is used or listed, and word errors of usage for people."""
 
     def list_commands(self, ctx: object) -> list[str]:
-        """The names, in the order of COMMANDS."""
+        """Return the names, in the order of COMMANDS."""
         return list(COMMANDS)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the command that the arguments name; suggest similar names if there is none."""
+        if args[0] not in COMMANDS and (similar := get_close_matches(args[0], COMMANDS)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, similar))}?")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; leave out of an error what only a programmer understands."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
     def get_command(self, ctx: object, cmd_name: str) -> Any:
-        """The command of that name, or None."""
+        """Return the command of that name, or None."""
         if cmd_name not in COMMANDS:
             return None
         command = typer.main.get_command(import_module(f"{__name__}.{cmd_name}").app)
@@ -75,7 +90,7 @@ def saliency_r1(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """What stands out in a picture, as masks and in words."""
+    """Find what stands out in a photo: mask, cut-out and a short explanation."""
 
 
 _PLAIN = "saliency_r1.plain"
@@ -83,7 +98,7 @@ _PLAIN_SIGNS = {"→": "->", "×": "x", "–": "-", "…": "...", "’": "'", "�
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Write what an encoding of the console does not have with signs that every encoding has."""
+    """Replace signs that the console's encoding does not have with signs that every encoding has."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     given = error.object[error.start : error.end]
@@ -94,11 +109,11 @@ codecs.register_error(_PLAIN, _plain)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line on `arguments` (default: those of the process) and return its exit code."""
+    """Run the command line on `arguments` (default: the process's own) and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_PLAIN)
-    if not sys.warnoptions:  # our own warnings in one line each, nobody else's
+    if not sys.warnoptions:  # show our own warnings in one line each, and no others
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", module="saliency_r1")
         warnings.showwarning = _show_warning

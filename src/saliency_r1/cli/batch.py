@@ -1,4 +1,4 @@
-"""`saliency-r1 batch`: what stands out in very many photos, as Parquet."""
+"""`saliency-r1 batch`: find what stands out in very many photos, and write Parquet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RAY = "Ray"
 
 
 class Engine(StrEnum):
-    """What does the photos."""
+    """What runs the work."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -35,39 +35,42 @@ SourcesArgument = Annotated[
         help="Folders, globs, lists (.txt), Parquet (.parquet), WebDataset shards (.tar); paths or URLs.",
     ),
 ]
-OutOption = Annotated[str, typer.Option(help="Folder or URL that the Parquet shards go to.")]
+OutOption = Annotated[str, typer.Option(help="Folder or URL for the Parquet shards.")]
 TaskOption = Annotated[
     Task,
-    typer.Option(help="What is asked of each photo, or, with cosod, of the photos of each folder."),
+    typer.Option(help="The task for each photo. With cosod, the photos of each folder are one group."),
 ]
 WorkersOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Processes or actors, each with the models; default one a core, at most 8, or 1 with models "
-        "that are named.",
+        help="Number of processes or actors; each loads the models. Default: one for each core, at most 8, "
+        "or 1 if --policy or --segmenter is given.",
     ),
 ]
-ShardRowsOption = Annotated[int, typer.Option(min=1, help="Rows of a Parquet shard.")]
-PngOption = Annotated[bool, typer.Option("--png", help="Write _masks/…_mask.png as `predict` does, too.")]
+ShardRowsOption = Annotated[int, typer.Option(min=1, help="Rows in one Parquet shard.")]
+PngOption = Annotated[bool, typer.Option("--png", help="Also write _masks/…_mask.png as `predict` does.")]
 ColumnOption = Annotated[
     str | None,
-    typer.Option(help="Of Parquet: the column of paths or bytes; default image, path, url, …"),
+    typer.Option(help="For Parquet sources: the column of paths or bytes. Default: image, path, url, …"),
 ]
-GroupColumnOption = Annotated[str | None, typer.Option(help="Of Parquet, for cosod: the column of groups.")]
-EngineOption = Annotated[Engine, typer.Option(help="Processes on this machine, or actors on Ray.")]
+GroupColumnOption = Annotated[
+    str | None, typer.Option(help="For Parquet sources and cosod: the column of group names.")
+]
+EngineOption = Annotated[Engine, typer.Option(help="Run in processes on this machine, or in Ray actors.")]
 AddressOption = Annotated[
     str | None,
     typer.Option(
-        help="Of the cluster: auto, or HOST:PORT; default a Ray of this machine.", rich_help_panel=_RAY
+        help="Address of the cluster: auto or HOST:PORT. Default: a local Ray instance.", rich_help_panel=_RAY
     ),
 ]
 MinWorkersOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Actors at least; Ray adds to them up to --workers.", rich_help_panel=_RAY),
+    typer.Option(min=1, help="Minimum number of actors; Ray adds up to --workers.", rich_help_panel=_RAY),
 ]
 GpusOption = Annotated[
-    float, typer.Option(min=0, help="GPUs of an actor, 0.5 for two on one.", rich_help_panel=_RAY)
+    float,
+    typer.Option(min=0, help="GPUs for each actor; 0.5 means two on one GPU.", rich_help_panel=_RAY),
 ]
 
 
@@ -91,12 +94,12 @@ def batch(
     min_workers: MinWorkersOption = None,
     gpus: GpusOption = 0,
 ) -> None:
-    """Find what stands out in very many photos, and write a row for each.
+    """Find what stands out in very many photos, and write one row for each.
 
-    A run that was stopped or killed goes on with the same command. A photo that cannot be read is a row with
-    its error.
+    The same command continues a run that was stopped or killed. A photo that cannot be read gets a row with
+    the error.
 
-    Exit codes: 0 all done, 1 some photos are rows with an error, 2 wrong usage or configuration, 130
+    Exit codes: 0 all done, 1 some rows hold an error, 2 wrong usage or configuration, 130
     interrupted, 143 ended by SIGTERM.
     """
     _check_extra()
@@ -144,12 +147,12 @@ def batch(
 def _engine(
     engine: Engine, job: Job, workers: int, address: str | None, min_workers: int | None, gpus: float
 ) -> Any:
-    """What does the job: worker processes, or actors on Ray."""
+    """Return what runs the job: worker processes, or actors on Ray."""
     if engine is Engine.LOCAL:
         from saliency_r1.batch.local import run_local
 
         if address is not None or min_workers is not None or gpus:
-            raise SaliencyError("--address, --min-workers and --gpus are of --engine ray")
+            raise SaliencyError("--address, --min-workers and --gpus need --engine ray")
         return partial(run_local, job=job, workers=workers)
     from saliency_r1.batch.on_ray import RayOptions, run_on_ray
 

@@ -1,4 +1,4 @@
-"""`saliency-r1 compare`: two or more runs side by side."""
+"""`saliency-r1 compare`: compare two or more runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ app = typer.Typer()
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN RUN...", help="Folders of runs; base first."),
+        typer.Argument(metavar="RUN RUN...", help="Folders of finished runs. The first is the baseline."),
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write compare.html and compare.json there.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier comparison.")] = False,
 ) -> None:
-    """Compare runs on the same photos: differences, 95 % intervals, wins and losses, where they differ."""
+    """Compare runs on the same photos: differences, 95 % intervals, wins and losses."""
     import json
 
     from saliency_r1.errors import SaliencyError
@@ -29,7 +29,7 @@ def compare(
     from saliency_r1.files import write_bytes_atomic
 
     if len(runs) < 2:
-        raise SaliencyError(f"{len(runs)} run: give at least two folders of `saliency-r1 evaluate`")
+        raise SaliencyError(f"{len(runs)} run: give at least two folders that `saliency-r1 evaluate` wrote")
     if out is not None and (out / "compare.json").exists() and not overwrite:
         raise SaliencyError(f"{out}: holds a comparison; give another --out, or --overwrite to replace it")
     loaded = [comparing.load_run(folder) for folder in runs]

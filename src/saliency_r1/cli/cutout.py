@@ -1,4 +1,4 @@
-"""`saliency-r1 cutout`: what stands out in photos, without its background."""
+"""`saliency-r1 cutout`: cut what stands out of photos."""
 
 from __future__ import annotations
 
@@ -35,23 +35,27 @@ def cutout(
     ],
     background: Annotated[
         str | None,
-        typer.Option(metavar="COLOUR|PICTURE", help="Put it on '#ffffff', white or room.jpg."),
+        typer.Option(
+            metavar="COLOUR|PICTURE",
+            help="New background: '#ffffff', white or room.jpg.",
+        ),
     ] = None,
-    crop: Annotated[bool, typer.Option("--crop", help="Keep only the part that holds something.")] = False,
+    crop: Annotated[bool, typer.Option("--crop", help="Crop the picture to the cut-out.")] = False,
     mask_only: Annotated[
-        bool, typer.Option("--mask-only", help="Write alpha in 8-bit grey instead of the cut-out.")
+        bool,
+        typer.Option("--mask-only", help="Write the alpha channel in 8-bit grey, not the cut-out."),
     ] = False,
     matting: Annotated[
-        bool, typer.Option("--matting", help="Refine alpha for hair and fur. Takes longer.")
+        bool, typer.Option("--matting", help="Refine the alpha channel for hair and fur. Takes longer.")
     ] = False,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out photos whose output exists.")
+        bool, typer.Option("--skip-existing", help="Skip photos whose output file exists.")
     ] = False,
     policy: PolicyOption = None,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Cut what stands out of photos, with a soft alpha and without the background's colours.
+    """Cut what stands out of photos, with soft edges and no colour of the background.
 
     `cutout dog.jpg dog.png` writes one file. If OUTPUT is a folder, each photo becomes a PNG in it, and
     folders keep their tree. `cutout - -` reads a photo from stdin and writes a PNG to stdout.
@@ -81,7 +85,7 @@ def cutout(
         there = {target for _, target in photos if target is not None and target.exists()}
         photos = [item for item in photos if item[1] not in there]
         if there:
-            print(f"{len(there)} left out, their output exists", file=sys.stderr)
+            print(f"{len(there)} skipped because the output file exists", file=sys.stderr)
 
     def finished(result: SaliencyResult) -> Image.Image:
         picture = result.cutout(matting=matting)
@@ -115,10 +119,10 @@ def cutout(
 
 
 def _plan(paths: Sequence[str], opaque: bool) -> list[tuple[FoundImage | bytes, Path | None] | ImageError]:
-    """Tell for each photo the file to write, None for stdout; and what is not found.
+    """Return each photo with the file to write (None for stdout), and an error for each that is not found.
 
     Raises:
-        SaliencyError: if the output does not go with the photos.
+        SaliencyError: if the output does not fit the photos.
     """
     from saliency_r1.errors import ImageError, SaliencyError
     from saliency_r1.files import make_folder
@@ -134,14 +138,14 @@ def _plan(paths: Sequence[str], opaque: bool) -> list[tuple[FoundImage | bytes, 
         check_ending(target, opaque=opaque)
     if STANDARD in inputs:
         if len(inputs) > 1 or into:
-            raise SaliencyError("- is one photo without a name: give no other, and a file or - as output")
+            raise SaliencyError("- is one photo from stdin: give no other photo, and a file or - as output")
         return [(sys.stdin.buffer.read(), target)]
     several = len(inputs) > 1 or Path(inputs[0]).is_dir() or any(sign in inputs[0] for sign in "*?[")
     if several and target is None:
-        raise SaliencyError("- takes one photo: give a folder as output for several")
+        raise SaliencyError("- as output takes one photo; give a folder as output for several")
     if several and not into:
         raise SaliencyError(
-            f"{output}: is one file, and there may be several photos; end it with / for a folder"
+            f"{output}: is one file, but there may be several photos; end it with / to name a folder"
         )
     found = find_images(inputs, out=target if into else None)
     if into and any(not isinstance(item, ImageError) for item in found):

@@ -1,4 +1,4 @@
-"""`saliency-r1 demo`: what predict does for each task, on photos that are already on the machine."""
+"""`saliency-r1 demo`: do each task on photos that are already on the machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-# Of scikit-image's sample photos these lie in the package itself; others it would download.
+# These sample photos are part of the scikit-image package; it would download others.
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 INSTANCE_PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png")
-# Two views of one motorcycle, and a part of each: a box in shares of width and height, and whether mirrored.
+# Two views of one motorcycle. Each row: file, box as shares of width and height, whether to mirror it.
 GROUP = (
     ("motorcycle_left.png", (0.0, 0.0, 1.0, 1.0), False),
     ("motorcycle_right.png", (0.06, 0.1, 0.98, 1.0), True),
@@ -31,14 +31,14 @@ GROUP = (
 @app.command()
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Where all files go, the contact sheet demo.jpg among them.")
+        Path, typer.Option(help="Folder for all files, including the contact sheet demo.jpg.")
     ] = Path("out"),
     fast: FastOption = False,
     policy: PolicyOption = None,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Do all three tasks on photos that scikit-image carries, and draw a contact sheet of them."""
+    """Do all three tasks on sample photos of scikit-image and draw a contact sheet."""
     from saliency_r1.cli.reporting import load_aloud, run
     from saliency_r1.contact_sheet import GroupSheet, contact_sheet, sections
     from saliency_r1.pictures.encoding import save_jpeg
@@ -69,7 +69,7 @@ def demo(
 
 
 def _write_group(folder: Path, out: Path) -> list[FoundImage]:
-    """Cut the group's photos out of those in `folder`, and write them."""
+    """Cut the group's photos out of the photos in `folder` and write them."""
     from PIL import ImageOps
 
     from saliency_r1.images import load_image

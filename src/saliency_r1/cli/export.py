@@ -1,4 +1,4 @@
-"""`saliency-r1 export`: a folder to share."""
+"""`saliency-r1 export`: write a model as a folder to share."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ PolicyArgument = Annotated[
     str,
     typer.Argument(metavar="POLICY", help="A model's folder or hub name, a LoRA adapter's folder, or nano."),
 ]
-OutOption = Annotated[Path, typer.Option(help="The folder to write; it must be new or empty.")]
+OutOption = Annotated[Path, typer.Option(help="The folder to write. It must be new or empty.")]
 SegmenterOption = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER", help="A nano segmenter to go with it, or nano for the embedded one."),
+    typer.Option(metavar="FOLDER", help="A nano segmenter to include; nano is the embedded one."),
 ]
 MetricsOption = Annotated[
-    list[Path] | None, typer.Option(help="summary.json of `evaluate`, or its folder; again for another.")
+    list[Path] | None, typer.Option(help="summary.json of `evaluate`, or its folder. May be repeated.")
 ]
 MergeOption = Annotated[bool, typer.Option("--merge", help="Merge a LoRA adapter into its model.")]
 BaseModelOption = Annotated[
-    str | None, typer.Option(help="The model it was made from; default what adapter or recipe say.")
+    str | None,
+    typer.Option(help="The model that it was made from. Default: as adapter or recipe says."),
 ]
 FineTunedOption = Annotated[
     bool | None,
     typer.Option(
         "--fine-tuned/--zero-shot",
-        help="Whether it knows the response format; default yes for adapters and policies of a run.",
+        help="Whether it knows the response format. Default: yes for adapters and for policies of a run.",
     ),
 ]
-LicenceOption = Annotated[str | None, typer.Option(help="Of the weights, as the hub calls it: apache-2.0.")]
-DatasetOption = Annotated[
-    list[str] | None, typer.Option(help="What it learnt from, by its hub name; again for another.")
+LicenceOption = Annotated[
+    str | None, typer.Option(help="Licence of the weights, by its name on the hub, such as apache-2.0.")
 ]
-ShardSizeOption = Annotated[str, typer.Option(help="Of a weights file at most.")]
+DatasetOption = Annotated[
+    list[str] | None, typer.Option(help="Data set that it was trained on, by its hub name. May be repeated.")
+]
+ShardSizeOption = Annotated[str, typer.Option(help="Maximum size of one weights file.")]
 PushOption = Annotated[
     str | None,
-    typer.Option(metavar="OWNER/NAME", help="Upload it too; the token is read from HF_TOKEN."),
+    typer.Option(metavar="OWNER/NAME", help="Upload it too. The token is read from HF_TOKEN."),
 ]
 
 
@@ -58,10 +61,10 @@ def export(
     shard_size: ShardSizeOption = "5GB",
     push: PushOption = None,
 ) -> None:
-    """Write a model as a folder that from_pretrained and the hub understand: safetensors, processor, card.
+    """Write a model as a folder that from_pretrained and the hub can load: safetensors, processor, card.
 
-    Nothing leaves this machine without --push. Read README.md in the folder first: it holds the commands and
-    paths of the runs.
+    Nothing is uploaded without --push. Read README.md in the folder before you share it: it contains the
+    commands and paths of your runs.
     """
     from saliency_r1.cli.models import set_up_hub
 

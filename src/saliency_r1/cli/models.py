@@ -1,6 +1,6 @@
-"""`saliency-r1 models`: the models that are known, and weights made safe; loading for other commands.
+"""`saliency-r1 models`: list the known models and convert weights; also loads models for other commands.
 
-Loading is quiet, and offline unless a hub name is given.
+Loading prints nothing, and stays offline unless a hub name is given.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _REVISION = re.compile(r"(@[\w./-]+)?")
 def load_pipeline(
     policy: str | None, segmenter: str | None, device: str, policy_options: PolicyOptions | None = None
 ) -> SaliencyPipeline:
-    """The pipeline of those models, each None for the nano model.
+    """Load the pipeline of a policy and a segmenter; None stands for the nano model.
 
-    A policy is a folder, a hub name, an endpoint or `nano`; a segmenter a name, with `:WEIGHTS` for other
-    ones, or a folder.
+    A policy is a folder, a hub name, an endpoint or `nano`. A segmenter is a name, with `:WEIGHTS` for other
+    weights, or a folder.
 
     Raises:
-        SaliencyError: if a model is neither there nor may be on the hub, or cannot be loaded.
+        SaliencyError: if a model is no folder and no possible hub name, or cannot be loaded.
     """
     prepare_hub(policy, segmenter)
 
@@ -50,7 +50,7 @@ def prepare_hub(policy: str | None, segmenter: str | None) -> None:
     """Set up the hub for the models of these names, before anything imports its client.
 
     Raises:
-        SaliencyError: if a model is neither there nor may be on the hub.
+        SaliencyError: if a model is no folder and no possible hub name.
     """
     from saliency_r1.policy.options import is_endpoint
     from saliency_r1.segmenters.load_segmenter import parse_segmenter
@@ -73,7 +73,7 @@ def prepare_hub(policy: str | None, segmenter: str | None) -> None:
 
 
 def set_up_hub(*, online: bool) -> None:
-    """Have transformers and the hub be quiet, and stay off the network unless `online`.
+    """Make transformers and the hub client quiet, and offline unless `online`.
 
     They read this once, at import.
     """
@@ -87,9 +87,9 @@ def set_up_hub(*, online: bool) -> None:
 
 @app.callback()
 def models(context: typer.Context) -> None:
-    """List the models that are known: size, licence, memory, and what of them is on this machine.
+    """List the known models: size, licence, memory, and which weights are on this machine.
 
-    Any other image-text-to-text model is a policy too. Nothing is fetched for this list.
+    Any other image-text-to-text model can be a policy too. The list needs no network.
     """
     if context.invoked_subcommand is not None:
         return
@@ -102,7 +102,7 @@ def models(context: typer.Context) -> None:
     console.print(_table("Policies: --policy WEIGHTS", POLICIES, cached))
     console.print(_table("Segmenters: --segmenter NAME, or NAME:WEIGHTS", SEGMENTERS, cached))
     console.print(
-        "Memory: the weights in 16 / 32 bits, worked out from their number; what a photo takes comes on top.",
+        "Memory: the weights in 16 / 32 bits, computed from their number. Each photo takes some more.",
         style="dim",
     )
 
@@ -111,16 +111,16 @@ def models(context: typer.Context) -> None:
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE.bin", help="Pickled weights, or the folder that holds pytorch_model*.bin."
-        ),
+        typer.Argument(metavar="FILE.bin", help="Pickled weights, or a folder with pytorch_model*.bin."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must hold no weights.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder to write; it must not hold weights.")
+    ],
 ) -> None:
-    """Make safetensors of pickled weights that you trust, once.
+    """Convert pickled weights that you trust to safetensors.
 
-    The pickle is read for its tensors alone (weights_only=True), in a process of its own. Configuration and
-    tokenizer that lie beside it are copied, so that OUT can be loaded.
+    Only tensors are read from the pickle (weights_only=True), in a separate process. The configuration and
+    tokenizer beside it are copied, so that OUT can be loaded.
     """
     from saliency_r1.sharing.convert import convert_pickle
 
@@ -129,10 +129,10 @@ def convert(
 
 
 def cached_weights(folder: Path | None = None) -> dict[str, int]:
-    """What the hub's cache on this machine holds: bytes of the safetensors of each model, by its name.
+    """Return the bytes of safetensors that the hub's cache on this machine holds, by model name.
 
     Args:
-        folder: the cache; default where the hub's client keeps it.
+        folder: the cache. By default it is the folder that the hub's client uses.
     """
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound

@@ -1,4 +1,4 @@
-"""`saliency-r1 predict`: what stands out in photos."""
+"""`saliency-r1 predict`: find what stands out in photos."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from saliency_r1.cli.options import (
     TimeoutOption,
 )
 from saliency_r1.cosod import GROUP_IMAGES
+from saliency_r1.errors import SaliencyError
 from saliency_r1.policy.options import TIMEOUT_SECONDS, PolicyOptions
 from saliency_r1.policy.prompts import Prompting
 from saliency_r1.tasks import Task
@@ -31,33 +32,39 @@ app = typer.Typer()
 
 OutOption = Annotated[
     Path | None,
-    typer.Option(help="Where mask, overlay, cut-out and JSON go; default out/, with --json nowhere."),
+    typer.Option(help="Folder for the files. Default: out/; with --json no files are written."),
 ]
 TaskOption = Annotated[
     Task,
-    typer.Option(help="One mask of what stands out, one an instance, or, of all photos, what they share."),
+    typer.Option(help="sod: what stands out. sis: each object on its own. cosod: what all photos share."),
 ]
 OnlyOption = Annotated[
-    str | None, typer.Option(metavar="KINDS", help="Write only these of mask,overlay,cutout,json.")
+    str | None,
+    typer.Option(metavar="KINDS", help="Write only these of mask,overlay,cutout,json."),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON line a photo and nothing else, for pipes.")
+    bool, typer.Option("--json", help="Print one JSON line for each photo and nothing else, for pipes.")
+]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-existing", help="Skip photos whose files are in the folder already.")
 ]
 TruncatedOption = Annotated[
-    bool, typer.Option("--accept-truncated", help="Read files that are cut short as far as they reach.")
+    bool, typer.Option("--accept-truncated", help="Read damaged files that end too early, as far as they go.")
 ]
 
 
 @app.command()
 def predict(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="PHOTOS...", help="Files, folders (with all in them) and globs.")
+        list[str],
+        typer.Argument(metavar="PHOTOS...", help="Files, folders (searched recursively) and globs."),
     ],
     out: OutOption = None,
     task: TaskOption = Task.SOD,
     only: OnlyOption = None,
     fast: FastOption = False,
     as_json: JsonOption = False,
+    skip_existing: SkipOption = False,
     group_images: GroupImagesOption = GROUP_IMAGES,
     accept_truncated: TruncatedOption = False,
     policy: PolicyOption = None,
@@ -72,9 +79,10 @@ def predict(
     max_new_tokens: MaxNewTokensOption = None,
     structured: StructuredOption = False,
 ) -> None:
-    """Find what stands out in photos: print why and what, write mask, overlay, cut-out and JSON.
+    """Find what stands out in photos, say why, and write mask, overlay, cut-out and JSON.
 
-    With --task cosod all photos are one group, and group_sheet.jpg shows them together.
+    With --task cosod all photos are one group, and group_sheet.jpg shows them together. Files of an earlier
+    run with the same names are replaced.
     """
     from saliency_r1.cli.reporting import chosen_files, load_aloud, run
     from saliency_r1.contact_sheet import GroupSheet
@@ -87,6 +95,10 @@ def predict(
     )
     if out is None and not as_json:
         out = Path("out")
+    if skip_existing and out is None:
+        raise SaliencyError("--skip-existing with --json needs a folder to look in: give --out")
+    if skip_existing and task.spec.several_images:
+        raise SaliencyError(f"--skip-existing is not for --task {task}: all photos are one group")
     sheet = GroupSheet() if task.spec.several_images and out is not None else None
     failed = run(
         find_images(inputs, out=out),
@@ -98,6 +110,7 @@ def predict(
         group_images=group_images,
         accept_truncated=accept_truncated,
         only=kinds,
+        skip_existing=skip_existing,
         on_result=sheet.add if sheet is not None else None,
     )
     if out is not None and sheet:

@@ -1,4 +1,4 @@
-"""Running the pipeline over photos and saying what came out."""
+"""Run the pipeline over photos and print the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.errors import ImageError, OutputError, SaliencyError
 from saliency_r1.files import make_folder, printable
 from saliency_r1.pictures.finding import FoundImage
-from saliency_r1.result import FILES
+from saliency_r1.result import FILES, kinds_on_disk
+from saliency_r1.wording import shown_name
 
 if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline
@@ -38,13 +39,17 @@ def run(
     group_images: int = GROUP_IMAGES,
     accept_truncated: bool = False,
     only: Sequence[str] = FILES,
+    skip_existing: bool = False,
     on_result: Callable[[SaliencyResult], None] | None = None,
 ) -> int:
-    """Do the photos, print and write each one's result, and return how many failed.
+    """Process the photos, print and write each result, and return how many photos failed.
 
-    On stdout come the results, as text or as JSON lines; on stderr errors and, unless `as_json`, the progress
-    bar of a terminal and a summary. The pipeline is loaded only if there is a photo to do. A result is drawn
-    and written while the next photo is looked at.
+    Results go to stdout, as text or as JSON lines. Errors go to stderr; unless `as_json`, a summary and the
+    progress bar of a terminal do too. The pipeline is loaded only if there is a photo to process. A result
+    is drawn and written while the next photo is processed.
+
+    Raises:
+        SaliencyError: if a task of groups gets one photo, or models or folder are unusable.
     """
     start = time.perf_counter()
     results = Console(highlight=False, markup=False)
@@ -54,6 +59,14 @@ def run(
     for item in inputs:
         if isinstance(item, ImageError):
             print(f"saliency-r1: {item}", file=sys.stderr)
+    if task.spec.several_images and len(photos) == 1:
+        raise SaliencyError(f"1 photo: {task} finds what several photos share; give two or more, or use sod")
+    if skip_existing and out is not None:
+        asked = len(photos)
+        photos = [item for item in photos if kinds_on_disk(out, item.stem, only) != tuple(only)]
+        if len(photos) < asked:
+            line = f"{asked - len(photos)} skipped because their files are in {out}/"
+            remarks.print(line, style="dim", soft_wrap=True)
     if not photos:
         return failed
     if out is not None:
@@ -76,6 +89,7 @@ def run(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     described = _described_group() if task.spec.several_images else _described
     retries: list[int] = []
+    replaced = 0
     with Progress(*columns, console=shown_on, transient=True, disable=hidden) as bar:
         progress = bar.add_task("photos", total=len(photos))
         done = pipe.stream(
@@ -88,7 +102,9 @@ def run(
         )
 
         def finish(result: SaliencyResult) -> None:
+            nonlocal replaced
             if out is not None:
+                replaced += bool(kinds_on_disk(out, result.name, only))
                 try:
                     result.save(
                         out,
@@ -119,18 +135,20 @@ def run(
                 finishing = writer.submit(finish, result)
             if finishing is not None:
                 finishing.result()
-    # The images of a group share one answer, and each tells of its retries.
+    # The images of a group share one answer, and each result counts its retries.
     asked_again = max(retries, default=0) if task.spec.several_images else sum(retries)
-    summary = _summary(len(inputs) - failed, failed, asked_again, time.perf_counter() - start, out, only)
+    summary = _summary(len(retries), failed, asked_again, time.perf_counter() - start)
+    if out is not None and retries:
+        summary += _where(out, only, replaced)
     remarks.print(summary, style="dim", soft_wrap=True)
     return failed
 
 
 def chosen_files(text: str | None) -> tuple[str, ...]:
-    """Return the kinds of files in a list with commas; all without one.
+    """Return the kinds of files in a comma-separated list, or all kinds without a list.
 
     Raises:
-        SaliencyError: if there is no such kind.
+        SaliencyError: if a kind is unknown.
     """
     if text is None:
         return FILES
@@ -149,7 +167,7 @@ def load_aloud(
     policy_options: PolicyOptions | None = None,
     quiet: bool = False,
 ) -> SaliencyPipeline:
-    """`load_pipeline`, and unless `quiet` a line on stderr that says which models run where."""
+    """Load a pipeline and, unless `quiet`, print on stderr which models run where."""
     pipe = load_pipeline(policy, segmenter, device, policy_options)
     remarks = Console(stderr=True, highlight=False, markup=False, quiet=quiet)
     remarks.print(_device_line(pipe), style="dim")
@@ -157,7 +175,7 @@ def load_aloud(
 
 
 def _device_line(pipe: SaliencyPipeline) -> str:
-    """Which models run where, in which numbers."""
+    """Return a line that says which models run where, and their dtype."""
     import torch
 
     dtype = getattr(getattr(pipe.policy, "model", None), "dtype", None)
@@ -167,27 +185,27 @@ def _device_line(pipe: SaliencyPipeline) -> str:
 
 
 def _described(result: SaliencyResult) -> Text:
-    """A result in a few lines for people."""
+    """Return a result in a few lines for people."""
     text = Text()
     text.append(f"{printable(result.source or result.name)}\n", style="bold")
     if result.reasoning:
         text.append(f"  {result.reasoning}\n")
     if result.task.spec.several_expressions:
         for number, one in enumerate(result.instances, start=1):
-            text.append(f"  {number} → {one.expression} ({one.score:.2f})\n", style="green")
+            text.append(f"  {number} → {shown_name(one.expression)} ({one.score:.2f})\n", style="green")
     else:
         for expression in result.expressions:
-            text.append(f"  → {expression}\n", style="green")
+            text.append(f"  → {shown_name(expression)}\n", style="green")
     if not result.expressions:
         text.append("  → nothing stands out\n", style="yellow")
     elif result.task.spec.several_expressions and not result.instances:
         text.append(f"  → named but not found: {'; '.join(result.expressions)}\n", style="yellow")
-    text.append(f"  confidence {_sure(result.confidence)}, {_seconds(result)}\n")
+    text.append(f"  {_confidence(result)}, {_seconds(result)}\n")
     return text
 
 
 def _described_group() -> Callable[[SaliencyResult], Text]:
-    """What describes the images of one group: the words, which all share, once; then a line an image."""
+    """Return what describes a group: first the shared words, once, then a line for each image."""
     said = False
 
     def described(result: SaliencyResult) -> Text:
@@ -197,16 +215,23 @@ def _described_group() -> Callable[[SaliencyResult], Text]:
             said = True
             text.append(f"{result.reasoning}\n" if result.reasoning else "")
             if result.expressions:
-                text.append(f"→ {result.expressions[0]}", style="green")
+                text.append(f"→ {shown_name(result.expressions[0])}", style="green")
             else:
                 text.append("→ nothing that stands out is shared", style="yellow")
-            text.append(f"  (confidence {_sure(result.policy_confidence)})\n\n")
+            text.append(f"  (policy confidence {_sure(result.policy_confidence)})\n\n")
         text.append(f"{printable(result.source or result.name)}\n", style="bold")
         share = f"{result.binary.mean():.1%} of the photo" if result.instances else "not in this photo"
-        text.append(f"  {share}, confidence {_sure(result.confidence)}, {_seconds(result)}")
+        text.append(f"  {share}, {_confidence(result)}, {_seconds(result)}")
         return text
 
     return described
+
+
+def _confidence(result: SaliencyResult) -> str:
+    """Return the confidence under its name: it is the policy's own where no expression has a mask."""
+    if result.expressions:
+        return f"confidence {_sure(result.confidence)}"
+    return f"policy confidence {_sure(result.policy_confidence)}"
 
 
 def _sure(confidence: float | None) -> str:
@@ -221,15 +246,16 @@ def _seconds(result: SaliencyResult) -> str:
 _SAID = {"mask": "masks", "overlay": "overlays", "cutout": "cut-outs", "json": "JSON"}
 
 
-def _summary(
-    done: int, failed: int, asked_again: int, seconds: float, out: Path | None, only: Sequence[str]
-) -> str:
+def _summary(done: int, failed: int, asked_again: int, seconds: float) -> str:
     photos = f"{done} photo{'' if done == 1 else 's'} done"
     failures = f", {failed} failed" if failed else ""
     again = f", asked a second time {asked_again}x" if asked_again else ""
+    return f"{photos}{failures}{again} in {seconds:.1f} s"
+
+
+def _where(out: Path, only: Sequence[str], replaced: int) -> str:
+    """Return which files are in the folder, and of how many photos earlier files were replaced."""
     *first, last = [_SAID[kind] for kind in FILES if kind in only]
     written = f"{', '.join(first)} and {last}" if first else last
-    where = (
-        f"; {written} {'is' if written == 'JSON' else 'are'} in {out}/" if out is not None and done else ""
-    )
-    return f"{photos}{failures}{again} in {seconds:.1f} s{where}"
+    earlier = f"; files of {replaced} photo{'' if replaced == 1 else 's'} were replaced" if replaced else ""
+    return f"; {written} {'is' if written == 'JSON' else 'are'} in {out}/{earlier}"

@@ -22,35 +22,38 @@ _DEFAULT = Limits()
 @app.command()
 def serve(
     host: Annotated[
-        str, typer.Option(help="Where to listen; beyond this machine only with a token in SALIENCY_R1_TOKEN.")
+        str, typer.Option(help="Address to listen on. Other machines need a token in SALIENCY_R1_TOKEN.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for a free one.")] = 8765,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="The web page, or the API alone.")] = True,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8765,
+    page: Annotated[
+        bool, typer.Option("--page/--no-page", help="Serve the page too, or only the API.")
+    ] = True,
     policy: PolicyOption = None,
     segmenter: SegmenterOption = None,
     device: DeviceOption = "auto",
     max_bytes: Annotated[
-        int, typer.Option(min=1000, help="Of a request.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1000, help="Maximum size of a request, bytes.", rich_help_panel=_LIMITS)
     ] = _DEFAULT.bytes,
     max_pixels: Annotated[
-        int, typer.Option(min=1, help="Of a picture.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, help="Maximum size of a picture, pixels.", rich_help_panel=_LIMITS)
     ] = _DEFAULT.pixels,
     max_images: Annotated[
-        int, typer.Option(min=2, help="Pictures of a request.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=2, help="Maximum number of pictures in a request.", rich_help_panel=_LIMITS)
     ] = _DEFAULT.images,
     max_seconds: Annotated[
-        float, typer.Option(min=0.1, help="From a request to its answer.", rich_help_panel=_LIMITS)
+        float,
+        typer.Option(min=0.1, help="Maximum time for a request, seconds.", rich_help_panel=_LIMITS),
     ] = _DEFAULT.seconds,
     max_waiting: Annotated[
         int,
         typer.Option(
-            min=1, help="Requests taken at a time; further ones are answered 429.", rich_help_panel=_LIMITS
+            min=1, help="Requests accepted at a time; others get status 429.", rich_help_panel=_LIMITS
         ),
     ] = _DEFAULT.waiting,
 ) -> None:
-    """Serve a web page and an HTTP API, until Ctrl-C.
+    """Serve a web page and an HTTP API until Ctrl-C.
 
-    What was accepted is answered before the server stops.
+    Requests that were accepted are answered before the server stops.
     """
     from rich.console import Console
 
@@ -74,7 +77,7 @@ def serve(
 
     def load() -> SaliencyPipeline:
         pipe = load_pipeline(policy, segmenter, device)
-        if not is_endpoint(policy):  # one would be asked, and perhaps paid, for nothing
+        if not is_endpoint(policy):  # a warm-up question would cost time, and perhaps money
             warm_up(pipe)
         return pipe
 

@@ -1,4 +1,4 @@
-"""`saliency-r1 train`: one command a training stage, each driven by a recipe."""
+"""`saliency-r1 train`: one command for each training stage. A recipe drives it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Train a model by a recipe.")
+app = typer.Typer(no_args_is_help=True, help="Train a model from a recipe.")
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The recipe, a YAML file.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the newest complete checkpoint.")]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Delete the run in the output folder first.")
+    bool, typer.Option("--overwrite", help="Delete the earlier run in the output folder first.")
 ]
 OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values that go over the recipe's.")
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of recipe values.")
 ]
 
 
 @app.callback()
 def train() -> None:
-    """Train a model by a recipe."""
+    """Train a model from a recipe."""
 
 
 def _sft(config: Path, overrides: list[str], resume: bool, overwrite: bool) -> Path:
@@ -64,31 +64,31 @@ def _rl(kind: str, config: Path, overrides: list[str], resume: bool, overwrite: 
 STAGES: dict[str, tuple[str, str, Callable[[Path, list[str], bool, bool], Path]]] = {
     "sft": (
         "policy",
-        "Fine-tune a policy: it learns to write the reasoning and the expression. It is the nano policy, or "
-        "that which the recipe names as `policy`.",
+        "Fine-tune a policy: it learns to write the reasoning and the expression. The recipe names it as "
+        "`policy`; without that name the nano policy is trained.",
         _sft,
     ),
     "segmenter": (
         "segmenter",
-        "Train the nano segmenter: it learns to find what an expression names.",
+        "Train the nano segmenter: it learns to find the object that an expression names.",
         _segmenter,
     ),
     "cgpo": (
         "policy",
-        "Train a policy by its rewards: one sample a prompt, less its own confidence.",
+        "Train a policy with CGPO: one sample for each prompt, and the policy's confidence as the baseline.",
         partial(_rl, "cgpo"),
     ),
     "grpo": (
         "policy",
-        "Train a policy by its rewards with GRPO, several samples a prompt.",
+        "Train a policy with GRPO: several samples for each prompt.",
         partial(_rl, "grpo"),
     ),
 }
-"""What each stage trains, what its help says, and what does it."""
+"""For each stage: what it trains, its help text, and the function that does it."""
 
 
 def _add(name: str, what: str, about: str, do: Callable[[Path, list[str], bool, bool], Path]) -> None:
-    """Make the command of a stage; all have the same options."""
+    """Add the command of a stage. All stages have the same options."""
 
     @app.command(name, help=about)
     def stage(
@@ -106,20 +106,20 @@ for _name, _stage in STAGES.items():
 
 
 def _finish(what: str, folder: Path) -> None:
-    """Say once where the result is, after all processes have it, and part with the others."""
+    """Print once where the result is, after all processes have finished, and leave the process group."""
     import torch.distributed as group
 
     first = True
     if group.is_available() and group.is_initialized():
         first = group.get_rank() == 0
         group.barrier()
-        group.destroy_process_group()  # at the interpreter's end one farewell may abort another process
+        group.destroy_process_group()  # at the interpreter's end one process could abort another
     if first:
         print(f"The {what} is in {folder}")
 
 
 def _check_extra() -> None:
-    """That what only training needs is installed."""
+    """Check that the packages that only training needs are installed."""
     from importlib.util import find_spec
 
     from saliency_r1.errors import SaliencyError

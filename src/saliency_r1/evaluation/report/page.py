@@ -11,6 +11,7 @@ from saliency_r1.evaluation.outputs import TITLES, RunFacts, calibration_of, def
 from saliency_r1.evaluation.report.charts import histogram, line_chart, reliability_diagram
 from saliency_r1.evaluation.report.pictures import PicturesOf, figure
 from saliency_r1.evaluation.sod_scores import THRESHOLDS
+from saliency_r1.wording import shown_name
 
 CASES = 24
 _GROUP_METRICS = ("s_measure", "mae", "max_f", "mean_e", "iou")
@@ -159,6 +160,6 @@ def _case(row: Row, metric: str, pictures_of: PicturesOf) -> str:
     words = ""
     if row.words is not None:
         sure = "" if row.words.confidence is None else f" (confidence {row.words.confidence:.2f})"
-        expressions = "; ".join(row.words.expressions) or "nothing stands out"
+        expressions = "; ".join(map(shown_name, row.words.expressions)) or "nothing stands out"
         words = f'<p><b>{escape(expressions)}</b>{sure}</p><p class="faded">{escape(row.words.reasoning)}</p>'
     return f'<div class="case"><p>{said}</p><div class="row">{figures}</div>{words}</div>'
