@@ -198,9 +198,9 @@ def main() -> None:
         values = (head(model, all_weights, PASS * labelled) for model in MODELS)
         lines.append([f"output head, `{method}`", *(f"{value:.1f}" for value in values)])
     lines.append(["keys and values", *(f"{keys_and_values(model):.1f}" for model in MODELS)])
-    table("| on top | 3B | 7B |", lines)
+    table("| part | 3B | 7B |", lines)
     table(
-        "| in all | `sft` 3B | `sft` 7B | `cgpo` 3B | `cgpo` 7B |",
+        "| total | `sft` 3B | `sft` 7B | `cgpo` 3B | `cgpo` 7B |",
         [
             [gpus.name]
             + [f"{peak(model, gpus, method):.0f}" for method in ("sft", "cgpo") for model in (small, large)]
@@ -212,8 +212,8 @@ def main() -> None:
         "| vLLM beside 7B, GB of 80 | |",
         [
             *([name, f"{value:.1f}"] for name, value in need.items()),
-            [f"it may take (`vllm_memory: {UTILISATION}`)", f"{UTILISATION * CARD:.0f}"],
-            ["the policy in float32 before it is cut, beside it", f"{4 * large.weights:.1f}"],
+            [f"its limit (`vllm_memory: {UTILISATION}`)", f"{UTILISATION * CARD:.0f}"],
+            ["beside it, the policy in float32 before sharding", f"{4 * large.weights:.1f}"],
         ],
     )
     rows = []

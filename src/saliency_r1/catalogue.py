@@ -111,7 +111,7 @@ SEGMENTERS = (
         ("YxZhang/evf-sam-multitask",),
         1320,
         "see its card",
-        "of the paper; safetensors may be on a revision: docs/large-models.md",
+        "the paper's; safetensors may be on another revision: docs/evf-sam.md",
         "segmenters.evf_sam:EvfSamSegmenter",
     ),
 )
