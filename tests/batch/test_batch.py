@@ -356,7 +356,7 @@ def test_models_that_cannot_be_loaded_are_one_line(
     assert main(arguments) == 2
     assert "/nowhere: no such folder" in capsys.readouterr().err
     assert main(["batch", str(folder), "--out", str(tmp_path / "2"), "--gpus", "1"]) == 2
-    assert "are of --engine ray" in capsys.readouterr().err
+    assert "need --engine ray" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

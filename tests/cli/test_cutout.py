@@ -54,7 +54,7 @@ def test_a_folder_keeps_its_tree_and_existing_outputs_can_be_skipped(
     (out / "a" / "cup.png").write_bytes(b"kept")
     (out / "b" / "cup.png").unlink()
     assert main(["cutout", str(photos), str(out), "--skip-existing"]) == 1
-    assert "1 left out, their output exists" in capsys.readouterr().err
+    assert "1 skipped because the output file exists" in capsys.readouterr().err
     assert (out / "a" / "cup.png").read_bytes() == b"kept"
     assert (out / "b" / "cup.png").is_file()
 
@@ -98,10 +98,10 @@ def test_the_mask_alone_is_the_alpha_of_the_cutout(photos: Path) -> None:
         (["a/cup.jpg"], "give the photo and where to write it"),
         (["a/cup.jpg", "cut.jpg"], "JPEG has no transparency; give a .png, or a --background"),
         (["a/cup.jpg", "cut.xyz"], "expected one of .png"),
-        (["a", "cut.png"], "is one file, and"),
-        (["a/cup.jpg", "b/cup.jpg", "cut.png"], "is one file, and"),
-        (["a", "-"], "- takes one photo"),
-        (["-", "a/cup.jpg", "-"], "- is one photo without a name"),
+        (["a", "cut.png"], "is one file, but there may be several photos"),
+        (["a/cup.jpg", "b/cup.jpg", "cut.png"], "is one file, but there may be several photos"),
+        (["a", "-"], "- as output takes one photo"),
+        (["-", "a/cup.jpg", "-"], "- is one photo from stdin"),
         (["a/cup.jpg", "cut.png", "--background", "greenish"], "greenish: no such file or colour"),
         (["a/cup.jpg", "cut.png", "--mask-only", "--background", "red"], "exclude each other"),
     ],

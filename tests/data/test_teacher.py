@@ -159,7 +159,7 @@ def test_resume_makes_what_is_left_alone(
     assert "holds masks already: go on with --resume" in capsys.readouterr().err
     assert not (out / "cat.png").exists()
     assert masks(*call, "--resume") == 0
-    assert "1 masks written, 2 were there already" in capsys.readouterr().out
+    assert "1 masks written, 2 existed already" in capsys.readouterr().out
     np.testing.assert_array_equal(grey(out / "cat.png"), whole)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("dog.png")} == kept
 

@@ -399,7 +399,7 @@ def test_the_command_after_a_kill_asks_only_what_was_not_answered(
 
 def test_the_command_refuses_what_is_no_endpoint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "rationales", "--data", str(tmp_path), "--writer", "gpt"]) == 2
-    assert "gpt: is no endpoint; expected openai:http://HOST:PORT/v1#MODEL" in capfd.readouterr().err
+    assert "gpt: is not an endpoint; expected openai:http://HOST:PORT/v1#MODEL" in capfd.readouterr().err
 
 
 def test_the_command_takes_any_segmenter(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ _RAY = "Ray"
 
 
 class Engine(StrEnum):
-    """What runs the work."""
+    """The engine of a run: processes on this machine, or actors on Ray."""
 
     LOCAL = "local"
     RAY = "ray"

@@ -1,4 +1,4 @@
-"""Does a model's confidence tell how good its mask is?"""
+"""Calibration: does a model's confidence predict how good its mask is?"""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ GOOD_IOU = 0.5
 
 @dataclass(frozen=True)
 class Calibration:
-    """Confidence against IoU over a set of photos.
+    """Confidence compared with IoU over a set of photos.
 
     Attributes:
-        count: photos with a confidence.
-        ece: expected calibration error (Guo et al., ICML 2017, with IoU in the place of accuracy): over 10
+        count: number of photos with a confidence.
+        ece: expected calibration error (Guo et al., ICML 2017, with IoU instead of accuracy): over 10
             equal bins of confidence, the gap between mean confidence and mean IoU, weighted by the photos in
             the bin.
-        auroc: chance that a photo with IoU > 0.5 has a higher confidence than one without, ties half; None if
-            all photos are of one kind.
+        auroc: probability that a photo with IoU > 0.5 has a higher confidence than one without (ties count
+            half); None if all photos are of one kind.
         aurc: area under the risk-coverage curve (Geifman and El-Yaniv, NeurIPS 2017), the risk being 1 - IoU.
-        bins: of each bin that holds photos its count, mean confidence and mean IoU.
-        coverage, risk: share of the photos that are kept, the most confident first, and the mean of 1 - IoU
-            over them.
+        bins: count, mean confidence and mean IoU of each bin that holds photos.
+        coverage, risk: share of the photos that are kept, the most confident first, and their mean 1 - IoU.
     """
 
     count: int
@@ -37,7 +36,7 @@ class Calibration:
     risk: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Return all attributes, for JSON."""
         return asdict(self)
 
 
@@ -49,7 +48,7 @@ def calibrate(confidence: np.ndarray, iou: np.ndarray) -> Calibration:
         iou: float (N,) in [0, 1], of the same photos.
 
     Raises:
-        ValueError: if there are none, or the shapes differ.
+        ValueError: if there are no photos, or the shapes differ.
 
     Example:
         >>> found = calibrate(np.array([0.9, 0.8, 0.1]), np.array([0.9, 0.8, 0.1]))
@@ -80,7 +79,7 @@ def calibrate(confidence: np.ndarray, iou: np.ndarray) -> Calibration:
 
 
 def _risk(confidence: np.ndarray, iou: np.ndarray) -> np.ndarray:
-    """Mean of 1 - IoU over the k most confident, for each k; of equally confident photos, their mean."""
+    """Return the mean 1 - IoU of the k most confident photos, for each k; ties share their mean."""
     values, inverse = np.unique(-confidence, return_inverse=True)
     mean = np.bincount(inverse, weights=1 - iou) / np.bincount(inverse)
     counts = np.bincount(inverse, minlength=len(values))
@@ -88,7 +87,7 @@ def _risk(confidence: np.ndarray, iou: np.ndarray) -> np.ndarray:
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float | None:
-    """Area under the ROC curve by the rank sum of Mann and Whitney; None if there is only one class."""
+    """Return the area under the ROC curve by the rank sum of Mann and Whitney; None for a single class."""
     positives = int(positive.sum())
     negatives = positive.size - positives
     if not positives or not negatives:

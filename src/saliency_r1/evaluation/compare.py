@@ -1,4 +1,4 @@
-"""Runs side by side, paired by photo: differences, bootstrap intervals, wins and losses, cases."""
+"""Compare runs, paired by photo: differences, bootstrap intervals, wins and losses, cases."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: of the run.
+        folder: the run's folder.
         summary: its summary.json.
         rows: its photos by name.
     """
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def method(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         return str(self.summary["method"]["name"])
 
 
@@ -55,9 +55,9 @@ class Difference:
 
     Attributes:
         metric: its name.
-        first, second: its mean over the photos in each run.
-        low, high: 95 % interval of second minus first.
-        wins, losses, ties: photos where the second is better, worse, equal.
+        first, second: mean over the photos in each run.
+        low, high: the 95 % interval of second minus first.
+        wins, losses, ties: numbers of photos where the second is better, worse or equal.
     """
 
     metric: str
@@ -71,12 +71,12 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """Second minus first."""
+        """The difference, second minus first."""
         return self.second - self.first
 
     @property
     def sure(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
@@ -84,7 +84,7 @@ def load_run(folder: str | Path) -> Run:
     """Read a finished run.
 
     Raises:
-        SaliencyError: if there is none, or its files are not those of a run.
+        SaliencyError: if there is no finished run, or its files are broken.
     """
     folder = Path(folder)
     if not (folder / SUMMARY).is_file():
@@ -121,10 +121,10 @@ def _row(line: dict[str, str], metrics: Sequence[str]) -> Row:
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
-    """That all runs are of one task, the same photos and the same ground truth.
+    """Check that all runs have one task, the same photos and the same ground truth.
 
     Raises:
-        SaliencyError: if not; it names what differs.
+        SaliencyError: if something differs; the message names it.
     """
     first = runs[0]
     for other in runs[1:]:
@@ -147,15 +147,15 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def compare(first: Run, second: Run, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Difference]:
-    """The difference of two runs in each metric, paired by photo.
+    """Compute the difference of two runs in each metric, paired by photo.
 
-    The values are means over the photos: that of `max_f` is the mean of each photo's own largest F, and that
-    of `ap` the mean of each photo's own AP, not the set's numbers in summary.json, which cannot be paired.
+    The values are means over the photos. `max_f` is the mean of each photo's largest F, and `ap` the mean of
+    each photo's AP; they differ from the numbers of the set in summary.json, which cannot be paired.
 
     Args:
         first, second: comparable runs.
-        resamples: how often the photos are drawn anew, with replacement (percentile bootstrap).
-        seed: of the draws.
+        resamples: number of resamples of the photos, with replacement (percentile bootstrap).
+        seed: random seed of the resamples.
     """
     names = sorted(first.rows)
     metrics = [name for name in first.rows[names[0]].values if name in TITLES]
@@ -191,7 +191,7 @@ def compare(first: Run, second: Run, *, resamples: int = RESAMPLES, seed: int = 
 def _interval(
     delta: np.ndarray, defined: np.ndarray, resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """2.5 and 97.5 % of the resampled means of each column, of the entries that are defined."""
+    """Return the 2.5 and 97.5 % quantiles of each column's resampled means, over the defined entries."""
     generator = np.random.default_rng(seed)
     photos = len(delta)
     means = np.full((resamples, delta.shape[1]), np.nan)
@@ -205,7 +205,7 @@ def _interval(
 
 
 def comparison_dict(runs: Sequence[Run], differences: Sequence[Sequence[Difference]]) -> dict[str, Any]:
-    """All of it, for JSON."""
+    """Return all of it, for JSON."""
     return {
         "task": runs[0].summary["task"],
         "data": runs[0].summary["data"],
@@ -223,7 +223,7 @@ def comparison_dict(runs: Sequence[Run], differences: Sequence[Sequence[Differen
 
 
 def difference_rows(found: Sequence[Difference]) -> list[list[str]]:
-    """The cells of a table, a row a metric."""
+    """Return the cells of a table with a row for each metric."""
     return [
         [
             TITLES[one.metric],
@@ -241,7 +241,7 @@ DIFFERENCE_TITLES = ("metric", "first", "second", "difference", "95 % interval",
 
 
 def comparison_report(runs: Sequence[Run], differences: Sequence[Sequence[Difference]]) -> bytes:
-    """One self-contained HTML page: tables, differences, and the pictures where the runs differ most."""
+    """Return a self-contained HTML page: tables, differences, and the photos that differ most."""
     first = runs[0]
     metric = "iou" if first.summary["task"] == Task.SIS else "s_measure"
     metrics = list(first.summary["metrics"])
@@ -334,7 +334,7 @@ def _distinct(captions: Sequence[str]) -> list[str]:
 
 
 def _instance_pictures(first: Run, second: Run) -> Callable[[str, Sequence[str]], list[Captioned]]:
-    """Pictures of SIS runs, from the data and the predictions.json of each."""
+    """Return pictures of SIS runs, from the data and the predictions.json of each run."""
     from saliency_r1.data.layouts import load_instances
     from saliency_r1.evaluation.instance_metrics import read_predictions
     from saliency_r1.evaluation.runner import instance_pictures_of
@@ -342,7 +342,7 @@ def _instance_pictures(first: Run, second: Run) -> Callable[[str, Sequence[str]]
     try:
         images = list(load_instances(first.summary["data"]["path"]))
         found = [read_predictions(run.folder / "predictions.json", images) for run in (first, second)]
-    except SaliencyError:  # the data were moved; the numbers stand without pictures
+    except SaliencyError:  # the data were moved: show the numbers without pictures
         return lambda name, captions: []
     by_name = {image.name: image for image in images}
 

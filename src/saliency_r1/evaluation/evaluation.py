@@ -1,4 +1,4 @@
-"""What an evaluation finds, before it is written down."""
+"""The findings of an evaluation, before they are written to files."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from saliency_r1.tasks import Task
 
 @dataclass(frozen=True)
 class Words:
-    """What a model said of a photo.
+    """A model's response to a photo.
 
     Attributes:
-        expressions: what is salient.
-        reasoning: why.
-        confidence: in [0, 1], if the model gave any.
-        parsed: whether the response is of the task's form; None where that is not known.
-        retries: second tries that it took.
-        prompt_tokens, completion_tokens: what a server counted for it, all tries; None where none did.
+        expressions: the names of what is salient.
+        reasoning: the explanation.
+        confidence: the expected IoU of the mask, in [0, 1], if the model gave one.
+        parsed: whether the response has the task's form; None if unknown.
+        retries: number of second tries.
+        prompt_tokens, completion_tokens: the server's counts over all tries; None if it counted none.
     """
 
     expressions: tuple[str, ...] = ()
@@ -38,14 +38,14 @@ class Words:
 
 @dataclass(frozen=True)
 class Row:
-    """One photo.
+    """The values of one photo.
 
     Attributes:
-        name: of the sample.
-        values: its metrics; NaN where one is not defined.
-        image, truth, prediction: paths; None where there is no such file of the photo alone.
-        words: what the model said; None for predictions without words.
-        problem: why an empty mask was scored in its place; None if the prediction itself was.
+        name: the sample's name.
+        values: the metrics; NaN where one is not defined.
+        image, truth, prediction: paths; None if the photo has no such file of its own.
+        words: the model's response; None for predictions without words.
+        problem: why an empty mask was scored instead; None if the prediction was scored.
     """
 
     name: str
@@ -62,17 +62,17 @@ class Evaluation:
     """The metrics of a set.
 
     Attributes:
-        task: of the set.
-        metrics: over the set, in the order of tables; None where one is not defined.
+        task: the task of the set.
+        metrics: the metrics over the set, in the order of tables; None where one is not defined.
         rows: one for each photo, sorted by name.
-        ranked_by: the metric of `rows` by which worst and best are told.
+        ranked_by: the metric of `rows` that defines the worst and the best photos.
         fingerprint: SHA-256 over the names and the content of the ground truth.
-        result: with the curves, for SOD and CoSOD.
+        result: the result with its curves, for SOD and CoSOD.
         groups: the metrics of each group, for CoSOD.
-        problems: of predictions that were scored as empty masks.
-        extra: predictions of no photo.
-        counts: how many of what.
-        notes: what a reader of the numbers has to know.
+        problems: reasons of predictions that were scored as empty masks.
+        extra: predictions that belong to no photo.
+        counts: numbers of photos, groups or instances by what they are.
+        notes: remarks that a reader of the numbers must know.
     """
 
     task: Task
@@ -89,7 +89,7 @@ class Evaluation:
 
 
 def words_beside(prediction: Path | None) -> Words | None:
-    """The words in the json that `saliency-r1 predict` writes beside a mask; None if there is none."""
+    """Read the words from the JSON that `saliency-r1 predict` writes beside a mask; None if there is none."""
     if prediction is None:
         return None
     path = prediction.with_name(prediction.stem.removesuffix("_mask") + ".json")
@@ -99,11 +99,11 @@ def words_beside(prediction: Path | None) -> Words | None:
         content = json.loads(path.read_bytes())
         return words_in(content) if isinstance(content, dict) and "expressions" in content else None
     except (OSError, ValueError, TypeError):
-        return None  # some other json, which the metrics do not need
+        return None  # another JSON file, which the metrics do not need
 
 
 def words_in(content: dict) -> Words:
-    """The words in `SaliencyResult.to_dict`."""
+    """Return the words in a dict of `SaliencyResult.to_dict`."""
     confidence = content.get("confidence")
     tokens = content.get("tokens") or {}
     return Words(
@@ -118,7 +118,7 @@ def words_in(content: dict) -> Words:
 
 
 def _parsed(content: dict) -> bool | None:
-    """Whether the response in there is of its task's form; what a model thought before it does not count."""
+    """Whether the response has its task's form; a model's own thoughts before it are ignored."""
     if not isinstance(content.get("text"), str) or content.get("task") not in list(Task):
         return None
     text = content["text"]
@@ -130,14 +130,14 @@ def _parsed(content: dict) -> bool | None:
 
 
 def answers_of(evaluation: Evaluation, prices: tuple[float, float]) -> dict[str, int | float | None] | None:
-    """How a model answered: questions, second tries, responses that did not parse, tokens and their price.
+    """Count questions, second tries, responses that did not parse, and tokens with their price.
 
-    A CoSOD group counts as one question, however many its policy was asked about it. Tokens are those that a
-    server counted; None where it counted none.
+    A CoSOD group counts as one question, even if the policy was asked several. Tokens are the server's
+    counts; None if it counted none.
 
     Args:
-        evaluation: with its rows.
-        prices: of a million prompt and completion tokens, in any currency.
+        evaluation: an evaluation with its rows.
+        prices: prices per million prompt and completion tokens, in any currency.
 
     Returns:
         None for predictions without responses.

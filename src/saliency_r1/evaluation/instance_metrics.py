@@ -1,6 +1,6 @@
 """The metrics of salient instance segmentation, by pycocotools: class-agnostic mask AP.
 
-What the numbers mean, and where the library surprises: docs/evaluation.md.
+docs/evaluation.md explains the numbers and some surprising properties of the library.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from saliency_r1.masks import connected_parts
 from saliency_r1.tasks import Task
 
 MOST_DETECTIONS = 100
-"""Of one photo, the predictions of the highest scores that count, as COCO has it."""
+"""Number of predictions of a photo that count, those with the highest scores, as in COCO."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PredictedInstance:
 
     Attributes:
         mask: its run lengths.
-        score: the method's own; higher is surer.
+        score: the method's own score; higher means more certain.
     """
 
     mask: RunLengths
@@ -54,7 +54,7 @@ def read_predictions(path: str | Path, images: Sequence[InstanceImage]) -> Predi
 
     Args:
         path: the json.
-        images: what may be predicted; `image_id` is the image's key, or its stem where the key is a number.
+        images: the images that may be predicted; `image_id` is the key, or the stem if the key is a number.
 
     Raises:
         SaliencyError: if it is no such list, an image id is unknown, a score is missing, or run lengths are
@@ -102,7 +102,7 @@ class InstanceScores:
 
     Attributes:
         ap: mean over the IoU thresholds .50, .55, …, .95.
-        ap50, ap70: at IoU .50 and .70.
+        ap50, ap70: AP at IoU .50 and .70.
         ar: the recall with at most 100 predictions a photo, mean over the thresholds.
     """
 
@@ -138,7 +138,7 @@ class InstanceMetrics:
         """Add a photo.
 
         Args:
-            key: of the photo, for `compute_each`.
+            key: the photo's key, for `compute_each`.
             truth: run lengths of each true instance, and whether it is a crowd.
             predictions: the predicted instances.
         """
@@ -151,14 +151,14 @@ class InstanceMetrics:
             self._found.append(_annotation(len(self._found) + 1, number, one.mask) | {"score": one.score})
 
     def compute(self) -> InstanceScores:
-        """Over all photos so far."""
+        """Return the metrics over all photos so far."""
         evaluated = self._evaluate()
         with contextlib.redirect_stdout(io.StringIO()):
             evaluated.accumulate()
         return _scores(evaluated)
 
     def compute_each(self) -> dict[int | str, InstanceScores]:
-        """Of each photo as if it were the only one, by its key."""
+        """Return the metrics of each photo as if it were the only one, by its key."""
         evaluated = self._evaluate()
         every = range(len(evaluated.params.areaRng) * len(self._keys))
         result = {}
@@ -176,7 +176,7 @@ class InstanceMetrics:
         if self._evaluated is not None:
             return self._evaluated
         images = [{"id": number + 1} for number in range(len(self._keys))]
-        with contextlib.redirect_stdout(io.StringIO()):  # the library prints as it goes
+        with contextlib.redirect_stdout(io.StringIO()):  # the library prints while it works
             evaluated = COCOeval(_coco(images, self._truth), _coco(images, self._found), "segm")
             evaluated.params.useCats = 0
             evaluated.params.areaRng, evaluated.params.areaRngLbl = evaluated.params.areaRng[:1], ["all"]
@@ -219,18 +219,18 @@ def _scores(evaluated: COCOeval) -> InstanceScores:
         return float(np.mean(defined)) if defined.size else None
 
     def at(iou: float) -> float | None:
-        # By closeness: .7 is not among the thresholds, .7000000000000001 is.
+        # The nearest threshold: they are floats, and .7000000000000001 is among them, not .7.
         return mean(precision[np.abs(thresholds - iou).argmin()])
 
     return InstanceScores(mean(precision), at(0.5), at(0.7), mean(recall))
 
 
 def connected_components(mask: np.ndarray, least_share: float = 0.001) -> list[PredictedInstance]:
-    """A saliency map cut into its connected parts: what instances a method of SOD alone gives.
+    """Split a saliency map into its connected parts: the instances that a method for SOD alone gives.
 
     Args:
         mask: probabilities, float32 (H, W) in [0, 1]; from 0.5 on they count; diagonal neighbours connect.
-        least_share: of the picture; smaller parts are dropped as specks.
+        least_share: share of the picture below which a part is dropped as a speck.
 
     Returns:
         A predicted instance for each part, its score the mean probability in it.
@@ -250,14 +250,14 @@ def evaluate_instances(
     """Score every photo's predicted instances.
 
     Args:
-        images: with their instances.
-        predictions: of photos by key; none is no instance.
-        words: what a model said of photos, by key.
-        notes: what a reader of the numbers has to know.
+        images: the photos with their instances.
+        predictions: the predicted instances by photo key; a photo without an entry has none.
+        words: the model's responses by photo key.
+        notes: remarks that a reader of the numbers must know.
     """
     metrics = InstanceMetrics()
     fingerprint = hashlib.sha256()
-    # By id, as pycocotools goes: among predictions of equal score the order decides.
+    # By id, as in pycocotools, because the order decides among predictions of equal score.
     for image in sorted(images, key=lambda image: (isinstance(image.key, str), image.key)):
         metrics.update(
             image.key, [(one.mask, one.crowd) for one in image.instances], predictions.get(image.key, ())
@@ -305,7 +305,7 @@ def evaluate_instances(
 
 
 def union_iou(image: InstanceImage, predictions: Sequence[PredictedInstance]) -> float:
-    """IoU of all that is predicted and all that is true, crowds included; 1 if both are empty."""
+    """Return the IoU of all predicted and all true instances, crowds included; 1 if both are empty."""
     truth = [one.mask for one in image.instances]
     found = [one.mask for one in predictions]
     if not truth or not found:

@@ -1,4 +1,4 @@
-"""Scoring folders of saliency maps against masks, for SOD and CoSOD, in worker processes."""
+"""Score folders of saliency maps against masks, for SOD and CoSOD, in worker processes."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from saliency_r1.tasks import Task
 from saliency_r1.workers import map_unordered
 
 CHUNK = 20
-"""Photos that a worker takes at a time, and that a kill can cost each worker."""
+"""Photos in a worker's chunk; a kill loses at most one chunk for each worker."""
 
 Progress = Callable[[int, int], None]
-"""Told how many of how many photos are done."""
+"""Called with the number of finished photos and of all photos."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Pairs to score together.
+    """Pairs that are scored together.
 
     Attributes:
-        index: of the chunk.
-        pairs: with or without a prediction.
-        reading: how they are read.
+        index: the chunk's number.
+        pairs: pairs of a mask and its prediction, or no prediction.
+        reading: how the files are read.
     """
 
     index: int
@@ -47,14 +47,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkScores:
-    """What a worker found.
+    """A worker's results.
 
     Attributes:
         scalars: float64 (N, 12), see `SCALARS`.
         curves: float64 (4, 256), the sum of the photos' `CURVES`.
         digests: SHA-256 of each mask's file.
-        problems: reason by photo, "" where there was none; its scores are those of an empty mask.
-        doubts: of each mask and each prediction, (2, N) of text, "" where there was none.
+        problems: reason for each photo that was scored as an empty mask, "" for the others.
+        doubts: texts (2, N) for each mask and each prediction, "" where there is no doubt.
         resized: bool (N,): whether the prediction was.
     """
 
@@ -66,7 +66,7 @@ class ChunkScores:
     resized: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """To be kept."""
+        """Return all of it, to be kept."""
         return dict(vars(self))
 
 
@@ -86,7 +86,7 @@ def score_chunk(chunk: Chunk) -> ChunkScores:
         prediction, problem, other_doubt, was_resized = np.zeros(truth.shape, np.uint8), "", "", False
         if pair.prediction is not None:
             try:
-                # Its size was read from its header before, but the file may have changed.
+                # Its size was read from the header before, but the file may have changed since.
                 prediction, other_doubt, was_resized = chunk.reading.prediction(pair.prediction, truth.shape)
             except ImageError as error:
                 problem = f"unreadable, {error}"
@@ -115,7 +115,7 @@ def _read(path: Path) -> bytes:
 
 
 def run_key(matched: Matched, task: Task, missing: str, reading: Reading) -> str:
-    """What a run over given predictions is about; see `Workspace`."""
+    """Return what identifies a run over given predictions; see `Workspace`."""
     options = {
         "task": str(task),
         "missing": missing,
@@ -141,18 +141,18 @@ def evaluate_maps(
     """Score every sample's prediction.
 
     Args:
-        samples: with masks.
-        matched: their predictions; `Matched.refuse_problems` comes before, where `missing` is `error`.
+        samples: samples with masks.
+        matched: their predictions; if `missing` is `error`, call `Matched.refuse_problems` before.
         task: `sod` or `cosod`.
-        workspace: keeps what is done.
-        workers: processes; 0 for none but this.
+        workspace: keeps finished work.
+        workers: number of processes; 0 uses this one.
         missing: `error`, or `empty` to score an empty mask where a prediction cannot be scored.
         reading: how masks and predictions are read.
-        progress: told how far it is.
+        progress: called with the progress.
 
     Raises:
-        SaliencyError: if predictions cannot be decoded and `missing` is `error`, or most masks or predictions
-            are doubtful, see `saliency_r1.evaluation.reading`.
+        SaliencyError: if predictions cannot be decoded and `missing` is `error`, or if most masks or
+            predictions are doubtful (see `saliency_r1.evaluation.reading`).
         ImageError: if a mask cannot be read.
     """
     chunks = list(_chunks(matched.pairs, task, reading))
@@ -179,7 +179,7 @@ def evaluate_maps(
 
 
 def _chunks(pairs: Sequence[Pair], task: Task, reading: Reading) -> Iterator[Chunk]:
-    """For CoSOD a chunk is a group, so that its curves are the group's."""
+    """Split the pairs; in CoSOD a chunk is a group, so that its curves are the group's."""
     if task is Task.COSOD:
         grouped = (tuple(members) for _, members in groupby(pairs, key=lambda pair: group_of(pair.name)))
     else:

@@ -39,7 +39,7 @@ TITLES = {
     "ap70": "AP70",
     "ar": "AR",
 }
-"""How tables call the metrics."""
+"""The names of the metrics in tables."""
 
 _MAPS = {
     "mae": "mean absolute error of the min-max stretched prediction (pysodmetrics MAE)",
@@ -66,26 +66,26 @@ _INSTANCES = {
 
 
 def definitions(task: Task) -> dict[str, str]:
-    """What each metric of a task is, in a line."""
+    """Return a line that defines each metric of a task."""
     return _INSTANCES if task is Task.SIS else _MAPS
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What was run.
+    """The facts of a run.
 
     Attributes:
         data: path of the data as given.
-        data_name: what tables call it.
-        method: what tables call the method.
+        data_name: the name of the data in tables.
+        method: the name of the method in tables.
         predictions: folder or file that was given; None for a model.
         model: policy and segmenter, for a model.
         reasoning: whether the model reasoned; None for predictions.
-        split: of the data, if one was asked for.
+        split: the split of the data, if one was asked for.
         missing: `error` or `empty`.
         command: the command line.
-        seconds: how long it took, this start alone.
-        prices: of a million prompt and completion tokens of an endpoint, in any currency.
+        seconds: duration of this start alone.
+        prices: prices per million prompt and completion tokens of an endpoint, in any currency.
     """
 
     data: Path
@@ -115,7 +115,7 @@ def calibration_of(evaluation: Evaluation) -> Calibration | None:
 
 
 def warnings(evaluation: Evaluation, facts: RunFacts) -> list[str]:
-    """What has to be said wherever the numbers stand."""
+    """Return what must be said wherever the numbers are shown."""
     said = []
     if evaluation.problems:
         said.append(
@@ -193,8 +193,8 @@ def per_image_csv(evaluation: Evaluation, moved: dict[Path, Path]) -> bytes:
     """The content of per_image.csv.
 
     Args:
-        evaluation: with its rows.
-        moved: where a folder of predictions is going to be, by where it is.
+        evaluation: an evaluation with its rows.
+        moved: the later place of a folder of predictions, by its present place.
     """
     metrics = list(evaluation.rows[0].values)
     text = io.StringIO()

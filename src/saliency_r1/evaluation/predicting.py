@@ -1,4 +1,4 @@
-"""Letting a model predict a whole set, into files, so that a run that is stopped goes on where it was."""
+"""Let a model predict a whole set into files, so that a stopped run can continue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCORE = (
     "The score of an instance is the model's own, from photo and expression alone: the IoU that the "
     "segmenter expects its mask to have. No ground truth enters it."
 )
-"""What an instance's score is, for every output that ranks by it."""
+"""The definition of an instance's score, for every output that ranks by it."""
 
 
 def predict_maps(
@@ -42,13 +42,13 @@ def predict_maps(
 
     Args:
         pipe: the model.
-        samples: of a SOD set, or of a CoSOD set: a group's photos are asked about together.
+        samples: samples of a SOD set, or of a CoSOD set, where a group's photos are asked about together.
         task: `sod` or `cosod`.
-        folder: where to.
+        folder: folder of the predictions.
         reasoning: whether the policy reasons before it answers.
-        group_images: how many photos of a group the policy sees at a time.
-        on_error: told of a photo that cannot be read or asked about, which then has no files.
-        progress: told how many of how many photos are done.
+        group_images: number of photos of a group that the policy sees at a time.
+        on_error: called for a photo that cannot be read or asked about; it then has no files.
+        progress: called with the number of finished photos and of all photos.
 
     Raises:
         ImageError: if there is such a photo and no `on_error`.

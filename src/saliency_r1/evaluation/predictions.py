@@ -1,4 +1,4 @@
-"""Which file of a folder is the prediction of which photo; nothing is left out in silence."""
+"""Match prediction files with photos; report every file that does not fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Pair:
     """A photo's ground truth and its prediction.
 
     Attributes:
-        name: of the sample.
+        name: the sample's name.
         truth: path of the mask.
         prediction: path of the map; None where an empty mask stands in.
     """
@@ -34,7 +34,7 @@ class Problem:
     """A prediction that cannot be scored as it is.
 
     Attributes:
-        name: of the sample.
+        name: the sample's name.
         reason: why.
     """
 
@@ -47,10 +47,10 @@ class Matched:
     """The samples with their predictions.
 
     Attributes:
-        folder: of the predictions.
+        folder: folder of the predictions.
         pairs: one for each sample, in order.
-        problems: of those that are missing or of another size than the truth; they have no prediction in
-            `pairs`.
+        problems: reasons for predictions that are missing or differ in size from the truth; they have no
+            prediction in `pairs`.
         extra: predictions of no sample, by path in the folder.
     """
 
@@ -76,8 +76,8 @@ def match_predictions(samples: Sequence[Sample], folder: str | Path, *, resize: 
     predict` names it, `0001_mask.png`; that of `Accordion/0001` is in the folder `Accordion`.
 
     Args:
-        samples: with masks.
-        folder: of the predictions.
+        samples: samples with masks.
+        folder: folder of the predictions.
         resize: whether predictions of another size are to be resized, and so no problem.
 
     Raises:

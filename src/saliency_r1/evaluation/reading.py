@@ -1,4 +1,4 @@
-"""How an evaluation reads masks and predictions, and stopping where the numbers would be wrong in silence."""
+"""Read masks and predictions for an evaluation, and stop if the numbers would be wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.masks import THRESHOLD
 
 LOOKED_AT = 40
-"""How many masks are looked at before anything else is done."""
+"""The number of masks that are checked before anything else is done."""
 
 _ZERO_AND_ONE = "zero and one"
 _CAUSES = {
@@ -34,10 +34,10 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Reading:
-    """How masks and predictions are read.
+    """Settings for reading masks and predictions.
 
     Attributes:
-        masks: what tells the object in a mask; None for grey, and to stop where that is doubtful.
+        masks: which values of a mask mean the object; None means grey, and stops if that is doubtful.
         predictions: likewise in a prediction.
         resize: whether predictions of another size are resized to their masks'.
     """
@@ -56,7 +56,7 @@ class Reading:
         """Read a prediction: uint8 (H, W), what is doubtful about it, and whether it was resized.
 
         Args:
-            path: of the file.
+            path: the file's path.
             shape: height and width of its mask.
 
         Raises:
@@ -79,7 +79,7 @@ class Reading:
         return {"mask values": self.masks, "prediction values": self.predictions, "resize": self.resize}
 
     def notes(self, resized: int, total: int) -> list[str]:
-        """Say what has to stand beside the numbers."""
+        """Return what must be said beside the numbers."""
         said = []
         for values, what, option in (
             (self.masks, "Masks", "--mask-values"),
@@ -134,7 +134,7 @@ def check_doubts(doubts: Iterable[str], *, predictions: bool = False) -> list[st
     """Stop where most masks or predictions are doubtful.
 
     Args:
-        doubts: of each, "" where there is none.
+        doubts: the doubt about each, "" where there is none.
         predictions: whether they are predictions.
 
     Returns:

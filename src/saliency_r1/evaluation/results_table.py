@@ -6,7 +6,7 @@ sets:
   ECSSD: DATA/ECSSD
   DUTS-TE: DATA/DUTS-TE
 metrics: [mae, s_measure, max_e, weighted_f]
-reference: Saliency-R1               # against which p-values are; the last method unless told
+reference: Saliency-R1               # p-values compare with it; default: the last method
 methods:
   U2-Net: {predictions: "maps/u2net/{set}"}
   GPT: {model: "openai:http://127.0.0.1:8000/v1#name", segmenter: sam3}
@@ -45,15 +45,15 @@ SURE = 0.05
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table; `{set}` in a text stands for the name of the set.
+    """A row of the table; `{set}` in a text is replaced by the name of the set.
 
     Attributes:
-        name: how the table calls it.
+        name: the name in the table.
         model: a policy, as `--model` of `saliency-r1 evaluate` takes it.
-        segmenter: the model's, as `--segmenter` takes it.
-        predictions: folder of maps, or json file for SIS.
+        segmenter: the model's segmenter, as `--segmenter` takes it.
+        predictions: folder of maps, or JSON file for SIS.
         fast: whether the model answers without reasoning.
-        options: how the policy is loaded and asked.
+        options: settings for loading and asking the policy.
         run: folder of a finished run; None for `<runs>/<set>/<method>`.
     """
 
@@ -68,13 +68,13 @@ class Method:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a table's YAML says.
+    """The content of a table's YAML.
 
     Attributes:
-        task: of all sets.
+        task: the task of all sets.
         sets: path of the data by the set's name, in the order of columns.
         methods: in the order of rows.
-        runs: where runs are kept.
+        runs: folder of the runs.
         metrics: in the order of columns.
         reference: the method against which the others are tested.
     """
@@ -87,7 +87,7 @@ class TableSpec:
     reference: str
 
     def request(self, method: Method, name: str) -> Request:
-        """How the run of a method on a set is made, and where it is."""
+        """Return the request that makes the run of a method on a set, with its folder."""
 
         def filled(text: str | None) -> str | None:
             return None if text is None else text.replace("{set}", name)
@@ -112,7 +112,7 @@ class MissingCell:
     Attributes:
         method, data: names of the two.
         reason: why there is none.
-        command: what makes it; empty if only its author can.
+        command: the command that makes it; empty if only its author can make it.
     """
 
     method: str
@@ -126,11 +126,11 @@ class ResultsTable:
     """The numbers of a table.
 
     Attributes:
-        spec: what was asked for.
+        spec: the table's specification.
         runs: the finished run of each method and set that has one.
         missing: the others.
-        p_values: of a method, a set and a metric: two-sided Wilcoxon signed-rank test against the reference
-            over the photos, corrected by Holm's method over all of them.
+        p_values: p-value for a method, a set and a metric: two-sided Wilcoxon signed-rank test against the
+            reference over the photos, corrected by Holm's method over all of them.
     """
 
     spec: TableSpec
@@ -139,13 +139,13 @@ class ResultsTable:
     p_values: dict[tuple[str, str, str], float] = field(default_factory=dict)
 
     def value(self, method: str, data: str, metric: str) -> float | None:
-        """The metric of a method on a set; None where there is none."""
+        """Return the metric of a method on a set; None if there is none."""
         run = self.runs.get((method, data))
         value = None if run is None else run.summary["metrics"].get(metric)
         return None if value is None else float(value)
 
     def best(self, data: str, metric: str) -> set[str]:
-        """The methods with the best value on a set, at the three digits that tables show."""
+        """Return the methods with the best value on a set, at the three digits that tables show."""
         values = {method.name: self.value(method.name, data, metric) for method in self.spec.methods}
         known = {name: round(value, 3) for name, value in values.items() if value is not None}
         if not known:
@@ -154,7 +154,7 @@ class ResultsTable:
         return {name for name, value in known.items() if value == top}
 
     def notes(self) -> list[str]:
-        """What has to be said of the runs."""
+        """Return what must be said about the runs."""
         return [
             f"{method} on {data}: {note}"
             for (method, data), run in self.runs.items()
@@ -162,7 +162,7 @@ class ResultsTable:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Return all of it, for JSON."""
         spec = self.spec
         return {
             "task": spec.task.value,
@@ -194,14 +194,14 @@ class ResultsTable:
 
 
 def read_spec(content: object, source: str) -> TableSpec:
-    """A table's YAML, checked.
+    """Check a table's YAML.
 
     Args:
-        content: what was read of it.
-        source: begins the error messages.
+        content: the parsed YAML.
+        source: name of the file, at the beginning of error messages.
 
     Raises:
-        SaliencyError: in one line, for a key that is unknown or missing, or a value that cannot be.
+        SaliencyError: if a key is unknown or missing, or a value is invalid.
     """
     known = {"task", "runs", "sets", "metrics", "reference", "methods"}
     if not isinstance(content, Mapping):
@@ -261,11 +261,11 @@ def _check_keys(values: Mapping[Any, Any], known: set[str], required: set[str], 
 
 
 def collect(spec: TableSpec) -> ResultsTable:
-    """The table of the runs that are finished.
+    """Collect the table of the finished runs.
 
     Raises:
-        SaliencyError: if a run is broken, of another task, or two of one set are of different photos or
-            ground truth.
+        SaliencyError: if a run is broken or has another task, or two runs of one set have different photos
+            or ground truth.
     """
     runs: dict[tuple[str, str], Run] = {}
     missing = []
@@ -288,7 +288,7 @@ def collect(spec: TableSpec) -> ResultsTable:
 
 
 def command(method: Method, request: Request) -> str:
-    """The command that makes a run; empty where a finished run was named and nothing to make it from."""
+    """Return the command that makes a run; empty if only a finished run was named."""
     if method.model is not None:
         given = ["--model", method.model]
         given += [] if method.segmenter is None else ["--segmenter", method.segmenter]
@@ -307,7 +307,7 @@ def command(method: Method, request: Request) -> str:
 
 
 def p_values(spec: TableSpec, runs: Mapping[tuple[str, str], Run]) -> dict[tuple[str, str, str], float]:
-    """Corrected p-values of each method against the reference, where both have scores of the same photos."""
+    """Return corrected p-values of each method against the reference, where both scored the same photos."""
     raw = {}
     for (method, name), run in runs.items():
         reference = runs.get((spec.reference, name))
@@ -327,7 +327,7 @@ def p_values(spec: TableSpec, runs: Mapping[tuple[str, str], Run]) -> dict[tuple
 
 
 def signed_rank(differences: np.ndarray) -> float:
-    """The p-value of the two-sided Wilcoxon signed-rank test, Pratt's way with zeros; 1 if all are zero."""
+    """Return the p-value of the two-sided Wilcoxon signed-rank test (zeros by Pratt); 1 if all are zero."""
     from scipy.stats import wilcoxon
 
     if not differences.any():
@@ -336,7 +336,7 @@ def signed_rank(differences: np.ndarray) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number by Holm's method (1979), in their order.
+    """Correct p-values for their number with Holm's method (1979); the order is kept.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])

@@ -1,4 +1,4 @@
-"""A results table as Markdown and as LaTeX: the best in bold, what is missing named."""
+"""Write a results table as Markdown and as LaTeX: the best values in bold, missing ones named."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from saliency_r1.evaluation.results_table import SURE, MissingCell, ResultsTable
 from saliency_r1.evaluation.sod_scores import LOWER_IS_BETTER
 
 MARK = "*"
-"""Behind a value that differs from the reference's for sure."""
+"""The mark of a value that differs significantly from the reference's."""
 
 
 def markdown(table: ResultsTable) -> str:
-    """A table of methods and sets for each metric, then p-values, what is missing and notes."""
+    """Return a table of methods and sets for each metric, then p-values, missing runs and notes."""
     spec = table.spec
     parts = []
     for metric in spec.metrics:
@@ -37,7 +37,7 @@ def markdown(table: ResultsTable) -> str:
 
 
 def latex(table: ResultsTable) -> str:
-    """A booktabs table: a row a method, for each set its metrics. It needs the package booktabs."""
+    """Return a table for the LaTeX package booktabs: a row for each method, the metrics of each set."""
     spec = table.spec
     width = len(spec.metrics)
     spans = [(2 + width * index, 1 + width * (index + 1)) for index in range(len(spec.sets))]
@@ -65,7 +65,7 @@ def latex(table: ResultsTable) -> str:
 
 
 def missing_line(cell: MissingCell) -> str:
-    """A missing cell in words, with the command that makes it."""
+    """Return a line about a missing cell, with the command that makes it."""
     made = f": {cell.command}" if cell.command else ""
     return f"{cell.method} on {cell.data}, {cell.reason}{made}"
 

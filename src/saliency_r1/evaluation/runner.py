@@ -1,4 +1,4 @@
-"""An evaluation from folder to folder: data and predictions (or a model) in, the files of a run out."""
+"""Run an evaluation: read data and predictions, or let a model predict, and write the files of a run."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ if TYPE_CHECKING:
 GIVEN_SCORE = "The score of an instance is the one in the given file."
 
 Progress = Callable[[str, int, int], None]
-"""Told the stage, and how many of how many photos are done."""
+"""Called with the stage, the number of finished photos and of all photos."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate.
+    """The settings of an evaluation.
 
     Attributes:
-        task: of the data.
+        task: the task of the data.
         data: folder of the data, or a json file for SIS.
         out: the run's folder.
         predictions: folder of maps, or json file for SIS; None to let a model predict.
-        model: what to call the model, if there is one.
+        model: the model's name in outputs, if there is a model.
         reasoning: whether the model reasons.
         group_images: photos of a CoSOD group that the policy sees at a time.
         split: `train` or `validation`, see `load_splits`; None for all photos.
         missing: `error`, or `empty` to score an empty mask where a prediction cannot be scored.
         reading: how masks and predictions are read.
-        workers: processes that score; 0 for none but this.
+        workers: number of scoring processes; 0 uses this one.
         overwrite: whether a finished run in `out` may be replaced.
-        command: how it was asked for, for the record.
-        prices: of a million prompt and completion tokens of an endpoint, in any currency.
-        asked: how the policy is loaded and asked; another way is another run.
+        command: the command line, for the record.
+        prices: prices per million prompt and completion tokens of an endpoint, in any currency.
+        asked: settings for loading and asking the policy; other settings make another run.
     """
 
     task: Task
@@ -76,14 +76,14 @@ class Request:
 
     @property
     def data_name(self) -> str:
-        """What tables call the data."""
+        """The name of the data in tables."""
         path = self.data.absolute()
         name = path.parent.name if path.suffix == ".json" else path.name
         return f"{name} {self.split}" if self.split else name
 
     @property
     def method(self) -> str:
-        """What tables call the method."""
+        """The name of the method in tables."""
         if self.predictions is None:
             return (self.model or "model") + ("" if self.reasoning else " (fast)")
         path = self.predictions.absolute()
@@ -93,7 +93,7 @@ class Request:
         return path.parent.name if same else path.name
 
     def with_default_out(self) -> Request:
-        """The same with `out` named after data and method, in lower case, in the folder `runs`."""
+        """Return the request with `out` named after data and method, in lower case, in the folder `runs`."""
         words = re.sub(r"[^a-z0-9._]+", "-", f"{self.data_name} {Path(self.method).name}".lower())
         return replace(self, out=Path("runs") / words.strip("-"))
 
@@ -106,13 +106,12 @@ def evaluate(
     """Run it, and write summary.json, per_image.csv, row.md, row.tex and report.html into `request.out`.
 
     Args:
-        request: what to evaluate.
-        load_model: gives the model, if there are no predictions; called when data and folders are known to be
-            good.
-        progress: told how far it is.
+        request: the evaluation's settings.
+        load_model: loads the model if there are no predictions; called after data and folders were checked.
+        progress: called with the progress.
 
     Raises:
-        SaliencyError: for bad input, before anything is written over an earlier run.
+        SaliencyError: if the input is bad; no earlier run was overwritten then.
     """
     start = time.perf_counter()
     refuse_finished(request.out, request.overwrite)
@@ -150,7 +149,7 @@ def evaluate(
 
 
 class _Maps:
-    """SOD and CoSOD."""
+    """Run an evaluation of SOD or CoSOD."""
 
     def __init__(
         self, request: Request, load_model: Callable[[], SaliencyPipeline] | None, progress: Progress
@@ -218,7 +217,7 @@ class _Maps:
 
 
 class _Instances:
-    """SIS."""
+    """Run an evaluation of SIS."""
 
     def __init__(
         self, request: Request, load_model: Callable[[], SaliencyPipeline] | None, progress: Progress
@@ -276,7 +275,7 @@ class _Instances:
 def instance_pictures_of(
     image: InstanceImage, predictions: dict[str, list[PredictedInstance]]
 ) -> list[Captioned]:
-    """The pictures of a SIS photo, with any number of methods' predictions by caption."""
+    """Return the pictures of a SIS photo, with any number of methods' predictions by caption."""
     return instance_pictures(
         image.image,
         [one.mask for one in image.instances],
@@ -285,7 +284,7 @@ def instance_pictures_of(
 
 
 def _left_out(source: object, error: ImageError) -> None:
-    """Go on where a policy's server refused a photo: it has no prediction, which all outputs tell."""
+    """Continue after a policy's server refused a photo: it has no prediction, and all outputs say so."""
     if not isinstance(error, EndpointError):
         raise error
 

@@ -1,11 +1,10 @@
 """The metrics of salient object detection, by pysodmetrics.
 
-Every number but the boundary IoU is the library's (https://github.com/lartpang/PySODMetrics) within 1e-6;
-tests hold it to that.
-The library's metric objects, called one by one, normalise the prediction five times, build the same two
-histograms twice and smooth with a slow convolution. Here one pass serves them all: of the library remain the
-S-measure, the E-measure's parts, the handlers of the F-measure family and the weighted F-measure's kernel.
-What the numbers mean, and where the library surprises: docs/evaluation.md.
+Every number except the boundary IoU equals that of https://github.com/lartpang/PySODMetrics within 1e-6;
+tests check this. The library's metric objects, called separately, normalise the prediction five times, build
+the same two histograms twice and smooth with a slow convolution. Here one pass serves all metrics. The
+library still computes the S-measure, parts of the E-measure, the F-measures and the weighted F's kernel.
+docs/evaluation.md explains the numbers and some surprising properties of the library.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _HALF = 128
 
 
 class _EmeasureCurve(Emeasure):
-    """The E-measure with its curve from counts that are there already."""
+    """The E-measure with its curve from counts that were computed before."""
 
     def curve(self, true_positives: np.ndarray, false_positives: np.ndarray) -> np.ndarray:
         positives = true_positives + false_positives
@@ -47,7 +46,7 @@ class _EmeasureCurve(Emeasure):
 
 
 class _WeightedFmeasure(WeightedFmeasure):
-    """The weighted F-measure, its costly steps by OpenCV or around the object alone."""
+    """The weighted F-measure, with its expensive steps in OpenCV or only around the object."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,10 +61,10 @@ class _WeightedFmeasure(WeightedFmeasure):
         weight = 2 - np.exp(np.float32(np.log(0.5) / 5) * distance)
         false_positive = float(np.sum(error * weight * outside))
 
-        # Smoothing counts inside the truth alone, where it reaches no further than the kernel's half width.
+        # Smoothing is needed only inside the truth, where it reaches no further than half the kernel's width.
         around = _box_around(gt, margin=self._kernel.shape[0] // 2)
         inside, near_error = gt[around], error[around]
-        # Outside, the error of the nearest pixel of the truth stands in; inside, nearest is the pixel itself.
+        # Outside, the error of the nearest pixel of the truth is used; inside, that is the pixel itself.
         rows, columns = distance_transform_edt(~inside, return_distances=False, return_indices=True)
         smooth = cv2.filter2D(near_error[rows, columns], -1, self._kernel, borderType=cv2.BORDER_CONSTANT)
         inside_error = np.minimum(smooth, near_error)[inside]
@@ -77,7 +76,7 @@ class _WeightedFmeasure(WeightedFmeasure):
 
 
 def _box_around(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """The rows and columns of a mask's bounding box, widened by a margin, within the picture."""
+    """Return the rows and columns of a mask's bounding box, widened by a margin, within the picture."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return (
         slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),
@@ -93,7 +92,7 @@ _PRECISION = PrecisionHandler(with_dynamic=True, with_adaptive=False)
 
 
 def eight_bit(prediction: np.ndarray) -> np.ndarray:
-    """A prediction as its file would hold it: uint8, probabilities times 255 and rounded.
+    """Convert a prediction to what its file would hold: uint8, probabilities times 255, rounded.
 
     Raises:
         SaliencyError: if it is neither uint8, bool nor floats in [0, 1].
@@ -112,14 +111,14 @@ def eight_bit(prediction: np.ndarray) -> np.ndarray:
 
 
 def score(prediction: np.ndarray, truth: np.ndarray) -> SodScores:
-    """All metrics of one photo.
+    """Compute all metrics of one photo.
 
     Args:
-        prediction: (H, W), uint8, or floats in [0, 1], which are taken to 8 bits first, as a saved mask is.
+        prediction: (H, W), uint8, or floats in [0, 1], which are first rounded to 8 bits as in a saved mask.
         truth: bool (H, W).
 
     Raises:
-        SaliencyError: if the shapes differ or a dtype is another.
+        SaliencyError: if the shapes differ or a dtype is wrong.
 
     Example:
         >>> truth = np.zeros((40, 60), bool)
@@ -133,7 +132,7 @@ def score(prediction: np.ndarray, truth: np.ndarray) -> SodScores:
         raise SaliencyError(f"prediction: {prediction.shape}, expected the truth's shape {truth.shape}")
     values = eight_bit(prediction)
 
-    # (2, 256) pixels by truth and value. Everything but S and the weighted F follows from it.
+    # (2, 256) numbers of pixels by truth and value. Everything but S and the weighted F follows from them.
     counts = np.bincount((values + truth * np.uint16(256)).ravel(), minlength=512).reshape(2, 256)
     foreground, size = int(counts[1].sum()), truth.size
     present = np.flatnonzero(counts.sum(axis=0))
@@ -144,7 +143,7 @@ def score(prediction: np.ndarray, truth: np.ndarray) -> SodScores:
     levels = levels.clip(0, 1)
     stretched = levels[values]
 
-    # The library cuts to 8 bits again after stretching, downwards.
+    # After stretching the library rounds down to 8 bits.
     cut = (levels * 255).astype(np.uint8)
     above = [np.bincount(cut, weights=row, minlength=256)[::-1].cumsum() for row in counts]
     curve = _confusion(above[1], above[0], foreground, size)
@@ -173,7 +172,7 @@ def score(prediction: np.ndarray, truth: np.ndarray) -> SodScores:
 
 
 def _taken(counts: np.ndarray, levels: np.ndarray) -> tuple[int, int]:
-    """True and false positives if the pixels of those values are taken."""
+    """Return the true and false positives if the pixels of those values are positive."""
     return int(counts[1, levels].sum()), int(counts[0, levels].sum())
 
 
@@ -198,15 +197,15 @@ class SodMetrics:
         self._mean = SodMean()
 
     def update(self, prediction: np.ndarray, truth: np.ndarray) -> SodScores:
-        """Add a photo and give its own scores; arguments and errors as of `score`."""
+        """Add a photo and return its scores; arguments and errors are those of `score`."""
         scores = score(prediction, truth)
         self._mean.add(scores.scalars(), scores.curves())
         return scores
 
     def compute(self) -> SodResult:
-        """The metrics over all photos so far.
+        """Return the metrics over all photos so far.
 
         Raises:
-            ValueError: if there was none.
+            ValueError: if there was no photo.
         """
         return self._mean.result()

@@ -1,4 +1,4 @@
-"""What the SOD metrics give, for a photo and for a set: numbers and curves, without the library."""
+"""The SOD metrics of a photo and of a set: numbers and curves, without the library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 THRESHOLDS = np.arange(255, -1, -1)
-"""The threshold of each point of a curve: a pixel is taken from that value of 255 on."""
+"""The threshold of each point of a curve: a pixel is positive from that value on (0 to 255)."""
 
 CURVES = ("precision", "recall", "f_curve", "e_curve")
 
@@ -34,16 +34,16 @@ LOWER_IS_BETTER = frozenset({"mae"})
 
 @dataclass(frozen=True)
 class SodScores:
-    """The metrics of one photo. All lie in [0, 1]; only E, at its best, exceeds 1 by 1 / (pixels - 1).
+    """The metrics of one photo. All are in [0, 1], except that a perfect E exceeds 1 by 1 / (pixels - 1).
 
     Attributes:
-        mae: mean absolute error of the stretched prediction; the only number that is better lower.
+        mae: mean absolute error of the stretched prediction; the only number for which lower is better.
         s_measure: structure-measure (Fan et al., ICCV 2017), alpha 0.5.
         weighted_f: weighted F-measure (Margolin et al., CVPR 2014), beta² 1.
         adaptive_f, adaptive_e: F (beta² 0.3) and E at twice the mean of the prediction.
-        iou: at 0.5 of the prediction as it is; 1 where prediction and truth are both empty.
+        iou: IoU at 0.5 of the unstretched prediction; 1 where prediction and truth are both empty.
         iou_stretched: above 0.5 of the stretched prediction, the library's; 0 where both are empty.
-        boundary_iou: of the masks' boundaries, at 0.5 of the prediction as it is (see `boundary_iou`).
+        boundary_iou: IoU of the masks' boundaries, at 0.5 of the unstretched prediction (see `boundary_iou`).
         precision, recall, f_curve, e_curve: float64 (256,), at `THRESHOLDS` of the stretched prediction.
     """
 
@@ -91,13 +91,13 @@ class SodScores:
 
 @dataclass(frozen=True)
 class SodResult:
-    """The metrics of a set of photos, as papers report them: every photo weighs the same.
+    """The metrics of a set of photos, as papers report them: every photo has the same weight.
 
     `max_f` and `max_e` are the largest values of the mean curve (one threshold for all photos), not means of
     each photo's largest value. The other attributes are means of those of `SodScores`.
 
     Attributes:
-        count: how many photos.
+        count: number of photos.
     """
 
     count: int
@@ -124,7 +124,7 @@ class SodResult:
 
 
 class SodMean:
-    """Adds up photos; memory does not grow with their number."""
+    """Sums over photos; memory does not grow with their number."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -144,7 +144,7 @@ class SodMean:
         self._curves += curves
 
     def result(self) -> SodResult:
-        """The means.
+        """Return the means.
 
         Raises:
             ValueError: if there was no photo.

@@ -1,8 +1,8 @@
-"""A run's folder: what was done stays if the run is killed, and finished outputs appear whole and together.
+"""A run's folder: finished work survives a kill, and the final outputs appear complete and together.
 
 Everything is written below `.unfinished` in the run's folder and moved into place at the end, `summary.json`
-last. A run is finished if it has that file. The next start with the same data, predictions and options goes
-on from what is there.
+last. A run is finished if it has that file. The next start with the same data, predictions and options
+continues the unfinished work.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Workspace:
     """The folder of one run.
 
     Args:
-        out: the run's folder; made if need be.
-        key: what the run is about (see `key_of`); what another key left unfinished is thrown away.
+        out: the run's folder; created if necessary.
+        key: what identifies the run (see `key_of`); unfinished work of another key is deleted.
         overwrite: whether a finished run may be replaced; it stays until the new one is finished.
 
     Raises:
-        SaliencyError: if a finished run is there and may not be replaced, or the folder cannot be written.
+        SaliencyError: if there is a finished run that may not be replaced, or the folder cannot be written.
     """
 
     def __init__(self, out: str | Path, key: str, *, overwrite: bool = False) -> None:
@@ -49,7 +49,7 @@ class Workspace:
 
     @property
     def predictions(self) -> Path:
-        """Where a model's predictions go until the run is finished."""
+        """The folder of a model's predictions until the run is finished."""
         return self.folder / "predictions"
 
     def save_part(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -63,7 +63,7 @@ class Workspace:
         return self._part(name).is_file()
 
     def load_part(self, name: str) -> dict[str, np.ndarray] | None:
-        """A part that was kept; None if it was not."""
+        """Return a part that was kept; None if it was not."""
         path = self._part(name)
         if not path.is_file():
             return None
@@ -103,7 +103,7 @@ def refuse_finished(out: str | Path, overwrite: bool) -> None:
 
 
 def key_of(options: Mapping[str, Any], files: Iterable[Path | None]) -> str:
-    """A fingerprint of options and of files by path, size and time of change."""
+    """Return a fingerprint of options, and of files by path, size and time of change."""
     digest = hashlib.sha256(json.dumps(dict(options), sort_keys=True, default=str).encode())
     for path in files:
         stat = path.stat() if path is not None and path.is_file() else None

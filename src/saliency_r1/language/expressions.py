@@ -164,7 +164,7 @@ class Region:
         return float(columns.mean() + 0.5) / self.mask.shape[1], float(rows.mean() + 0.5) / self.mask.shape[0]
 
     def sides(self, margin: float = 0.1) -> list[str]:
-        """Of left, right, top, bottom those that hold; `centre` if the object is close to the middle."""
+        """Return those of left, right, top, bottom that are true; `centre` if it is near the middle."""
         x, y = (value - 0.5 for value in self.centre)
         sides = [
             side for side, far in (("left", -x), ("right", x), ("top", -y), ("bottom", y)) if far > margin
@@ -173,7 +173,7 @@ class Region:
 
 
 def sides_apart(region: Region, other: Region, margin: float = 0.15) -> list[str]:
-    """Of left, right, top, bottom those that tell `region` from `other`."""
+    """Return those of left, right, top, bottom that distinguish `region` from `other`."""
     dx, dy = (a - b for a, b in zip(region.centre, other.centre, strict=True))
     return [
         side for side, far in (("left", -dx), ("right", dx), ("top", -dy), ("bottom", dy)) if far > margin

@@ -28,7 +28,7 @@ BATCH_PIXELS = 16_000_000
 """A batch is closed once its images hold so many pixels."""
 
 PIXELS_UNDER_WAY = 100_000_000
-"""Of the images of questions that run side by side and of answers that wait to be taken: 300 MB."""
+"""Memory for the images of running questions and of waiting answers: 300 MB."""
 
 
 @dataclass(frozen=True)

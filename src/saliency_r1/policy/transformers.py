@@ -326,7 +326,7 @@ class _ChosenLogprobs(LogitsProcessor):
         return scores
 
     def of(self, tokens: Tensor) -> Tensor:
-        """Of all generated tokens, float32 (B, T)."""
+        """Return the log-probabilities of all generated tokens, float32 (B, T)."""
         self._take(tokens[:, -1])
         return torch.stack(self._chosen, dim=1)
 

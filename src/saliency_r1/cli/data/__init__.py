@@ -1,4 +1,4 @@
-"""`saliency-r1 data`: what training reads, made from data sets and texts."""
+"""`saliency-r1 data`: make what training reads from data sets and texts."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from saliency_r1.cli.data.masks import masks
 from saliency_r1.cli.data.rationales import rationales
 from saliency_r1.cli.options import CacheOption, FrozenSegmenterOption, InstancePhotosOption, SeedOption
 
-app = typer.Typer(no_args_is_help=True, help="Check data sets, and make what training reads of them.")
+app = typer.Typer(no_args_is_help=True, help="Check data sets, and make training data from them.")
 
 
 @app.command()
 def tokenizer(
     corpus: Annotated[
-        list[Path], typer.Argument(help="Texts: .jsonl of `data sft`, or files of one text a line.")
+        list[Path], typer.Argument(help="Texts: .jsonl files of `data sft`, or files with one text per line.")
     ],
     out: Annotated[Path, typer.Option(help="The tokenizer's folder.")] = Path("runs/tokenizer"),
     names: Annotated[
-        Path | None, typer.Option(help="Names of `data names`: each word of them becomes a token.")
+        Path | None, typer.Option(help="Names of `data names`: each of their words becomes a token.")
     ] = None,
-    vocab_size: Annotated[int, typer.Option(min=300, help="Tokens at most.")] = 3072,
+    vocab_size: Annotated[int, typer.Option(min=300, help="Maximum number of tokens.")] = 3072,
 ) -> None:
-    """Learn the nano policy's tokenizer from the texts that it is to read and write."""
+    """Learn the nano policy's tokenizer from the texts that it will read and write."""
     from saliency_r1.nano.name_tree import NameTree
     from saliency_r1.nano.tokenizer import train_tokenizer
     from saliency_r1.writing.corpus import read_corpus, tokens_a_word, worded
@@ -69,32 +69,33 @@ SftDataOption = Annotated[
     Path, typer.Option(help="The DUTS folder (DUTS-TR, synsets.json, groups.json), or photos and masks.")
 ]
 SftOutOption = Annotated[
-    Path, typer.Option(help="Folder of train.jsonl, validation.jsonl, counts.json and composed pictures.")
+    Path, typer.Option(help="Folder for train.jsonl, validation.jsonl, counts.json and composed pictures.")
 ]
-SftTasksOption = Annotated[str, typer.Option(help="Of sod, sis, cosod, with commas between.")]
-SftScenesOption = Annotated[int, typer.Option(min=0, help="SIS: composed scenes to train on.")]
+SftTasksOption = Annotated[str, typer.Option(help="Tasks, a comma-separated list from sod,sis,cosod.")]
+SftScenesOption = Annotated[int, typer.Option(min=0, help="For sis: number of composed scenes to train on.")]
 SftPartsOption = Annotated[
-    int, typer.Option(min=0, help="SIS: photos of DUTS whose mask's parts are taken for instances.")
+    int, typer.Option(min=0, help="For sis: number of DUTS photos whose mask parts are used as instances.")
 ]
-SftDrawsOption = Annotated[int, typer.Option(min=0, help="CoSOD: examples of each group of real photos.")]
-SftGroupsOption = Annotated[int, typer.Option(min=0, help="CoSOD: composed groups to train on.")]
-SftVariantsOption = Annotated[int, typer.Option(min=1, help="Responses for each photo or scene.")]
+SftDrawsOption = Annotated[int, typer.Option(min=0, help="For cosod: examples from each group of photos.")]
+SftGroupsOption = Annotated[int, typer.Option(min=0, help="For cosod: number of composed groups.")]
+SftVariantsOption = Annotated[int, typer.Option(min=1, help="Number of responses for each photo or scene.")]
 SftFastShareOption = Annotated[
     float, typer.Option(min=0, max=1, help="Share of responses without reasoning.")
 ]
-SftMirrorOption = Annotated[bool, typer.Option(help="Use each training photo mirrored too.")]
+SftMirrorOption = Annotated[bool, typer.Option(help="Also use each training photo mirrored.")]
 SftMinimumIouOption = Annotated[
-    float, typer.Option(min=0, max=1, help="An expression must find the true mask this well.")
+    float, typer.Option(min=0, max=1, help="Least IoU with which an expression must find the true mask.")
 ]
 SftMinimumFoundOption = Annotated[
-    float, typer.Option(min=0, max=1, help="SIS: share of a picture's instances that must be found so.")
+    float,
+    typer.Option(min=0, max=1, help="For sis: share of a picture's instances that must be found like that."),
 ]
-SftMinimumGroupIouOption = Annotated[
-    float, typer.Option(min=0, max=1, help="The same for the mean over a group.")
+SftMinimumGroupIouOption = Annotated[float, typer.Option(min=0, max=1, help="Least mean IoU over a group.")]
+SftLimitOption = Annotated[
+    int | None, typer.Option(min=1, help="Maximum number of photos of each split for sod, for a trial.")
 ]
-SftLimitOption = Annotated[int | None, typer.Option(min=1, help="Photos of each split for SOD, for a try.")]
 SftDeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
-SftWorkersOption = Annotated[int, typer.Option(min=1, help="Threads.")]
+SftWorkersOption = Annotated[int, typer.Option(min=1, help="Number of threads.")]
 
 
 @app.command()
@@ -121,9 +122,9 @@ def sft(
     device: SftDeviceOption = "auto",
     workers: SftWorkersOption = 2,
 ) -> None:
-    """Write rationales that lead to true masks; the same call after a kill goes on.
+    """Write rationales whose expressions lead to the true masks. The same command continues after a kill.
 
-    A tenth as many scenes and groups are made of the validation split, one response each.
+    The validation split gets a tenth as many scenes and groups, with one response each.
     """
     import json
     from collections.abc import Iterable
@@ -155,23 +156,23 @@ def sft(
 
 PromptsOutArgument = Annotated[Path, typer.Argument(help="The JSON lines file to write.")]
 PromptsDutsOption = Annotated[
-    Path | None, typer.Option(help="The DUTS folder: SOD of its photos, CoSOD of those of one synset.")
+    Path | None, typer.Option(help="The DUTS folder: its photos for sod, photos of one synset for cosod.")
 ]
 PromptsSplitOption = Annotated[
     str | None,
-    typer.Option(help="train or validation; default train of --duts and --photos, and all of --sod."),
+    typer.Option(help="train or validation. Default: train for --duts and --photos, all for --sod."),
 ]
 PromptsSodOption = Annotated[Path | None, typer.Option(help="A folder of photos and masks.")]
 PromptsSisOption = Annotated[
-    Path | None, typer.Option(help="COCO json, or photos and colour instance masks.")
+    Path | None, typer.Option(help="COCO JSON, or photos and colour instance masks.")
 ]
 PromptsCosodOption = Annotated[Path | None, typer.Option(help="A folder of groups of photos and masks.")]
 PromptsEachOption = Annotated[
-    int | None, typer.Option(min=1, help="Questions of each task; all if not given.")
+    int | None, typer.Option(min=1, help="Number of questions of each task. Default: all.")
 ]
-PromptsGroupOption = Annotated[int, typer.Option(min=2, help="Photos of a CoSOD question.")]
+PromptsGroupOption = Annotated[int, typer.Option(min=2, help="Number of photos in a question of cosod.")]
 PromptsFastOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of the questions that ask for the answer alone.")
+    float, typer.Option(min=0, max=1, help="Share of the questions without reasoning.")
 ]
 
 
@@ -191,7 +192,7 @@ def prompts(
 ) -> None:
     """Write the questions, with true masks, that `train cgpo` and `train grpo` learn from.
 
-    Photo paths begin in the DUTS folder if that is given, else in the current one; others are absolute.
+    Paths are relative to the DUTS folder, or to the current folder without --duts; others are absolute.
     """
     from collections import Counter
 
@@ -211,18 +212,20 @@ def prompts(
 
 ScenesDataOption = Annotated[Path, typer.Option(help="The DUTS folder, or one of photos and masks.")]
 ScenesOutOption = Annotated[
-    Path, typer.Option(help="Folder of images, instances.json, expressions.jsonl, sheet.jpg.")
+    Path, typer.Option(help="Folder for images, instances.json, expressions.jsonl and sheet.jpg.")
 ]
-ScenesSplitOption = Annotated[
-    str, typer.Option(help="Photos of which split of DUTS-TR: train or validation.")
-]
-ScenesCountOption = Annotated[int, typer.Option(min=0, help="Scenes.")]
+ScenesSplitOption = Annotated[str, typer.Option(help="Split of DUTS-TR: train or validation.")]
+ScenesCountOption = Annotated[int, typer.Option(min=0, help="Number of scenes.")]
 ScenesGroupsOption = Annotated[
-    int, typer.Option(min=0, help="Groups, each with a distractor in every picture, into OUT/groups.")
+    int,
+    typer.Option(min=0, help="Number of groups for OUT/groups; every picture of a group has a distractor."),
 ]
-ScenesGroupSizeOption = Annotated[int, typer.Option(min=2, help="Pictures of a group.")]
+ScenesGroupSizeOption = Annotated[int, typer.Option(min=2, help="Number of pictures in a group.")]
 ScenesWorkersOption = Annotated[
-    int | None, typer.Option(min=0, help="Processes; default one a core, 8 at most. They change nothing.")
+    int | None,
+    typer.Option(
+        min=0, help="Number of processes. Default: one for each core, at most 8. The result is the same."
+    ),
 ]
 
 
@@ -240,7 +243,7 @@ def scenes(
 ) -> None:
     """Compose scenes: foregrounds on other photos, with exact instance masks and referring expressions.
 
-    With --groups also groups that share an object, which something outdoes in every picture.
+    --groups also composes groups that share an object, with a stronger distractor in every picture.
     """
     from rich.console import Console
     from rich.progress import track
@@ -250,7 +253,7 @@ def scenes(
     from saliency_r1.workers import default_workers
 
     if not count and not groups:
-        raise SaliencyError("--count and --groups are both 0: give at least one of them")
+        raise SaliencyError("--count and --groups are both 0: set at least one of them")
     which = SceneSet(str(data), split, seed, str(cache))
     workers = default_workers() if workers is None else workers
     if count:

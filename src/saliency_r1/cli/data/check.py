@@ -1,4 +1,4 @@
-"""`saliency-r1 data check`: is a data set whole, and what is odd about it."""
+"""`saliency-r1 data check`: check whether a data set is complete, and find its faults."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ SHOWN = 10
 
 
 def check(
-    data: Annotated[Path, typer.Argument(metavar="FOLDER", help="The data set, in a layout that is usual.")],
+    data: Annotated[Path, typer.Argument(metavar="FOLDER", help="The data set, in any known layout.")],
     task: Annotated[
-        Task | None, typer.Option(help="What it is for; default by the benchmark's name, else by its layout.")
+        Task | None, typer.Option(help="The task. Default: from the benchmark's name, or from the layout.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(metavar="TRAIN", help="Find photos of this second set or folder in it.")
+        Path | None,
+        typer.Option(metavar="TRAIN", help="Find photos that are also in this second set or folder."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read; default one a core, 8 at most.")
+        int | None, typer.Option(min=0, help="Number of processes. Default: one for each core, at most 8.")
     ] = None,
 ) -> None:
-    """Compare a data set with what is expected, and find what is wrong with it, with a fix for each.
+    """Compare a data set with what is expected, and print each fault with a fix.
 
-    The exit code is 1 if an evaluation would stop, or would be of another set: too few or too many photos,
-    files that cannot be read, sizes that differ, masks most of which keep the object elsewhere than in values
-    above 127.
+    The exit code is 1 if an evaluation would stop or would not measure the expected set: too few or too many
+    photos, unreadable files, sizes that differ, or mostly masks whose object is not in the values above 127.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,4 +1,4 @@
-"""`saliency-r1 data masks`: soft masks of photos, from a teacher network."""
+"""`saliency-r1 data masks`: write soft masks of photos with a teacher network."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _DEFAULT = TeacherSetting()
 
 
 InputsArgument = Annotated[
-    list[str], typer.Argument(metavar="PHOTOS...", help="Files, folders (with all in them) and globs.")
+    list[str], typer.Argument(metavar="PHOTOS...", help="Files, folders (searched recursively), globs.")
 ]
 TeacherOption = Annotated[
-    Path, typer.Option(metavar="FILE.onnx", help="A salient object detection network in the ONNX format.")
+    Path, typer.Option(metavar="FILE.onnx", help="A network for salient object detection in the ONNX format.")
 ]
-OutOption = Annotated[Path, typer.Option(help=f"Folder of the masks and of {RECORD}.")]
+OutOption = Annotated[Path, typer.Option(help=f"Folder for the masks and {RECORD}.")]
 ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Go on with the photos that have no mask in the folder yet.")
+    bool, typer.Option("--resume", help="Continue with the photos that have no mask in the folder yet.")
 ]
 SizeOption = Annotated[
-    int, typer.Option(min=1, help="Pixels of a side of its square input.", rich_help_panel=_NETWORK)
+    int, typer.Option(min=1, help="Side of the network's square input, pixels.", rich_help_panel=_NETWORK)
 ]
 MeanOption = Annotated[
     tuple[float, float, float],
@@ -32,12 +32,12 @@ MeanOption = Annotated[
 ]
 StdOption = Annotated[
     tuple[float, float, float],
-    typer.Option(help="By which red, green, blue are then divided.", rich_help_panel=_NETWORK),
+    typer.Option(help="Divisors of red, green, blue after that.", rich_help_panel=_NETWORK),
 ]
 ScalingOption = Annotated[
     Scaling,
     typer.Option(
-        help="Divide a photo's values by its largest one or by 255 first.", rich_help_panel=_NETWORK
+        help="First divide a photo's values by the largest one, or by 255.", rich_help_panel=_NETWORK
     ),
 ]
 OutputOption = Annotated[
@@ -46,7 +46,7 @@ OutputOption = Annotated[
 StretchOption = Annotated[
     Stretch,
     typer.Option(
-        help="Stretch that output from 0 to 1, take it as logits, or as it is.", rich_help_panel=_NETWORK
+        help="Stretch the output to 0 to 1, treat it as logits, or keep it.", rich_help_panel=_NETWORK
     ),
 ]
 
@@ -65,7 +65,7 @@ def masks(
 ) -> None:
     """Write a soft mask for each photo with a teacher network: an 8-bit PNG of the photo's size.
 
-    The masks keep the tree of a folder. teacher.json records the network's SHA-256 and these settings.
+    The masks keep the sub-folders. teacher.json records the network's SHA-256 and these settings.
     """
     import sys
 
@@ -101,6 +101,6 @@ def masks(
         line = bar.add_task("masks", total=len(photos))
         if photos:
             written, kept = write_masks(photos, network, out, resume=resume, on_done=on_done)
-    before = f", {kept} were there already" if kept else ""
+    before = f", {kept} existed already" if kept else ""
     print(f"{out}: {written} masks written{before}" + (f", {failed} failed" if failed else ""))
     raise typer.Exit(1 if failed else 0)

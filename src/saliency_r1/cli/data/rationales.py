@@ -1,4 +1,4 @@
-"""`saliency-r1 data rationales`: reasoning worded by a writer model that sees the true mask."""
+"""`saliency-r1 data rationales`: let a writer model that sees the true mask word the reasoning."""
 
 from __future__ import annotations
 
@@ -22,46 +22,52 @@ _COST = "Cost"
 DataOption = Annotated[Path, typer.Option(help="The DUTS folder, or one of photos and masks.")]
 WriterOption = Annotated[
     str,
-    typer.Option(metavar="openai:URL#MODEL", help="The model that writes; it must take images."),
+    typer.Option(metavar="openai:URL#MODEL", help="The writer model. It must accept images."),
 ]
 OutOption = Annotated[
-    Path, typer.Option(help="Folder of SPLIT.jsonl and SPLIT-counts.json, for `train sft`.")
+    Path, typer.Option(help="Folder for SPLIT.jsonl and SPLIT-counts.json, for `train sft`.")
 ]
 SplitOption = Annotated[Split, typer.Option(help="The photos to write about.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Photos, spread over the split, for a try.")]
-VariantsOption = Annotated[int, typer.Option(min=1, help="Rationales for each photo; each is paid.")]
-MirrorOption = Annotated[bool, typer.Option(help="Ask about each photo mirrored too, which costs twice.")]
+LimitOption = Annotated[
+    int | None, typer.Option(min=1, help="Maximum number of photos, spread over the split, for a trial.")
+]
+VariantsOption = Annotated[
+    int, typer.Option(min=1, help="Number of rationales for each photo; each costs money.")
+]
+MirrorOption = Annotated[
+    bool, typer.Option(help="Also ask about each mirrored photo; this doubles the cost.")
+]
 FastShareOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Share that also gives an example without reasoning.")
+    float, typer.Option(min=0, max=1, help="Share of rationales that also give an example without reasoning.")
 ]
 MinimumIouOption = Annotated[
-    float, typer.Option(min=0, max=1, help="The segmenter must find the true mask again this well.")
+    float, typer.Option(min=0, max=1, help="Least IoU with which the segmenter must find the true mask.")
 ]
 MinimumFaithfulOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of the checkable statements that must hold.")
+    float, typer.Option(min=0, max=1, help="Least share of true statements among those that can be checked.")
 ]
-TriesOption = Annotated[int, typer.Option(min=1, help="Answers for each rationale at most.")]
-TemperatureOption = Annotated[float, typer.Option(min=0, help="Of the writer's sampling.")]
+TriesOption = Annotated[int, typer.Option(min=1, help="Maximum number of answers for each rationale.")]
+TemperatureOption = Annotated[float, typer.Option(min=0, help="Temperature of the writer's sampling.")]
 MaxNewTokensOption = Annotated[
-    int, typer.Option(min=1, help="Of an answer; more for a writer that thinks on its own before it.")
+    int, typer.Option(min=1, help="Maximum tokens of an answer. A writer that thinks first needs more.")
 ]
-MaxPixelsOption = Annotated[int | None, typer.Option(help="Of a photo at most; default 1003520.")]
-TimeoutOption = Annotated[float, typer.Option(help="Seconds for one question with its retries.")]
-ConcurrentOption = Annotated[int, typer.Option(min=1, help="Photos under way at a time.")]
+MaxPixelsOption = Annotated[int | None, typer.Option(help="Maximum pixels of a photo. Default: 1003520.")]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds for one question, including retries.")]
+ConcurrentOption = Annotated[int, typer.Option(min=1, help="Number of photos processed at a time.")]
 CacheOption = Annotated[
-    Path | None, typer.Option(help="Where answers are kept; default OUT/answers.", rich_help_panel=_COST)
+    Path | None, typer.Option(help="Folder for answers. Default: OUT/answers.", rich_help_panel=_COST)
 ]
 PriceInOption = Annotated[
-    float, typer.Option(min=0, help="Of a million prompt tokens.", rich_help_panel=_COST)
+    float, typer.Option(min=0, help="Price per million prompt tokens.", rich_help_panel=_COST)
 ]
 PriceOutOption = Annotated[
-    float, typer.Option(min=0, help="Of a million answered tokens.", rich_help_panel=_COST)
+    float, typer.Option(min=0, help="Price per million completion tokens.", rich_help_panel=_COST)
 ]
 BudgetOption = Annotated[
     float | None,
-    typer.Option(help="Stop asking when this call has cost that much.", rich_help_panel=_COST),
+    typer.Option(help="Stop asking when this call has cost so much.", rich_help_panel=_COST),
 ]
-DeviceOption = Annotated[str, typer.Option(help="Of the segmenter: auto, cpu, cuda, mps.")]
+DeviceOption = Annotated[str, typer.Option(help="Where the segmenter runs: auto, cpu, cuda, mps.")]
 
 
 def rationales(
@@ -91,9 +97,9 @@ def rationales(
 ) -> None:
     """Let a strong model word the measured cues while it looks at the photo with the true mask drawn on it.
 
-    What it writes is checked: form, length, whether its statements hold for the mask, whether the expression
-    leads the segmenter back to the mask. Answers are kept, so the same call after a kill, a failure or a
-    spent budget goes on and pays nothing twice.
+    The answers are checked: form, length, whether statements are true of the mask, and whether the expression
+    leads the segmenter back to the mask. Answers are kept, so the same command continues after a kill, a
+    failure or a spent budget, and no answer is paid twice.
     """
     from rich.console import Console
     from rich.progress import track
@@ -107,7 +113,7 @@ def rationales(
     from saliency_r1.writing.writer_model import Prices, WriterModel
 
     if not is_endpoint(writer):
-        raise SaliencyError(f"{writer}: is no endpoint; expected openai:http://HOST:PORT/v1#MODEL")
+        raise SaliencyError(f"{writer}: is not an endpoint; expected openai:http://HOST:PORT/v1#MODEL")
     setting = WriterSetting(variants, mirror, fast_share, minimum_iou, minimum_faithful, tries, seed)
     model = WriterModel(
         Endpoint.from_address(writer, timeout=timeout, max_pixels=max_pixels),
@@ -132,4 +138,4 @@ def rationales(
 def _tell_what_is_left(counts: SFTCounts, remarks: Console) -> None:
     for why in ("over the budget", "no answer"):
         if photos := counts.outcomes[why]:
-            remarks.print(f"{photos} photos are left ({why}): the same call goes on with them.")
+            remarks.print(f"{photos} photos are left ({why}): the same command continues with them.")

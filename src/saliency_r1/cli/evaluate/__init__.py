@@ -1,4 +1,4 @@
-"""`saliency-r1 evaluate`: the field's metrics of a model, or of given predictions, on a data set."""
+"""`saliency-r1 evaluate`: score a model, or given predictions, on a data set."""
 
 from __future__ import annotations
 
@@ -38,34 +38,32 @@ app.command()(table)
 
 
 class Missing(StrEnum):
-    """What to do where a prediction cannot be scored."""
+    """The action if a prediction cannot be scored."""
 
     ERROR = "error"
     EMPTY = "empty"
 
 
-DataOption = Annotated[
-    Path, typer.Option(metavar="FOLDER", help="The data set, in any of its usual layouts.")
-]
+DataOption = Annotated[Path, typer.Option(metavar="FOLDER", help="The data set, in any known layout.")]
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        metavar="nano|FOLDER|HUB|openai:URL#MODEL", help="The policy to evaluate; nano is the embedded one."
+        metavar="nano|FOLDER|HUB|openai:URL#MODEL", help="The policy to evaluate. nano is the embedded one."
     ),
 ]
 PredictionsOption = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Maps to score, named like the photos.")
+    Path | None, typer.Option(metavar="FOLDER", help="Folder of maps to score, named like the photos.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="The run's folder; default runs/<data>-<method>.")
+    Path | None, typer.Option(metavar="FOLDER", help="The run's folder. Default: runs/<data>-<method>.")
 ]
 MissingOption = Annotated[
-    Missing, typer.Option(help="A prediction that is missing, unreadable or of a wrong size.")
+    Missing, typer.Option(help="What to do if a prediction is missing, unreadable or of a wrong size.")
 ]
 
 
 class Values(StrEnum):
-    """What of the pixels of a mask or prediction tells the object."""
+    """The values of a mask or prediction that mean the object."""
 
     GREY = "grey"
     NONZERO = "nonzero"
@@ -74,19 +72,17 @@ class Values(StrEnum):
 
 MaskValuesOption = Annotated[
     Values | None,
-    typer.Option(
-        help="What tells the object in a mask; default grey (above 127), and to stop if most are doubtful."
-    ),
+    typer.Option(help="Which values of a mask mean the object. Default: grey (above 127), stop if in doubt."),
 ]
 PredictionValuesOption = Annotated[
-    Values | None, typer.Option(help="The same of predictions; default grey, from 0 to 255.")
+    Values | None, typer.Option(help="The same for predictions. Default: grey, from 0 to 255.")
 ]
 ResizeOption = Annotated[
     bool,
-    typer.Option("--resize-predictions", help="Resize predictions of another size to their masks."),
+    typer.Option("--resize-predictions", help="Resize predictions to the size of their masks."),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=0, help="Processes that score; default one a core, 8 at most.")
+    int | None, typer.Option(min=0, help="Number of processes. Default: one for each core, at most 8.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")]
 PriceInOption = Annotated[
@@ -103,7 +99,9 @@ def sod(
     out: OutOption = None,
     split: Annotated[
         Split | None,
-        typer.Option(help="Of DUTS-TR (--data is the DUTS folder) 500 photos are held out, else a tenth."),
+        typer.Option(
+            help="Evaluate one split. DUTS-TR (--data is the DUTS folder) holds out 500, others a tenth."
+        ),
     ] = None,
     missing: MissingOption = Missing.ERROR,
     mask_values: MaskValuesOption = None,
@@ -177,7 +175,7 @@ def cosod(
     price_in: PriceInOption = 0.0,
     price_out: PriceOutOption = 0.0,
 ) -> None:
-    """Co-salient object detection: in each photo of a group the mask of what the group shares."""
+    """Co-salient object detection: in each photo of a group, a mask of what the group shares."""
     asked = PolicyOptions(
         dtype=dtype,
         max_pixels=max_pixels,
@@ -215,7 +213,7 @@ def sis(
     ] = None,
     out: OutOption = None,
     missing: Annotated[
-        Missing, typer.Option(help="A photo that the model gives no answer to: stop, or nothing was found.")
+        Missing, typer.Option(help="If the model gives no answer to a photo: stop, or score it as empty.")
     ] = Missing.ERROR,
     overwrite: OverwriteOption = False,
     fast: FastOption = False,

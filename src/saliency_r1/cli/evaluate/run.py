@@ -1,4 +1,4 @@
-"""An evaluation with a bar and printed numbers, for the commands that make runs."""
+"""Run an evaluation with a progress bar and printed numbers, for the commands that make runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def evaluate_request(request: Request, load_model: Callable[[], SaliencyPipeline
     """Run an evaluation with a bar, and print its numbers.
 
     Args:
-        request: what to evaluate.
-        load_model: gives the model, if there are no predictions.
-        remarks: where the bar and warnings go.
+        request: the evaluation's settings.
+        load_model: loads the model, if there are no predictions.
+        remarks: the console for the bar and for warnings.
 
     Raises:
         SaliencyError: see `saliency_r1.evaluation.runner.evaluate`; also if a picture cannot be read.
@@ -43,7 +43,7 @@ def evaluate_request(request: Request, load_model: Callable[[], SaliencyPipeline
 
         try:
             evaluation, facts = evaluate(request, load_and_tell, _told_by(bar))
-        except ImageError as error:  # one picture that cannot be read stops it all, so the exit code is 2
+        except ImageError as error:  # one unreadable picture stops the evaluation, so the exit code is 2
             raise SaliencyError(str(error)) from error
     for note in warnings(evaluation, facts):
         remarks.print(f"{note}.", style="yellow")

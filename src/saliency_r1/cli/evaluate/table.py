@@ -1,4 +1,4 @@
-"""`saliency-r1 evaluate table`: methods by sets, out of finished runs."""
+"""`saliency-r1 evaluate table`: make a table of methods and sets from finished runs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ if TYPE_CHECKING:
 
 def table(
     config: Annotated[
-        Path, typer.Argument(metavar="TABLE.yaml", help="Sets, methods and metrics; docs/evaluation.md.")
+        Path, typer.Argument(metavar="TABLE.yaml", help="Sets, methods and metrics, see docs/evaluation.md.")
     ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where to write; default beside the YAML.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder to write to. Default: that of the YAML file."),
     ] = None,
-    run: Annotated[bool, typer.Option("--run", help="First make the runs that are missing.")] = False,
-    device: Annotated[str, typer.Option(help="The models': auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    run: Annotated[bool, typer.Option("--run", help="Make the missing runs first.")] = False,
+    device: Annotated[
+        str, typer.Option(help="Where the models run: auto, cpu, cuda, cuda:1 or mps.")
+    ] = "auto",
 ) -> None:
-    """Write a table of methods and sets as Markdown, LaTeX and JSON; name what is missing.
+    """Write a table of methods and sets as Markdown, LaTeX and JSON, and name missing runs.
 
-    Exit code 1 if something is missing.
+    The exit code is 1 if a run is missing.
     """
     import json
 
@@ -62,7 +65,7 @@ def table(
 
 
 def _make(spec: TableSpec, device: str) -> None:
-    """Make the runs that are missing, method by method; what fails is told, and the others are still made."""
+    """Make the runs that are missing, method by method; report each failure and continue with the others."""
     from dataclasses import replace
     from functools import cache, partial
 

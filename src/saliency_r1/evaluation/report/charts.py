@@ -19,10 +19,10 @@ Points = tuple[Sequence[float], Sequence[float]]
 
 
 def line_chart(title: str, x_title: str, y_title: str, lines: dict[str, Points]) -> str:
-    """Lines in one frame, both axes from 0 to 1.
+    """Draw lines in one frame, with both axes from 0 to 1.
 
     Args:
-        title, x_title, y_title: what it shows.
+        title, x_title, y_title: titles of the chart and of its axes.
         lines: x and y values by name; names are written if there are several.
     """
     marks = []
@@ -39,7 +39,7 @@ def line_chart(title: str, x_title: str, y_title: str, lines: dict[str, Points])
 
 
 def histogram(title: str, x_title: str, values: Sequence[float] | np.ndarray, bins: int = 25) -> str:
-    """How often values in [0, 1] occur; values that are not finite are left out."""
+    """Draw how often values in [0, 1] occur; values that are not finite are ignored."""
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)].clip(0, 1)
     counts, edges = np.histogram(finite, bins=bins, range=(0, 1))
@@ -53,11 +53,11 @@ def histogram(title: str, x_title: str, values: Sequence[float] | np.ndarray, bi
 
 
 def reliability_diagram(bins: Sequence[tuple[int, float, float]], width: float) -> str:
-    """Mean IoU (bars) over the bins of confidence; the diagonal is perfect.
+    """Draw the mean IoU (bars) over the bins of confidence; the diagonal is perfect.
 
     Args:
         bins: count, mean confidence and mean IoU of each bin that holds photos.
-        width: of a bin.
+        width: width of a bin.
     """
     marks = []
     for count, confidence, iou in bins:
@@ -88,7 +88,7 @@ def _y(value: float) -> float:
 
 
 def _frame(title: str, x_title: str, y_title: str, marks: Sequence[str], top: float = 1) -> str:
-    """Axes with their grid around the marks; `top` is the value at the upper end."""
+    """Draw axes with their grid around the marks; `top` is the value at the upper end."""
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     grid = []
     for share in (0, 0.2, 0.4, 0.6, 0.8, 1):

@@ -1,4 +1,4 @@
-"""report.html: one page that shows what the numbers mean, with everything inside it."""
+"""Write report.html: one self-contained page with numbers, charts and photos."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ dt{font-weight:600}
 
 
 def report(evaluation: Evaluation, facts: RunFacts, pictures_of: PicturesOf) -> bytes:
-    """The content of report.html.
+    """Return the content of report.html.
 
     Args:
-        evaluation: what was found.
-        facts: what was run.
+        evaluation: the evaluation's findings.
+        facts: the facts of the run.
         pictures_of: photo, truth and prediction of a photo's name.
     """
     metric = evaluation.ranked_by
@@ -83,7 +83,7 @@ def report(evaluation: Evaluation, facts: RunFacts, pictures_of: PicturesOf) -> 
 
 
 def page(title: str, parts: Iterable[str]) -> bytes:
-    """A whole HTML page."""
+    """Return a whole HTML page."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
@@ -93,7 +93,7 @@ def page(title: str, parts: Iterable[str]) -> bytes:
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table as HTML; texts are escaped."""
+    """Return a table as HTML; texts are escaped."""
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
@@ -124,7 +124,7 @@ def _calibration(calibration: Calibration) -> str:
         {"": (calibration.coverage, calibration.risk)},
     )
     return (
-        "<h2>Does the confidence tell?</h2>"
+        "<h2>Does the confidence predict the IoU?</h2>"
         f"<p>Confidence against IoU over {calibration.count:,} photos: expected calibration error "
         f"{calibration.ece:.3f}, "
         f"AUROC for IoU &gt; 0.5 {auroc}, area under the risk-coverage curve {calibration.aurc:.3f}.</p>"

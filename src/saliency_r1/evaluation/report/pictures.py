@@ -1,4 +1,4 @@
-"""Pictures for reports: small, and inside the page itself."""
+"""Small pictures for reports, embedded in the page."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from saliency_r1.images import load_image
 LONGEST = 176
 
 Captioned: TypeAlias = tuple[str, Image.Image | None]
-"""A picture and what it is; None where there is none."""
+"""A caption and its picture; None if there is no picture."""
 
 PicturesOf: TypeAlias = Callable[[str], list[Captioned]]
-"""The pictures of the photo of that name."""
+"""Returns the pictures of the photo with that name."""
 
 _COLOURS = ((228, 87, 46), (46, 125, 154), (106, 153, 78), (142, 94, 162), (184, 134, 11), (211, 84, 150))
 
@@ -35,7 +35,7 @@ def map_pictures(
     predictions: dict[str, Path | None],
     reading: Reading = BY_BRIGHTNESS,
 ) -> list[Captioned]:
-    """Photo, truth and saliency maps.
+    """Return photo, truth and saliency maps.
 
     Args:
         image, truth: paths.
@@ -56,7 +56,7 @@ def map_pictures(
 def instance_pictures(
     image: Path, truth: Sequence[RunLengths], predictions: dict[str, Sequence[RunLengths]]
 ) -> list[Captioned]:
-    """The photo, and on it in colours the true and the predicted instances."""
+    """Return the photo, and on it the true and the predicted instances in colour."""
     photo = _read(image, load_image)
     return [
         ("photo", photo),
@@ -91,7 +91,7 @@ def _coloured(photo: Image.Image | None, masks: Sequence[RunLengths]) -> Image.I
 
 
 def figure(caption: str, image: Image.Image | None) -> str:
-    """A picture as HTML, its file inside."""
+    """Return a picture as HTML with the file embedded."""
     if image is None:
         return f'<figure><div class="none">none</div><figcaption>{escape(caption)}</figcaption></figure>'
     file = BytesIO()

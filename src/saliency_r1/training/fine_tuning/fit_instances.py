@@ -29,7 +29,7 @@ _DROPOUT = 0.3
 
 @dataclass(frozen=True)
 class InstanceTruth:
-    """Of pictures: `middles_of` by cells, float32 (N, cells, 4), and the numbers of instances, long (N,)."""
+    """Targets of pictures: `middles_of` by cells, float32 (N, cells, 4), and instance counts, long (N,)."""
 
     keys: list[Key]
     middles: Tensor
@@ -37,7 +37,7 @@ class InstanceTruth:
 
     @classmethod
     def read(cls, maps: Mapping[Key, Path], cells: int) -> InstanceTruth:
-        """Of the instance map of each picture, whose keys are of pictures as they are, not mirrored.
+        """Make targets from the instance map of each picture; the keys are those of unmirrored pictures.
 
         Args:
             maps: as `instance_png.load_instances` reads them.
