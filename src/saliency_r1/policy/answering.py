@@ -1,8 +1,8 @@
-"""Letting a policy answer a stream of questions: in batches, or side by side where it can.
+"""Let a policy answer a stream of questions: in batches, or concurrently if it can.
 
-A policy of this machine gets a batch at a time; on a device of its own it goes on to the next one while masks
-are made. One that a server runs has as many questions under way as it takes: no question waits for the
-slowest of a batch, and the server goes on while masks are made here.
+A policy on this machine gets one batch at a time. If it has a device of its own, it answers the next batch
+while masks are made. A policy behind a server answers as many questions concurrently as it accepts: no
+question waits for the slowest of a batch, and the server works while masks are made here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BATCH_PIXELS = 16_000_000
-"""A batch is closed once its images hold so many pixels."""
+"""Maximum number of pixels in the images of a batch."""
 
 PIXELS_UNDER_WAY = 100_000_000
 """Memory for the images of running questions and of waiting answers: 300 MB."""
@@ -33,14 +33,13 @@ PIXELS_UNDER_WAY = 100_000_000
 
 @dataclass(frozen=True)
 class Answered(Generic[T]):
-    """A question, answered.
+    """A question with its answer.
 
     Attributes:
-        item: what the question was about.
-        output: the answer, or why there is none; None for a question without images, which is not asked.
-        seconds: a batch's divided by its questions, or from where a question began to where its answer was
-            there.
-        more: whether the next answer is there already.
+        item: the question's subject.
+        output: the answer, or the error; None for a question without images, which is not asked.
+        seconds: the batch's time divided by its questions, or the time from question to answer.
+        more: whether the next answer is ready.
     """
 
     item: T
@@ -58,16 +57,16 @@ def answers(
     batch_questions: int,
     ahead: bool = False,
 ) -> Iterator[Answered[T]]:
-    """The answer to each question, in order, as they are there; questions are taken when their turn comes.
+    """Yield the answer to each question, in order; each question is read when its turn comes.
 
     Args:
-        policy: what answers.
-        questions: what each is about, and its images (mode RGB).
-        task: what is asked.
+        policy: the policy that answers.
+        questions: the subject of each question, and its images (mode RGB).
+        task: the task.
         reasoning: whether to reason first.
-        batch_questions: how many questions a batch has at most.
-        ahead: whether the policy answers the next batch, in a thread of its own, while the caller works on
-            the last one; for a policy on another device than the caller's work.
+        batch_questions: maximum number of questions in a batch.
+        ahead: whether the policy answers the next batch in a separate thread while the caller works on the
+            last one; use it if the policy has another device than the caller's work.
 
     Raises:
         SaliencyError: if the policy fails at more than one question.
@@ -104,13 +103,13 @@ def answers(
 
 
 def batches(items: Iterable[T], most: int, pixels: Callable[[T], int]) -> Iterator[list[T]]:
-    """Batches of at most `most` items, closed once they hold `BATCH_PIXELS`."""
+    """Yield batches of at most `most` items and about `BATCH_PIXELS` pixels."""
     batch: list[T] = []
     held = 0
     for item in items:
         batch.append(item)
         held += pixels(item)
-        del item  # or it would stay while the next one is read
+        del item  # otherwise it would stay in memory while the next one is read
         if len(batch) >= most or held >= BATCH_PIXELS:
             yield batch
             batch, held = [], 0
@@ -120,7 +119,7 @@ def batches(items: Iterable[T], most: int, pixels: Callable[[T], int]) -> Iterat
 
 @dataclass
 class _UnderWay(Generic[T]):
-    """A question that a server works on."""
+    """A question that a server is answering."""
 
     item: T
     pixels: int
@@ -152,7 +151,7 @@ def _side_by_side(
     task: Task,
     reasoning: bool,
 ) -> Iterator[Answered[T]]:
-    """Twice as many questions as the policy takes are handed over, so that a slow one holds up no other."""
+    """Hand over twice as many questions as the policy takes, so that a slow one does not delay the others."""
     under_way: deque[_UnderWay[T]] = deque()
     pixels = 0
     try:

@@ -1,4 +1,4 @@
-"""Asking a policy: the prompt that fits it, and a second try where the response does not parse."""
+"""Ask a policy with the prompt that fits it, and a second time if the response does not parse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Questions: TypeAlias = Sequence[Sequence["Image.Image"]]
 """The images of each question."""
 
 Write: TypeAlias = Callable[[Questions, str, int], list[PolicyOutput]]
-"""Answers each question with that prompt in at most so many tokens."""
+"""Function that answers each question with that prompt in at most so many tokens."""
 
 PLAIN_TOKENS = 192
 ZERO_SHOT_TOKENS = 512
@@ -34,19 +34,19 @@ def ask(
     reasoning: bool = True,
     max_new_tokens: int | None = None,
 ) -> list[PolicyOutput]:
-    """The responses of a policy to a batch of questions.
+    """Ask a policy a batch of questions and return its responses.
 
-    A fine-tuned policy is asked plainly and once. Any other gets the format explained, and is asked a second
-    time, with the form stressed, where `parse_strict` does not take its response. The second response counts
-    if it parses, or if it names something and the first names nothing; either way `retries` is 1.
+    A fine-tuned policy gets the plain question, once. Any other gets an explanation of the format. If
+    `parse_strict` refuses its response, it is asked a second time with the format stressed. The second
+    response counts if it parses, or if it names something and the first does not; `retries` is then 1.
 
     Args:
-        write: the policy at work.
+        write: the function that lets the policy write.
         batch: see `saliency_r1.policy.base.Policy`.
-        task: what is asked.
+        task: the task.
         zero_shot: whether the format must be explained.
         reasoning: whether to reason first.
-        max_new_tokens: where a response ends at the latest; None for 192 tokens, or 512 if `zero_shot`.
+        max_new_tokens: maximum tokens of a response; None for 192 tokens, or 512 if `zero_shot`.
 
     Raises:
         SaliencyError: if there is no such task, or a question has no image.
@@ -68,12 +68,12 @@ def ask(
 
 
 def default_tokens(zero_shot: bool) -> int:
-    """Where a response ends at the latest, unless told otherwise."""
+    """Maximum tokens of a response, unless another limit is given."""
     return ZERO_SHOT_TOKENS if zero_shot else PLAIN_TOKENS
 
 
 def prompts(task: Task, *, zero_shot: bool, reasoning: bool) -> tuple[str, str | None]:
-    """What a policy is asked first, and again if that response does not parse; None for no second try."""
+    """The first prompt, and that of a second try if the response does not parse; None for no second try."""
     if not zero_shot:
         return task.spec.prompt(reasoning=reasoning), None
     return (
@@ -92,7 +92,7 @@ def parses(text: str, task: Task) -> bool:
 
 
 def settled(first: PolicyOutput, second: PolicyOutput, task: Task) -> PolicyOutput:
-    """Which of two tries counts, see `ask`; it knows that there were two."""
+    """Choose the try that counts, see `ask`; the result records that there were two."""
     names = [bool(parse_lenient(output.text, task).expressions) for output in (first, second)]
     better = second if parses(second.text, task) or names == [False, True] else first
     return replace(
@@ -104,6 +104,6 @@ def settled(first: PolicyOutput, second: PolicyOutput, task: Task) -> PolicyOutp
 
 
 def total(*counts: int | None) -> int | None:
-    """The sum of the counts that are known; None if none is."""
+    """Return the sum of the known counts; None if no count is known."""
     known = [count for count in counts if count is not None]
     return sum(known) if known else None

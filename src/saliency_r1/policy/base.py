@@ -1,4 +1,4 @@
-"""What a policy is: the multimodal language model that looks at images and writes the response."""
+"""The protocol of a policy: a multimodal language model that looks at images and writes the response."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """One response and how sure the policy was of it.
+    """One response, with the policy's confidence in it.
 
     Attributes:
         text: the response as written, tags included.
-        token_ids: the generated tokens, without the prompt and without padding; empty where they are not
-            known.
-        token_logprobs: the log-probability of each of them under the policy, or None where it is not known.
+        token_ids: the generated tokens, without the prompt and without padding; empty if unknown.
+        token_logprobs: the log-probability of each token under the policy; None if unknown.
         confidence: in [0, 1], exp of the mean log-probability over the tokens of the expressions;
-            None where the log-probabilities are not known.
-        expression_confidences: the same for the tokens of each expression, in their order; None where they
-            are not known.
-        names: what is salient, or shared by a group, may be called, each with its probability, the likeliest
-            first; none where the policy does not tell.
-        retries: second tries that the response took: 1 if the first one did not parse, else 0.
-        prompt_tokens, completion_tokens: what a server counted, photos included and both tries together;
-            None where none did.
+            None if the log-probabilities are unknown.
+        expression_confidences: the same for the tokens of each expression, in order; None if unknown.
+        names: names of what is salient, or shared by a group, with their probabilities, the most probable first;
+            empty if the policy gives none.
+        retries: 1 if the first response did not parse and the policy was asked again, else 0.
+        prompt_tokens, completion_tokens: a server's counts over both tries, photos included; None
+            if it counted none.
     """
 
     text: str
@@ -44,10 +42,10 @@ class PolicyOutput:
     completion_tokens: int | None = None
 
     def confidences(self, count: int) -> list[float | None]:
-        """The confidence in each of the `count` expressions that were read from the text.
+        """Return the confidence in each of the `count` expressions that were read from the text.
 
-        It is `confidence` for all of them where they are not known one by one, or where the text is so broken
-        that their number is another.
+        It is `confidence` for all of them if single ones are unknown, or if the text is so broken that their
+        number differs.
         """
         each = self.expression_confidences
         return list(each) if each is not None and len(each) == count else [self.confidence] * count
@@ -55,11 +53,11 @@ class PolicyOutput:
 
 @runtime_checkable
 class Policy(Protocol):
-    """Looks at images and writes a response text; it knows nothing of masks or segmenters."""
+    """Looks at images and writes a response text. It has no access to masks or segmenters."""
 
     @property
     def name(self) -> str:
-        """How results call it."""
+        """The policy's name in results."""
         ...
 
     def respond(
@@ -74,9 +72,9 @@ class Policy(Protocol):
 
         Args:
             batch: the images (mode RGB) of each question: one for SOD and SIS, the whole group for CoSOD.
-            task: what is asked.
-            reasoning: whether to reason first, or to give the answer alone.
-            max_new_tokens: where to stop a response that does not end; None for the policy's own limit.
+            task: the task.
+            reasoning: whether to reason before the answer.
+            max_new_tokens: maximum tokens of a response; None for the policy's own limit.
 
         Returns:
             One output for each item, in order.
@@ -86,10 +84,10 @@ class Policy(Protocol):
 
 @runtime_checkable
 class ConcurrentPolicy(Policy, Protocol):
-    """A policy that works on several questions side by side, such as one that a server runs."""
+    """A policy that answers several questions concurrently, such as one behind a server."""
 
     concurrent: int
-    """How many questions it works on at a time."""
+    """The number of questions that it answers at a time."""
 
     def submit(
         self,
@@ -99,10 +97,10 @@ class ConcurrentPolicy(Policy, Protocol):
         reasoning: bool = True,
         max_new_tokens: int | None = None,
     ) -> Future[PolicyOutput]:
-        """Begin to answer one question, of `images` (mode RGB); see `Policy.respond`.
+        """Start to answer one question about `images` (mode RGB); see `Policy.respond`.
 
         Returns:
-            Its output, or why there is none: an `ImageError` for a question that is refused while others may
-            be answered, another `SaliencyError` where none will be. Cancelling it gives the question up.
+            A future of its output. It raises an `ImageError` if only this question is refused, and another
+            `SaliencyError` if no question will be answered. Cancelling it drops the question.
         """
         ...

@@ -1,4 +1,4 @@
-"""What a checkpoint must be to be loaded: safetensors, a processor, and no code of its own."""
+"""Check that a checkpoint can be loaded: it needs safetensors and a processor, and no code of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def reachable(source: str, revision: str | None = None) -> str:
-    """From where a checkpoint is loaded: the source itself, or its copy in the cache if the hub is away.
+    """Return the place to load a checkpoint from: the source, or its copy in the cache if the hub is away.
 
     Args:
         source: a folder or a hub name.
@@ -28,7 +28,7 @@ def reachable(source: str, revision: str | None = None) -> str:
         `source`, or the folder of the copy.
 
     Raises:
-        SaliencyError: if it is a file, the hub has no such model or revision or does not give it, or the hub
+        SaliencyError: if it is a file, if the hub has no such model or revision or refuses it, or if the hub
             cannot be reached and there is no copy.
     """
     if Path(source).is_file():
@@ -43,9 +43,9 @@ def _on_the_hub(source: str, revision: str | None) -> str:
 
     try:
         HfApi().model_info(source, revision=revision)
-    except (HfHubHTTPError, ValueError) as error:  # it answered, or the name is none
+    except (HfHubHTTPError, ValueError) as error:  # the hub answered, or the name is invalid
         raise SaliencyError(_refused(source, f"the hub does not give it ({_line(error)})")) from None
-    except Exception:  # whatever the HTTP library in use raises
+    except Exception:  # any error of the HTTP library in use
         try:
             return snapshot_download(source, revision=revision, local_files_only=True)
         except OSError:
@@ -55,17 +55,17 @@ def _on_the_hub(source: str, revision: str | None) -> str:
 
 
 def check_checkpoint(source: str, revision: str | None = None) -> None:
-    """Refuse a policy's checkpoint that cannot or must not be loaded, before anything of it is.
+    """Refuse a policy's checkpoint that cannot or must not be loaded, before any of it is loaded.
 
-    On the hub the small JSON files alone are fetched.
+    From the hub only the small JSON files are fetched.
 
     Args:
         source: a folder, or a hub name that `reachable` gave.
         revision: branch, tag or commit on the hub.
 
     Raises:
-        SaliencyError: if it has no configuration or no processor, brings code of its own, or its weights are
-            pickled or absent.
+        SaliencyError: if it has no configuration or no processor, needs its own code, or its weights are
+            pickled or missing.
     """
     found = {name: _read(source, name, revision) for name in _JSON_FILES}
     if found["config.json"] is None:
@@ -107,7 +107,7 @@ def _check_weights(source: str, revision: str | None) -> None:
 
 
 def _read(source: str, name: str, revision: str | None) -> Any:
-    """The content of a JSON file of the checkpoint, None if it is absent."""
+    """Return the content of a JSON file of the checkpoint; None if it is missing."""
     path = cached_file(source, name, revision=revision, _raise_exceptions_for_missing_entries=False)
     if path is None:
         return None

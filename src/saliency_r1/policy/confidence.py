@@ -1,4 +1,4 @@
-"""How sure a policy is of the answer that it wrote."""
+"""The policy's confidence in the answer that it wrote."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ _EXPRESSIONS = re.compile(r"<(rg|ins)>(.*?)</\1>", re.DOTALL)
 
 
 def _spans(text: str) -> list[tuple[int, int]]:
-    """First and last character (exclusive) of each expression of the answer."""
+    """Return the first and last character (exclusive) of each expression of the answer."""
     answer = text.rfind("<answer>")
     return [match.span(2) for match in _EXPRESSIONS.finditer(text, max(answer, 0)) if match[2].strip()]
 
 
 def _bounds(pieces: Sequence[str]) -> list[tuple[int, int]]:
-    """First and last character (exclusive) of each token."""
+    """Return the first and last character (exclusive) of each token."""
     ends = list(accumulate(map(len, pieces)))
     return list(zip([0, *ends], ends, strict=False))
 
 
 def expression_tokens(pieces: Sequence[str]) -> list[bool]:
-    """Which tokens write the expressions, that is, what stands between `<rg>` or `<ins>` and its end.
+    """Find the tokens that write the expressions, that is, the text between `<rg>` or `<ins>` and its end.
 
     Args:
         pieces: the text that each token adds to the response; together they are the response.
 
     Returns:
-        One bool for each token; a token that straddles a tag's end counts if it holds any of the expression.
+        One bool for each token; a token across a tag's end counts if it contains part of the expression.
 
     Example:
         >>> expression_tokens(["<answer>", "<rg>", "the", " dog", "</rg>", "</answer>"])
@@ -41,12 +41,12 @@ def expression_tokens(pieces: Sequence[str]) -> list[bool]:
 
 
 def token_pieces(tokenizer: Any, ids: Sequence[int], text: str | None = None) -> list[str]:
-    """What each token adds to the response.
+    """Return the text that each token adds to the response.
 
     Args:
-        tokenizer: of transformers.
+        tokenizer: a tokenizer of transformers.
         ids: the response's tokens.
-        text: what they decode to, if that is known already.
+        text: the decoded tokens, if known already.
 
     Returns:
         One text for each token; together they are the response without its special tokens.
@@ -55,20 +55,20 @@ def token_pieces(tokenizer: Any, ids: Sequence[int], text: str | None = None) ->
     pieces = [_decode(tokenizer, [token]) for token in ids]
     if "".join(pieces) == text:
         return pieces
-    # Characters of several tokens, or tokenizers that join words: look at growing prefixes.
+    # A character may have several tokens, and tokenizers may join words: decode growing prefixes.
     lengths = [0, *(len(_decode(tokenizer, ids[: count + 1])) for count in range(len(ids)))]
     cuts = [min(length, len(text)) for length in lengths]
     return [text[first:last] for first, last in pairwise(cuts)]
 
 
 def confidence(logprobs: Sequence[float], pieces: Sequence[str]) -> float | None:
-    """Exp of the mean log-probability of the expressions' tokens, in [0, 1].
+    """Return exp of the mean log-probability of the expressions' tokens, in [0, 1].
 
-    Over all tokens if there is no expression; None if there is no token.
+    Without an expression it is the mean over all tokens; None without tokens.
 
     Args:
-        logprobs: of each generated token.
-        pieces: as for `expression_tokens`.
+        logprobs: log-probability of each generated token.
+        pieces: text of each token, see `expression_tokens`.
     """
     chosen = [value for value, inside in zip(logprobs, expression_tokens(pieces), strict=True) if inside]
     chosen = chosen or list(logprobs)
@@ -76,11 +76,11 @@ def confidence(logprobs: Sequence[float], pieces: Sequence[str]) -> float | None
 
 
 def expression_confidences(logprobs: Sequence[float], pieces: Sequence[str]) -> tuple[float, ...]:
-    """Exp of the mean log-probability of each expression's tokens, in [0, 1], in their order.
+    """Return exp of the mean log-probability of each expression's tokens, in [0, 1], in order.
 
     Args:
-        logprobs: of each generated token.
-        pieces: as for `expression_tokens`.
+        logprobs: log-probability of each generated token.
+        pieces: text of each token, see `expression_tokens`.
 
     Example:
         >>> expression_confidences([-1, 0, -0.5, -2, 0, -9], ["<answer><ins>", "a", " dog", "</ins>", "", ""])

@@ -1,9 +1,9 @@
 """Answers whose expressions are all different.
 
-A policy that lists instances greedily may write one expression twice, and name the second instance no more
-than if it had left it out. Such an answer is taken back to where the repeated expression began. Beam search
-finds the likeliest expression that was not written before, and the rest is written greedily after it. What
-the policy says is its own in every token: only the repeat is ruled out.
+A policy that lists instances greedily may write one expression twice, so that the second instance has no name
+of its own. Such an answer is cut where the repeated expression began. Beam search finds the most probable
+expression that was not written before, and the rest is written greedily after it. Every token is the policy's
+own: only the repeat is forbidden.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from saliency_r1.wording import normalised
 
 BEAMS = 4
 MOST_REWRITTEN = 8
-"""Repeats of one answer that are written anew; an answer with more is left with the rest."""
+"""Maximum number of repeats in one answer that are replaced; further repeats are kept."""
 _LONGEST = 24
 _INSTANCES = re.compile(r"<ins>(.*?)</ins>", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """An expression that an answer holds already.
+    """An expression that an answer repeats.
 
     Attributes:
         start: the character after its `<ins>`.
@@ -42,7 +42,7 @@ class Repeat:
 
 
 def first_repeat(text: str) -> Repeat | None:
-    """The first expression of an answer that is one of those before it; None if they are all different."""
+    """Find the first repeated expression of an answer; None if all are different."""
     earlier: set[str] = set()
     for match in _INSTANCES.finditer(text, max(text.rfind("<answer>"), 0)):
         expression = normalised(match[1])
@@ -55,14 +55,14 @@ def first_repeat(text: str) -> Repeat | None:
 def rewrite_repeats(
     model: Any, tokenizer: Any, inputs: Any, ids: Sequence[int], settings: GenerationConfig
 ) -> tuple[list[int], list[float]] | None:
-    """A response with its repeated expressions written anew.
+    """Replace the repeated expressions of a response.
 
     Args:
-        model: as for `generate`.
-        tokenizer: its own.
-        inputs: of the prompt alone, one question.
-        ids: the response's tokens, as the model wrote them greedily.
-        settings: how it wrote them.
+        model: the model, as for `generate`.
+        tokenizer: the model's tokenizer.
+        inputs: the inputs of the prompt, one question.
+        ids: the response's tokens, generated greedily.
+        settings: how the response was generated.
 
     Returns:
         The tokens of the new response and the log-probability of each; None if nothing is repeated.
@@ -99,7 +99,7 @@ def rewrite_repeats(
 
 
 class _NoRepeat(LogitsProcessor):
-    """Rules out the end of an expression that stands in the answer already."""
+    """Forbids the end of an expression that is in the answer already."""
 
     def __init__(self, tokenizer: Any, prompt: int, earlier: frozenset[str]) -> None:
         self._decode: Callable[[Any], str] = lambda ids: tokenizer.decode(ids, skip_special_tokens=True)
@@ -125,7 +125,7 @@ def _continued(
     settings: GenerationConfig,
     processors: list[LogitsProcessor],
 ) -> list[int]:
-    """The prefix and what the model writes after it, without padding."""
+    """Return the prefix and what the model writes after it, without padding."""
     extended = _extended(inputs, prefix)
     length = inputs["input_ids"].shape[1]
     output = model.generate(
@@ -143,7 +143,7 @@ def _continued(
 
 
 def _extended(inputs: Any, ids: list[int]) -> dict[str, Any]:
-    """The inputs with tokens of a response behind the prompt."""
+    """Return the inputs with tokens of a response after the prompt."""
     prompt = inputs["input_ids"]
     new = torch.tensor([ids], dtype=prompt.dtype, device=prompt.device)
     found: dict[str, Any] = {}

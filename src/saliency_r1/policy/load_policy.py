@@ -1,4 +1,4 @@
-"""A policy by its name, of whatever kind."""
+"""Load a policy of any kind by its name."""
 
 from __future__ import annotations
 

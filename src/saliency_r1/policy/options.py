@@ -1,4 +1,4 @@
-"""How a policy is named, loaded and asked."""
+"""Settings for naming, loading and asking a policy."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ TIMEOUT_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """How a policy is loaded and asked; None leaves a choice to the policy.
+    """Settings for loading and asking a policy; None leaves a choice to the policy.
 
     Attributes:
-        dtype: of the weights: `auto`, `float32`, `bfloat16` or `float16`.
-        device_map: how accelerate spreads the model, `auto` for over all GPUs.
+        dtype: type of the weights: `auto`, `float32`, `bfloat16` or `float16`.
+        device_map: how accelerate spreads the model; `auto` uses all GPUs.
         revision: branch, tag or commit on the hub.
-        max_pixels: pixels of a photo that the policy looks at.
+        max_pixels: maximum pixels of a photo that the policy sees.
         prompting: whether the response format is explained to it.
-        timeout: seconds for one question to an endpoint, all tries together.
-        max_new_tokens: where a response ends at the latest; None for 192 tokens, or 512 where the format is
+        timeout: seconds for one question to an endpoint, including retries.
+        max_new_tokens: maximum tokens of a response; None for 192 tokens, or 512 if the format is
             explained.
-        structured: whether an endpoint is to hold its answers to the tags, where its server can.
+        structured: whether the endpoint may write only valid tags, if its server can enforce that.
     """
 
     dtype: str | None = None
@@ -42,10 +42,10 @@ class PolicyOptions:
             raise SaliencyError(f"max_new_tokens is {self.max_new_tokens}: give at least 1")
 
     def only(self, *names: str) -> dict[str, Any]:
-        """Return the options of these names, as arguments."""
+        """Return the options with these names, as keyword arguments."""
         return {name: getattr(self, name) for name in names}
 
 
 def is_endpoint(source: object) -> bool:
-    """Whether that names a policy behind an endpoint."""
+    """Whether the name is that of a policy behind an endpoint."""
     return isinstance(source, str) and source.startswith(ENDPOINT)

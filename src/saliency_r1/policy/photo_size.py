@@ -1,6 +1,6 @@
-"""How many pixels of a photo a policy looks at.
+"""The number of pixels of a photo that a policy sees.
 
-A policy answers in words, so a photo may be shown to it at any size: no coordinate has to be carried back.
+A policy answers in words, so it may see a photo at any size: there are no coordinates to convert back.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from PIL import Image
 from saliency_r1.errors import SaliencyError
 
 MAX_PIXELS = 1280 * 28 * 28
-"""Pixels of a photo at most, unless told otherwise: 1,003,520, which are 1280 tokens of Qwen2.5-VL."""
+"""Default maximum of pixels of a photo: 1,003,520, which are 1280 tokens of Qwen2.5-VL."""
 
 _LEAST_PIXELS = 56 * 56
 _LEAST_SIDE = 28
 _MOST_ASPECT = 100
 _CELL_PIXELS = 32 * 32
-"""Behind one token of Qwen3-VL, the largest of the families' cells."""
+"""Pixels behind one token of Qwen3-VL, the largest of all families."""
 
 
 def check_max_pixels(max_pixels: int) -> int:
-    """That number, if it can be worked with.
+    """Check that number of pixels.
 
     Raises:
         SaliencyError: if it is less than 3136 (56x56).
@@ -34,10 +34,10 @@ def check_max_pixels(max_pixels: int) -> int:
 
 
 def workable(image: Image.Image, max_pixels: int) -> Image.Image:
-    """The image, or one stretched so that it has sides of 28 pixels at least, and is not too long and narrow.
+    """Return the image, stretched if a side has fewer than 28 pixels or if it is too long and narrow.
 
-    Processors mistake very narrow images (three pixels high: three channels?) or refuse them, and a row of
-    single cells would break the bound on pixels.
+    Processors misread very narrow images (three pixels high: three channels?) or refuse them, and a row of
+    single cells would exceed the limit of pixels.
     """
     width, height = max(image.width, _LEAST_SIDE), max(image.height, _LEAST_SIDE)
     aspect = min(_MOST_ASPECT, max_pixels // _CELL_PIXELS)
@@ -46,7 +46,7 @@ def workable(image: Image.Image, max_pixels: int) -> Image.Image:
 
 
 def shrink(image: Image.Image, max_pixels: int) -> Image.Image:
-    """The image, or if it has more pixels than that a smaller one of the same shape."""
+    """Return the image, reduced in proportion if it has more pixels than that."""
     scale = sqrt(max_pixels / (image.width * image.height))
     if scale >= 1:
         return image
@@ -55,17 +55,17 @@ def shrink(image: Image.Image, max_pixels: int) -> Image.Image:
 
 
 def limit_processor(image_processor: Any, max_pixels: int) -> bool:
-    """Have an image processor of transformers that chooses the size of what it makes keep to the bound.
+    """Apply the limit to an image processor of transformers that chooses its own output size.
 
-    - Qwen2-VL's kind keeps the shape of a photo, and has a bound on its pixels.
+    - Qwen2-VL's kind keeps the proportions of a photo, and has a limit of pixels.
     - Idefics3's kind enlarges or reduces a photo to a longest side and cuts it into square tiles: the longest
-      side becomes that of the most tiles whose square is within the bound, one at least. It adds one more
-      tile, the whole photo.
+      side is set to that of the largest square of tiles within the limit, at least one. It adds the whole
+      photo as one more tile.
     - InternVL's kind cuts a photo into as many tiles of one size as fit its shape best, and adds the whole
-      photo as one more: their number is bounded, one at least.
+      photo as one more: their number is limited, at least one.
 
     Returns:
-        Whether it is of such a kind. All others must be shown photos of a bounded size.
+        Whether it is of such a kind. For all others the photos must be reduced first.
     """
     size = dict(getattr(image_processor, "size", None) or {})
     if hasattr(image_processor, "crop_to_patches") and "height" in size:
@@ -75,7 +75,7 @@ def limit_processor(image_processor: Any, max_pixels: int) -> bool:
     if "longest_edge" not in size:
         return False
     if hasattr(image_processor, "temporal_patch_size"):
-        # Small photos are enlarged to the shortest edge's pixels, and then to whole cells.
+        # Small photos are enlarged to the pixels of the shortest edge, and then to whole cells.
         bounded = {
             "longest_edge": min(size["longest_edge"], max_pixels),
             "shortest_edge": min(size["shortest_edge"], max_pixels // 4),

@@ -1,8 +1,8 @@
-"""The processor of a checkpoint: images and text to a model's inputs.
+"""Load the processor of a checkpoint, which converts images and text to a model's inputs.
 
 Stock processors of models that also take videos (Qwen2.5-VL, Qwen3-VL, SmolVLM2, LLaVA-OneVision, …) cannot
 be made without torchvision, because their video processor needs it. Without torchvision they are made here
-for images alone: the stock class without its video part, around transformers' image processor for PIL. Text,
+for images only: the stock class without its video part, around transformers' image processor for PIL. Text,
 chat template and image tensors are those of the stock class with that image processor.
 
 What such a processor saves is read by the stock class where torchvision is: it takes the parameters of its
@@ -21,7 +21,7 @@ from transformers.utils import is_torchvision_available
 
 
 def load_processor(source: str, config: Any, revision: str | None = None) -> Any:
-    """The processor of a checkpoint, with torchvision the stock one.
+    """Load the processor of a checkpoint; with torchvision it is the stock one.
 
     Args:
         source: a folder or a hub name.
@@ -41,7 +41,7 @@ def takes_videos(stock: Any) -> bool:
 
 
 def image_only(stock: Any) -> Any:
-    """That processor class without videos, under the same name, so that what it saves is a stock folder."""
+    """Return the processor class without videos, under the same name, so that it saves a standard folder."""
     base = _without_words(stock) if stock.__name__ == "SmolVLMProcessor" else stock
 
     def save_pretrained(self: Any, save_directory: str | Path, **options: Any) -> Any:
@@ -59,7 +59,7 @@ def image_only(stock: Any) -> Any:
 
 
 def add_flat_file(folder: Path) -> None:
-    """Write the `preprocessor_config.json` that stock processors with videos read, where it is not there."""
+    """Write the `preprocessor_config.json` that stock processors with videos read, if it is missing."""
     nested, flat = folder / "processor_config.json", folder / "preprocessor_config.json"
     if flat.is_file() or not nested.is_file():
         return
@@ -72,7 +72,7 @@ def add_flat_file(folder: Path) -> None:
 
 
 def _without_words(stock: Any) -> Any:
-    """SmolVLM's processor class without what it wants for videos alone: num2words, the frames a second."""
+    """Return SmolVLM's processor class without what only videos need: num2words, frames per second."""
 
     class ImageOnly(stock):
         def __init__(

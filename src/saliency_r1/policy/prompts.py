@@ -1,4 +1,4 @@
-"""What a policy is told: the plain question, or the format explained to a model that was never taught it.
+"""The prompts of a policy: the plain question, or the format explained to a model that was not fine-tuned.
 
 The prompts are ours; the paper's are not public.
 """
@@ -14,15 +14,15 @@ from saliency_r1.response import Response
 from saliency_r1.tasks import Task
 
 MARKER = "saliency_r1"
-"""The entry of a checkpoint's `config.json` that says that it was fine-tuned to the response format."""
+"""The entry in a checkpoint's `config.json` that marks it as fine-tuned to the response format."""
 
 
 class Prompting(StrEnum):
-    """How a policy is asked.
+    """Ways to ask a policy.
 
-    `PLAIN` is the task's question alone, what fine-tuned models know. `ZERO_SHOT` explains the format, gives
-    an example, and asks a second time where the response does not parse. `AUTO` is plain for models that
-    carry the mark of `mark_fine_tuned`, and zero-shot for all others.
+    `PLAIN` is only the task's question, which fine-tuned models know. `ZERO_SHOT` explains the format, gives
+    an example, and asks a second time if the response does not parse. `AUTO` is plain for models that
+    `mark_fine_tuned` marked, and zero-shot for all others.
     """
 
     AUTO = "auto"
@@ -31,7 +31,7 @@ class Prompting(StrEnum):
 
     @classmethod
     def parse(cls, name: str | Prompting) -> Prompting:
-        """The prompting of that name.
+        """Return the prompting with that name.
 
         Raises:
             SaliencyError: if there is none.
@@ -44,12 +44,12 @@ class Prompting(StrEnum):
 
 
 def mark_fine_tuned(config: Any) -> None:
-    """Note in a model's configuration that it is to be asked plainly; `save_pretrained` keeps the note."""
+    """Mark a model as fine-tuned in its configuration; `save_pretrained` keeps the mark."""
     setattr(config, MARKER, {"prompting": Prompting.PLAIN.value})
 
 
 def is_fine_tuned(config: Any) -> bool:
-    """Whether a model's configuration carries the mark, or is the nano policy's."""
+    """Whether a model's configuration has the mark, or is the nano policy's."""
     note = getattr(config, MARKER, None)
     marked = isinstance(note, dict) and note.get("prompting") == Prompting.PLAIN.value
     return marked or str(getattr(config, "model_type", "")).startswith(f"{MARKER}_")
@@ -93,10 +93,10 @@ _FORMS = {
 
 
 def zero_shot_prompt(task: Task, *, reasoning: bool = True, again: bool = False) -> str:
-    """The question with the format explained and a worked example, for a model that was not fine-tuned.
+    """Return the question, the format and a worked example, for a model that was not fine-tuned.
 
     Args:
-        task: what is asked.
+        task: the task.
         reasoning: whether to reason first, or to leave the reasoning empty.
         again: whether this is the second try, after a response that did not parse.
     """

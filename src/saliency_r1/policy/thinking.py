@@ -1,9 +1,9 @@
 """Thinking models: their own `<think>` beside ours.
 
-The chat templates of some models (Qwen3-VL-Thinking, …) write `<think>` behind the question, so that the
-model goes on within it. A response would then lack its first tag, in prediction and in training. Here the
-template leaves the tag to the model. What a thinking model thinks before our form is cut off by
-`saliency_r1.response.own_thoughts_end`.
+The chat templates of some models (Qwen3-VL-Thinking, …) write `<think>` after the question, so that the model
+continues inside it. A response would then lack its first tag, in prediction and in training. This module
+changes the template so that the model writes the tag. `saliency_r1.response.own_thoughts_end` cuts off a
+model's own thoughts before our form.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<rg>", "</rg>", "<ins>
 
 
 def fit_thinking(processor: Any, where: str) -> None:
-    """Have a processor leave `<think>` to the model.
+    """Change a processor's chat template so that the model writes `<think>`.
 
     Args:
-        processor: with a chat template; it is changed in place, and saves the changed template.
-        where: what errors call it.
+        processor: a processor with a chat template; it is changed in place, and saves the changed template.
+        where: its name in errors.
 
     Raises:
-        SaliencyError: if our tags are special tokens of its tokenizer: they would vanish from responses.
+        SaliencyError: if our tags are special tokens of its tokenizer; they would be dropped from responses.
     """
     special = [tag for tag in _TAGS if tag in processor.tokenizer.all_special_tokens]
     if special:
@@ -42,7 +42,7 @@ def fit_thinking(processor: Any, where: str) -> None:
 
 
 def forced_opening(processor: Any) -> str:
-    """What a chat template writes behind the question from `<think>` on, white space included; often ""."""
+    """Return what a chat template writes after the question from `<think>` on, with white space; often ""."""
     if not isinstance(processor.chat_template, str):
         return ""
     found = _OPENING.search(processor.apply_chat_template([_QUESTION], add_generation_prompt=True))
@@ -50,9 +50,9 @@ def forced_opening(processor: Any) -> str:
 
 
 def _without(template: str, opening: str) -> str:
-    """The template, and that text taken off its end.
+    """Return the template, which removes that text from its end.
 
-    The empty expressions keep white space at the ends of the template from being trimmed.
+    The empty expressions prevent white space at the ends of the template from being trimmed.
     """
     return (
         "{% set written %}{{ '' }}"
@@ -64,10 +64,10 @@ def _without(template: str, opening: str) -> str:
 
 
 def check_reasoning_is_kept(processor: Any, where: str) -> None:
-    """That a chat template writes our responses out as they are, so that training shows the reasoning.
+    """Check that a chat template writes our responses unchanged, so that training sees the reasoning.
 
     Raises:
-        SaliencyError: if it drops the reasoning, or a tag.
+        SaliencyError: if it drops the reasoning or a tag.
     """
     response = Response("It is large.", ("the disc",), Task.SOD.spec.tag)
     answer = {"role": "assistant", "content": [{"type": "text", "text": response.text}]}

@@ -1,4 +1,4 @@
-"""A policy from transformers: any image-text-to-text model with its processor, the nano policy among them."""
+"""A policy from transformers: any image-text-to-text model with its processor, including the nano policy."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ _LONGEST_REASON = 400
 
 
 class TransformersPolicy:
-    """Writes responses with an image-text-to-text model of transformers.
+    """Write responses with an image-text-to-text model of transformers.
 
     Args:
-        model: it and the processor must fit together, as `AutoModelForImageTextToText` and `AutoProcessor` of
+        model: the model; it must fit the processor, as `AutoModelForImageTextToText` and `AutoProcessor` of
             one checkpoint do.
-        processor: with a chat template that takes images.
-        name: how results call it.
+        processor: a processor with a chat template that accepts images.
+        name: its name in results.
         zero_shot: whether the response format must be explained to it, see `saliency_r1.policy.asking`.
-        max_pixels: how many pixels of a photo it looks at, see `saliency_r1.policy.photo_size`; None to hand
-            the photos to the processor as they are.
-        max_new_tokens: where a response ends at the latest; None for 192 tokens, or 512 if `zero_shot`.
+        max_pixels: maximum pixels of a photo, see `saliency_r1.policy.photo_size`; None passes
+            the photos to the processor unchanged.
+        max_new_tokens: maximum tokens of a response; None for 192 tokens, or 512 if `zero_shot`.
 
     Attributes:
-        sharded: whether the weights are cut over processes, which then write together and equally often:
-            instances that are named twice are left as they are.
+        sharded: whether the weights are sharded over processes, which then generate together and equally
+            often; instances that are named twice are then kept.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class TransformersPolicy:
 
     @classmethod
     def load(cls, source: str | Path | None, *, device: str, options: PolicyOptions) -> TransformersPolicy:
-        """Load the policy of a name; see `saliency_r1.policy.load_policy`.
+        """Load the policy with a name; see `saliency_r1.policy.load_policy`.
 
         Raises:
-            SaliencyError: for an option that only a server has; else see `from_pretrained`.
+            SaliencyError: if an option is only for servers; otherwise see `from_pretrained`.
         """
         if options.structured:
             raise SaliencyError(
@@ -119,16 +119,16 @@ class TransformersPolicy:
             source: a folder or a name on the Hugging Face hub; None for the embedded nano policy. Only
                 safetensors weights are read, and no code of the checkpoint is run.
             device: `auto`, `cpu`, `cuda`, `mps`.
-            dtype: of the weights in memory, `float32`, `bfloat16`, `float16` or `auto` for the checkpoint's
-                own; None for float32 on the CPU and `auto` elsewhere.
-            device_map: how accelerate spreads the model, `auto` for over all GPUs; in place of `device`.
+            dtype: type of the weights in memory, `float32`, `bfloat16`, `float16` or `auto` for the
+                checkpoint's type; None for float32 on the CPU and `auto` elsewhere.
+            device_map: how accelerate spreads the model, `auto` over all GPUs; replaces `device`.
             revision: branch, tag or commit on the hub.
-            max_pixels: how many pixels of a photo the model looks at; None for 1,003,520, and for whole
-                photos with the nano policy, which makes 256x256 of them.
+            max_pixels: maximum pixels of a photo; None for 1,003,520, or for whole photos with the
+                nano policy, which reduces them to 256x256.
             prompting: see `Prompting`.
             max_new_tokens: see the class.
-            attn_implementation: of attention: `sdpa`, `eager`, `flash_attention_2`, or `auto` for
-                FlashAttention 2 where package, GPU and model have it, else transformers' own choice.
+            attn_implementation: kind of attention: `sdpa`, `eager`, `flash_attention_2`, or `auto` for
+                FlashAttention 2 if package, GPU and model support it, otherwise transformers' choice.
 
         Raises:
             SaliencyError: if there is no such policy, or it cannot be read.
@@ -145,7 +145,7 @@ class TransformersPolicy:
                 "again, or name a policy of your own"
             )
         where = str(source or nano.POLICY_FOLDER)
-        # Without it transformers asks a service of the hub to convert weights that are no safetensors.
+        # Otherwise transformers asks a service of the hub to convert weights that are not safetensors.
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
         placed: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
         where, config, processor, model, report = _loaded(
@@ -167,7 +167,7 @@ class TransformersPolicy:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs; with a device map where its first layer does."""
+        """The model's device; with a device map, that of its first layer."""
         device: torch.device = self.model.device
         return device
 
@@ -183,9 +183,9 @@ class TransformersPolicy:
     ) -> list[PolicyOutput]:
         """Answer one question for each item of the batch; see `saliency_r1.policy.base.Policy`.
 
-        Greedy, unless `do_sample`; then from the whole distribution at `temperature`, and the
-        log-probabilities are those of that distribution. A greedy answer of several expressions does not
-        hold one twice, see `saliency_r1.policy.distinct`.
+        Decoding is greedy. With `do_sample` it samples from the whole distribution at `temperature`, and the
+        log-probabilities are those of that distribution. A greedy answer never has an expression twice, see
+        `saliency_r1.policy.distinct`.
         """
         distinct = Task.parse(task).spec.several_expressions and not do_sample and not self.sharded
         write = partial(self._write, do_sample=do_sample, temperature=temperature, distinct=distinct)
@@ -211,7 +211,7 @@ class TransformersPolicy:
         inputs, names = self._with_names(self._inputs(batch, prompt), batch)
         settings = self._settings(max_new_tokens, do_sample, temperature)
         chosen = _ChosenLogprobs(temperature if do_sample else 1.0)
-        # Weights that are gathered in inference mode could not be trained on.
+        # Weights that are gathered in inference mode could not be trained.
         with torch.no_grad() if self.sharded else torch.inference_mode():
             sequences = self.model.generate(
                 **inputs, generation_config=settings, logits_processor=LogitsProcessorList([chosen])
@@ -262,7 +262,7 @@ class TransformersPolicy:
         return inputs.to(self.model.device)
 
     def _seen(self, image: Image.Image) -> Image.Image:
-        """The photo as the processor gets it."""
+        """Return the photo in the form that the processor gets."""
         if self.max_pixels is None:
             return image
         image = workable(image, self.max_pixels)
@@ -274,7 +274,7 @@ class TransformersPolicy:
         settings = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=do_sample,
-            # What is not said here comes from the checkpoint: Qwen2.5-VL's penalises repetition by 1.05.
+            # Settings that are missing here would come from the checkpoint (Qwen2.5-VL's penalty is 1.05).
             num_beams=1,
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
@@ -288,7 +288,7 @@ class TransformersPolicy:
         return settings
 
     def _output(self, ids: list[int], logprobs: list[float]) -> PolicyOutput:
-        """One response, cut behind its first end token."""
+        """Return one response, cut after its first end token."""
         ends = self._ends()
         length = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
         ids, logprobs = ids[:length], logprobs[:length]
@@ -312,7 +312,7 @@ class TransformersPolicy:
 class _ChosenLogprobs(LogitsProcessor):
     """Keeps the log-probability of each token as it is chosen.
 
-    That is one number, where the scores of a large vocabulary would be hundreds of kilobytes a token.
+    This needs one number for each token; the scores of a large vocabulary would need hundreds of kilobytes.
     """
 
     def __init__(self, temperature: float) -> None:
@@ -336,7 +336,7 @@ class _ChosenLogprobs(LogitsProcessor):
 
 
 def _dtype(wanted: torch.dtype | str | None, default: str) -> torch.dtype | str:
-    """What `from_pretrained` takes as its dtype."""
+    """Return the dtype in the form that `from_pretrained` takes."""
     if isinstance(wanted, torch.dtype):
         return wanted
     name = wanted or default
@@ -345,7 +345,7 @@ def _dtype(wanted: torch.dtype | str | None, default: str) -> torch.dtype | str:
 
 
 def _attention(wanted: str, config: Any, place: torch.device) -> dict[str, str]:
-    """What `from_pretrained` is told of attention."""
+    """Return the kind of attention in the form that `from_pretrained` takes."""
     if wanted != "auto":
         return {"attn_implementation": wanted}
     kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
@@ -366,10 +366,10 @@ def _check_kind(where: str, config: Any) -> None:
 def _loaded(
     where: str, revision: str | None, *, attention: tuple[str, torch.device], **placed: Any
 ) -> tuple[str, Any, Any, Any, dict[str, Any]]:
-    """Where a checkpoint is, its configuration, processor and model, and what loading reports.
+    """A checkpoint's place, configuration, processor and model, and the report of loading.
 
     Raises:
-        SaliencyError: whatever is wrong with it.
+        SaliencyError: if the checkpoint has a fault.
     """
     try:
         where = reachable(where, revision)
@@ -390,14 +390,14 @@ def _loaded(
         return where, config, processor, *loaded
     except SaliencyError:
         raise
-    except Exception as error:  # what is wrong with a checkpoint comes out of many libraries
+    except Exception as error:  # many libraries raise errors for a broken checkpoint
         reason = one_line(error)
         reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
         raise SaliencyError(f"no policy could be loaded from {where!r}: {reason}") from error
 
 
 def _check_parts(where: str, processor: Any, report: dict[str, Any]) -> None:
-    """What transformers lets pass: a tokenizer in place of a processor, weights that are drawn at random."""
+    """Refuse what transformers accepts: a tokenizer instead of a processor, randomly initialised weights."""
     lacks = None
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         lacks = "a processor for images and text"

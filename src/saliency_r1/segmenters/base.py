@@ -1,4 +1,4 @@
-"""What a referring segmenter is: image and expression in, mask out."""
+"""The protocol of a referring segmenter: it takes an image and expressions, and returns masks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Encoded: TypeAlias = Any
-"""What a segmenter keeps of an image between `encode` and `segment`; nobody else looks inside."""
+"""The data that a segmenter keeps of an image between `encode` and `segment`; opaque to others."""
 
 Texts: TypeAlias = Sequence[Sequence[str]]
 """The expressions of each of several images."""
 Flags: TypeAlias = Sequence[bool]
-"""Something that holds or does not, for each image."""
+"""A flag for each image."""
 Sizes: TypeAlias = Sequence[tuple[int, int]] | None
 """Height and width of the masks of each image; None for the images' own."""
 
@@ -28,7 +28,7 @@ class Segmentation:
 
     Attributes:
         probabilities: float32 (N, H, W) in [0, 1], at the image's size.
-        scores: float32 (N,) in [0, 1], how sure the segmenter is of each mask.
+        scores: float32 (N,) in [0, 1], the segmenter's score of each mask, if it can the expected IoU.
     """
 
     probabilities: np.ndarray
@@ -45,33 +45,33 @@ class Segmentation:
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Finds what an expression names; it knows nothing of policies: the text is the channel."""
+    """Finds what an expression names. It has no access to policies: they communicate only through text."""
 
     @property
     def name(self) -> str:
-        """How results call it."""
+        """The segmenter's name in results."""
         ...
 
     def encode(self, image: Image.Image) -> Encoded:
-        """Look at an image (mode RGB) once, for any number of expressions."""
+        """Encode an image (mode RGB) once, for any number of expressions."""
         ...
 
     def segment(
         self, encoded: Encoded, expressions: Sequence[str], *, instances: bool = False
     ) -> Segmentation:
-        """The mask of each expression; an expression that names nothing in the image has an empty one.
+        """Return the mask of each expression; it is empty if the expression names nothing in the image.
 
         Args:
-            encoded: from `encode`.
-            expressions: what to find.
-            instances: whether each expression means one instance (`<ins>`), and not a region, which may have
-                several (`<rg>`). A model that knows no instances ignores it.
+            encoded: the result of `encode`.
+            expressions: the expressions to find.
+            instances: whether each expression means one instance (`<ins>`), not a region (`<rg>`), which may
+                have several. A model without instances ignores it.
         """
         ...
 
 
 def encode_many(segmenter: Segmenter, images: Sequence[Image.Image]) -> list[Encoded]:
-    """`encode` of several images: at once if the segmenter has an `encode_many` itself, else one by one."""
+    """Encode several images: at once if the segmenter has an `encode_many`, otherwise one by one."""
     own = getattr(segmenter, "encode_many", None)
     return own(images) if own is not None else [segmenter.encode(image) for image in images]
 
@@ -82,9 +82,9 @@ def segment_many(
     expressions: Sequence[Sequence[str]],
     instances: Sequence[bool],
 ) -> list[Segmentation]:
-    """`segment` of several images, each with its own expressions, which mean instances or regions.
+    """Segment several images, each with its own expressions, which mean instances or regions.
 
-    At once if the segmenter has a `segment_many` itself, else image by image.
+    This happens at once if the segmenter has a `segment_many`, otherwise image by image.
     """
     own = getattr(segmenter, "segment_many", None)
     if own is not None:

@@ -1,4 +1,4 @@
-"""What segmenters share that take several photos in one pass of their network."""
+"""Shared code of segmenters that process several photos in one pass of their network."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from PIL import Image
 
 PHOTOS_AT_ONCE = 4
-"""Photos that an image encoder sees in one pass: SAM's ViT-H takes about 3 GB for each at 1024 pixels."""
+"""Photos in one pass of an image encoder: SAM's ViT-H takes about 3 GB for each at 1024 pixels."""
 
 EXPRESSIONS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class DeviceMasks:
-    """The masks of N expressions on one photo, where the segmenter runs.
+    """The masks of N expressions on one photo, on the segmenter's device.
 
     Attributes:
         probabilities: float32 (N, H, W) in [0, 1].
-        scores: float32 (N,) in [0, 1], how sure the segmenter is of each mask.
+        scores: float32 (N,) in [0, 1], the segmenter's score of each mask.
     """
 
     probabilities: torch.Tensor
@@ -43,30 +43,30 @@ class BatchedSegmenter(ABC):
 
     @abstractmethod
     def encode_many(self, images: Sequence[Image.Image]) -> list[Encoded]:
-        """Look at images (mode RGB, any sizes) once, several in one pass of the network."""
+        """Encode images (mode RGB, any sizes) once, several in one pass of the network."""
 
     @abstractmethod
     def find_many(
         self, encoded: Sequence[Encoded], expressions: Texts, instances: Flags, sizes: Sizes = None
     ) -> list[DeviceMasks]:
-        """The masks of several images, each with its own expressions, left on the device.
+        """Return the masks of several images, each with its own expressions, on the device.
 
         Args:
-            encoded: from `encode_many`.
-            expressions: what to find in each image.
+            encoded: the result of `encode_many`.
+            expressions: the expressions to find in each image.
             instances: whether each expression of an image means one instance; see `Segmenter.segment`.
             sizes: height and width of the masks of each image; None for the image's own.
         """
 
     def image_encoders(self) -> list[torch.nn.Module]:
-        """The modules that look at images of one size, most of the work; none if there are no such."""
+        """The modules that encode images of one size, which are most of the work; may be empty."""
         return []
 
     def compile(self, **options: Any) -> None:
-        """Have torch compile the image encoders; the first photos then take minutes, the others less.
+        """Compile the image encoders with torch; the first photos then take minutes, the others less time.
 
         Args:
-            options: of `torch.compile`.
+            options: options of `torch.compile`.
 
         Raises:
             SaliencyError: if the segmenter has no image encoder of one size.
@@ -81,13 +81,13 @@ class BatchedSegmenter(ABC):
             encoder.compile(**options)
 
     def encode(self, image: Image.Image) -> Encoded:
-        """Look at an image (mode RGB, any size) once, for any number of expressions."""
+        """Encode an image (mode RGB, any size) once, for any number of expressions."""
         return self.encode_many([image])[0]
 
     def segment(
         self, encoded: Encoded, expressions: Sequence[str], *, instances: bool = False
     ) -> Segmentation:
-        """The mask of each expression at the image's size; see `Segmenter.segment` and the class."""
+        """Return the mask of each expression at the image's size; see `Segmenter.segment` and the class."""
         return self.segment_many([encoded], [expressions], [instances])[0]
 
     def segment_many(
@@ -96,7 +96,7 @@ class BatchedSegmenter(ABC):
         expressions: Sequence[Sequence[str]],
         instances: Sequence[bool],
     ) -> list[Segmentation]:
-        """`segment` of several images, each with its own expressions, in as few passes as memory allows."""
+        """Segment several images, each with its own expressions, in as few passes as memory allows."""
         return [
             Segmentation(found.probabilities.cpu().numpy(), found.scores.cpu().numpy())
             for found in self.find_many(encoded, expressions, instances)
@@ -110,9 +110,9 @@ def find_many(
     instances: Sequence[bool],
     sizes: Sequence[tuple[int, int]],
 ) -> list[DeviceMasks]:
-    """The masks of several images at given sizes; see `BatchedSegmenter.find_many`.
+    """Return the masks of several images at given sizes; see `BatchedSegmenter.find_many`.
 
-    Those of a segmenter of another kind are averaged, or stretched, to the sizes.
+    Masks of other kinds of segmenters are averaged or stretched to the sizes.
     """
     if isinstance(segmenter, BatchedSegmenter):
         return segmenter.find_many(encoded, expressions, instances, sizes)
@@ -129,7 +129,7 @@ def _resized(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def same_shapes(tensors: Sequence[torch.Tensor], most: int = PHOTOS_AT_ONCE) -> Iterator[list[int]]:
-    """The indices of tensors of one shape, at most `most` at a time; every index once."""
+    """Yield the indices of tensors of one shape, at most `most` at a time, every index once."""
     by_shape: dict[torch.Size, list[int]] = {}
     for index, tensor in enumerate(tensors):
         by_shape.setdefault(tensor.shape, []).append(index)
@@ -138,21 +138,21 @@ def same_shapes(tensors: Sequence[torch.Tensor], most: int = PHOTOS_AT_ONCE) -> 
 
 
 def rows_of(parts: Sequence[torch.Tensor], owners: Sequence[int]) -> torch.Tensor:
-    """The part (1, …) of each owner as the rows of one tensor (R, …); no copy if all have one owner."""
+    """Stack the part (1, …) of each owner as rows of one tensor (R, …); no copy for a single owner."""
     if len(set(owners)) == 1:
         return parts[owners[0]].expand(len(owners), *parts[owners[0]].shape[1:])
     return torch.cat([parts[owner] for owner in owners])
 
 
 def rows(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The rows (1, …) of a batch as tensors of their own, so that keeping one does not keep the batch."""
+    """Copy the rows (1, …) of a batch to separate tensors, so that keeping one does not keep the batch."""
     return [tensor] if len(tensor) == 1 else [row.clone() for row in tensor.split(1)]
 
 
 def flat(
     expressions: Sequence[Sequence[str]], most: int = EXPRESSIONS_AT_ONCE
 ) -> Iterator[tuple[list[int], list[str]]]:
-    """The expressions of all images with the number of the image of each, at most `most` at a time."""
+    """Yield the expressions of all images, each with its image's number, at most `most` at a time."""
     owners = [owner for owner, texts in enumerate(expressions) for _ in texts]
     texts = [text for some in expressions for text in some]
     for start in range(0, len(texts), most):
@@ -160,12 +160,12 @@ def flat(
 
 
 class Collected:
-    """Masks and scores as they are found, row by row in the order of `flat`, brought to each image's size.
+    """Collect masks and scores row by row, in the order of `flat`, and resize them to each image's size.
 
     Args:
-        expressions: of all images.
+        expressions: the expressions of all images.
         sizes: height and width of the masks of each image.
-        device: where they are.
+        device: the device of the tensors.
     """
 
     def __init__(
@@ -183,14 +183,14 @@ class Collected:
         *,
         probabilities: bool = False,
     ) -> None:
-        """Take rows of logits (R, h, w) and scores (R,).
+        """Add rows of logits (R, h, w) and scores (R,).
 
         Args:
             owners: the number of each row's image, in rising order.
-            logits: of the masks.
+            logits: the logits of the masks.
             scores: in [0, 1].
-            scaled: gives logits (N, h, w) of an image of that number at its size.
-            probabilities: whether it gives probabilities there.
+            scaled: returns the logits (N, h, w) of the image with that number at its size.
+            probabilities: whether it returns probabilities.
         """
         start = 0
         for owner, same in groupby(owners):
@@ -200,7 +200,7 @@ class Collected:
             self._scores[owner].append(scores[part].float())
 
     def masks(self) -> list[DeviceMasks]:
-        """The masks of each image."""
+        """Return the masks of each image."""
         return [
             DeviceMasks(_joined(masks), _joined(scores))
             for masks, scores in zip(self._masks, self._scores, strict=True)
@@ -208,10 +208,10 @@ class Collected:
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
-    """The parts, of which the first is empty, as one; without a copy where there is one more."""
+    """Join the parts, of which the first is empty; without a copy if there is only one more."""
     return parts[1] if len(parts) == 2 else torch.cat(parts)
 
 
 def stretched(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Logits (N, h, w) at another size, float32 (N, H, W), bilinear."""
+    """Resize logits (N, h, w), bilinear, float32 (N, H, W)."""
     return F.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]

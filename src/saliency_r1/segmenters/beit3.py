@@ -1,4 +1,4 @@
-"""BEiT-3's multiway encoder: photo and text read in one attention, each with weights of its own.
+"""BEiT-3's multiway encoder: one attention reads photo and text, each with its own weights.
 
 Source: Wang et al., Image as a Foreign Language, arXiv:2208.10442, section 2.1; the sub-layer norms are those
 of Magneto, arXiv:2210.06423.
@@ -22,13 +22,13 @@ FIRST_POSITION = 2
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large a part of a network is; each attribute is a positive integer."""
+    """Sizes of a part of a network; each attribute is a positive integer."""
 
     def __post_init__(self) -> None:
-        """Check what the shapes of tensors alone do not tell.
+        """Check the sizes, which the shapes of tensors alone do not determine.
 
         Raises:
-            SaliencyError: if a size is no positive integer, or two do not fit together.
+            SaliencyError: if a size is not a positive integer, or two do not fit together.
         """
         for field in fields(self):
             value = getattr(self, field.name)
@@ -46,10 +46,10 @@ class Sizes:
 
     @classmethod
     def from_mapping(cls, sizes: Mapping[str, Any]) -> Self:
-        """Take the sizes from a mapping with the attributes' names; its further entries are left alone.
+        """Take the sizes from a mapping with the attributes' names; other entries are ignored.
 
         Raises:
-            SaliencyError: if one without a default is missing, or does not fit.
+            SaliencyError: if a size without a default is missing, or does not fit.
         """
         missing = [
             field.name for field in fields(cls) if field.default is MISSING and field.name not in sizes
@@ -61,7 +61,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Beit3Sizes(Sizes):
-    """How large an encoder is, under the names of the original's configuration.
+    """Sizes of an encoder, under the names of the original's configuration.
 
     Attributes:
         img_size: side of the square photo, in pixels.
@@ -90,7 +90,7 @@ class Beit3Sizes(Sizes):
 
     @property
     def patches(self) -> int:
-        """Patches of a photo."""
+        """Number of patches of a photo."""
         return (self.img_size // self.patch_size) ** 2
 
 
@@ -99,7 +99,7 @@ LARGE = Beit3Sizes(224, 16, 64010, 1024, 16, 4096, 24)
 
 
 class Multiway(nn.Module):
-    """The same module twice: one for the photo's tokens, which come first, one for the text's.
+    """Two copies of a module: one for the photo's tokens, which come first, and one for the text's.
 
     Args:
         make: makes one of the two.
@@ -150,7 +150,7 @@ class Layer(nn.Module):
 
         Args:
             tokens: the photo's first.
-            photo_tokens: how many are the photo's.
+            photo_tokens: number of tokens of the photo.
             seen: bool (N, 1, 1, L), the tokens that may be attended to; None for all.
         """
         normed = self.attention_norm(tokens, photo_tokens)
@@ -168,10 +168,10 @@ class Layer(nn.Module):
 class Beit3(nn.Module):
     """The encoder for a photo with a text, as EVF-SAM uses it.
 
-    `mask_token` stands in for hidden patches in pretraining: checkpoints carry it, and nothing reads it here.
+    `mask_token` replaces hidden patches in pretraining: checkpoints contain it, and nothing here uses it.
 
     Args:
-        sizes: how large it is.
+        sizes: the sizes of the encoder.
 
     Example:
         >>> model = Beit3(Beit3Sizes(32, 16, 50, 8, 2, 16, 1))
@@ -197,7 +197,7 @@ class Beit3(nn.Module):
         self.norm = Multiway(lambda: nn.LayerNorm(width))
 
     def embed_photo(self, pixels: torch.Tensor) -> torch.Tensor:
-        """All that depends on the photo alone.
+        """Compute what depends only on the photo.
 
         Args:
             pixels: (B, 3, S, S) in [-1, 1], S being `img_size`.
@@ -234,13 +234,13 @@ class Beit3(nn.Module):
         """Read each text together with its photo.
 
         Args:
-            photo: from `embed_photo`, (N, P, D), or (1, P, D) for one photo under all texts.
+            photo: result of `embed_photo`, (N, P, D), or (1, P, D) for one photo with all texts.
             input_ids: (N, T), padded on the right.
-            attention_mask: (N, T), 0 on padding; None if there is none. Padding is attended to by nobody, so
-                that a text comes out the same whatever it is padded to.
+            attention_mask: (N, T), 0 on padding; None without padding. Nothing attends to padding, so a text
+                gives the same result with any padding.
 
         Returns:
-            (N, P + T, D), the first being the class token's; what stands at padding means nothing.
+            (N, P + T, D), first the class token's; values at padding have no meaning.
         """
         photo = photo.expand(len(input_ids), -1, -1)
         photo_tokens = photo.shape[1]

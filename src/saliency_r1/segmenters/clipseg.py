@@ -1,4 +1,4 @@
-"""CLIPSeg as a segmenter: 150 million parameters, for wherever the larger ones do not fit."""
+"""CLIPSeg as a segmenter: 150 million parameters, for machines on which larger ones do not fit."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from saliency_r1.segmenters.batched import (
 from saliency_r1.segmenters.photo_reading import Reading, read_reading
 
 READING = Reading({"height": 352, "width": 352})
-"""The published weights' own; their folder may say otherwise."""
+"""The settings of the published weights; a folder may have others."""
 
 
 @dataclass(frozen=True)
 class EncodedPhoto:
-    """An image as CLIPSeg keeps it.
+    """An image in CLIPSeg's encoding.
 
     Attributes:
-        activations: of the layers that its decoder reads, (1, 1 + P, D) each.
+        activations: activations of the layers that its decoder reads, (1, 1 + P, D) each.
         size: height and width of the photo.
     """
 
@@ -42,15 +42,15 @@ class EncodedPhoto:
 
 
 class ClipSegSegmenter(BatchedSegmenter):
-    """Finds what an expression names with CLIPSeg (arXiv:2112.10003).
+    """Find what an expression names with CLIPSeg (arXiv:2112.10003).
 
-    It squeezes the photo to 352×352 and gives soft masks without sharp borders. It knows no instances.
+    It resizes the photo to 352×352 and gives soft masks without sharp borders. It has no instances.
 
     Args:
         model: transformers' `CLIPSegForImageSegmentation`.
-        tokenizer: CLIP's.
-        reading: how it reads a photo.
-        name: how results call it.
+        tokenizer: CLIP's tokenizer.
+        reading: how it preprocesses a photo.
+        name: its name in results.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ClipSegSegmenter(BatchedSegmenter):
         """Load weights in the layout of `CIDAS/clipseg-rd64-refined`; see `checkpoint.load_model`.
 
         Raises:
-            SaliencyError: if they are not there, or cannot or must not be loaded.
+            SaliencyError: if the weights are missing, or cannot or must not be loaded.
         """
         from transformers import CLIPSegForImageSegmentation, CLIPTokenizer
 
@@ -81,7 +81,7 @@ class ClipSegSegmenter(BatchedSegmenter):
 
     @torch.inference_mode()
     def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
-        """Look at images (mode RGB, any sizes) once."""
+        """Encode images (mode RGB, any sizes) once."""
         pixels = [self.reading(image) for image in images]
         found: dict[int, EncodedPhoto] = {}
         for indices in same_shapes(pixels):
@@ -90,7 +90,7 @@ class ClipSegSegmenter(BatchedSegmenter):
                 interpolate_pos_encoding=True,
                 output_hidden_states=True,
             ).hidden_states
-            # The first state is what goes into the first layer.
+            # The first state is the input of the first layer.
             layers = [rows(states[index + 1]) for index in self.model.config.extract_layers]
             for index, *own in zip(indices, *layers, strict=True):
                 found[index] = EncodedPhoto(tuple(own), (images[index].height, images[index].width))
@@ -100,14 +100,14 @@ class ClipSegSegmenter(BatchedSegmenter):
     def find_many(
         self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
     ) -> list[DeviceMasks]:
-        """The mask of each expression. CLIPSeg tells no score: it is the mean probability inside the mask.
+        """Find the mask of each expression. CLIPSeg has no score: it is the mean probability inside the mask.
 
         Args:
-            expressions: any texts; what stands beyond CLIP's longest text, 77 tokens, is not read.
-            instances: ignored, the model knows no instances.
+            expressions: any texts; they are cut at CLIP's limit of 77 tokens.
+            instances: ignored, because the model has no instances.
 
         Returns:
-            The score of an empty mask is how sure it is that there is nothing.
+            The masks. The score of an empty mask is the confidence that there is nothing.
         """
         sizes = [photo.size for photo in encoded] if sizes is None else sizes
         collected = Collected(expressions, sizes, self.device)

@@ -40,7 +40,7 @@ from saliency_r1.segmenters.evf_sam_model import HUGE, EvfSam, evf_sam_from_stat
 from saliency_r1.segmenters.photo_reading import Reading
 
 SEMANTIC = "[semantic] "
-"""What the multitask weights read before a text that means several objects, a part or background."""
+"""The prefix of the multitask weights before a text that means several objects, a part or background."""
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -50,7 +50,7 @@ SAM_SCALES = {"huge": HUGE}
 
 @dataclass(frozen=True)
 class EncodedPhoto:
-    """An image as EVF-SAM keeps it.
+    """An image in EVF-SAM's encoding.
 
     Attributes:
         image_embedding: (1, C, h, w) from SAM's image encoder.
@@ -66,20 +66,20 @@ class EncodedPhoto:
 
 
 class EvfSamSegmenter(BatchedSegmenter):
-    """Finds what an expression names with EVF-SAM (arXiv:2406.20076).
+    """Find what an expression names with EVF-SAM (arXiv:2406.20076).
 
-    SAM's image encoder, most of the work, runs once for an image. Expressions run together, padding masked,
-    so that each gives what it gives alone. The network draws something for every expression: it was not
-    trained to answer that nothing is meant.
+    SAM's image encoder, which is most of the work, runs once for an image. Expressions run together with
+    masked padding, so that each gives the same as alone. The network draws a mask for every expression,
+    because it was not trained on expressions that name nothing.
 
     Args:
         model: the network.
-        tokenizer: turns texts into ids of `model`'s vocabulary, with a start and an end token.
+        tokenizer: converts texts to ids of `model`'s vocabulary, with a start and an end token.
         device: where it runs, in the type of its weights.
-        semantic: which expressions get `[semantic] ` before them: `off` for none, as in the original's demo
-            for one object; `on` for all; `auto` for regions (`<rg>`), which may be several objects, and not
-            for instances (`<ins>`). Only multitask weights know it.
-        name: how results call it.
+        semantic: which expressions get the prefix `[semantic] `: `off` for none, as in the original's demo
+            for one object; `on` for all; `auto` for regions (`<rg>`), which may be several objects, but not for
+            instances (`<ins>`). Only multitask weights know it.
+        name: its name in results.
 
     Example:
         >>> segmenter = EvfSamSegmenter.from_pretrained("YxZhang/evf-sam-multitask")  # doctest: +SKIP
@@ -117,17 +117,17 @@ class EvfSamSegmenter(BatchedSegmenter):
         Args:
             source: a folder with `config.json`, `model.safetensors` (or its parts and their index) and the
                 tokenizer (`sentencepiece.bpe.model` or `tokenizer.json`), or the name of such a repository on
-                the hub, with `@REVISION` if need be. The configuration names published sizes
+                the hub, with `@REVISION` if necessary. The configuration names published sizes
                 (`mm_extractor_scale`, `sam_scale`), or gives any sizes as the mappings `beit3` and `sam` that
                 `evf_sam_from_state_dict` takes.
             device: `auto`, `cpu`, `cuda`, `mps`.
-            dtype: of the weights in memory: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU
-                and what they are stored in elsewhere.
+            dtype: type of the weights in memory: `float32`, `bfloat16`, `float16`; `auto` is float32 on
+                the CPU and the stored type elsewhere.
             semantic: see the class.
 
         Raises:
-            SaliencyError: if there are no such weights, they are pickled, of another model or bring code of
-                their own, or the machine has no such device.
+            SaliencyError: if there are no such weights, if they are pickled, of another model or need their
+                own code, or if the machine has no such device.
         """
         place = choose_device(device)
         check_dtype(dtype)
@@ -135,7 +135,7 @@ class EvfSamSegmenter(BatchedSegmenter):
         refuse_code(folder)
         sizes = _sizes(folder)
         state = _tensors(folder)
-        # A few tensors may be stored in other numbers than the rest.
+        # A few tensors may be stored in another type than the rest.
         stored = Counter(tensor.dtype for tensor in state.values()).most_common(1)
         on_gpu = stored[0][0] if stored else None
         wanted = DTYPES.get(dtype, torch.float32 if place.type == "cpu" else on_gpu)
@@ -148,7 +148,7 @@ class EvfSamSegmenter(BatchedSegmenter):
 
     @torch.inference_mode()
     def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
-        """Look at images (mode RGB, any sizes) once."""
+        """Encode images (mode RGB, any sizes) once."""
         read = [sam_pixels(image, self.model.sam_sizes.image_size) for image in images]
         found: dict[int, EncodedPhoto] = {}
         for indices in same_shapes([pixels for pixels, _ in read]):
@@ -172,15 +172,15 @@ class EvfSamSegmenter(BatchedSegmenter):
     def find_many(
         self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
     ) -> list[DeviceMasks]:
-        """The mask of each expression, and the IoU that SAM's decoder expects it to have.
+        """Return the mask of each expression, and the IoU that SAM's decoder expects.
 
-        EVF-SAM's training does not teach the expected IoU: it is SAM's own, on masks that training has
+        EVF-SAM's training has no loss on the expected IoU. It is SAM's own, for masks that the training has
         changed.
 
         Args:
-            expressions: any texts; what stands beyond the model's longest text, 1022 tokens, is not read.
-            instances: whether those of an image name one object each, not a region; see `semantic` of the
-                class. The model itself knows no instances.
+            expressions: any texts; they are cut at the model's limit of 1022 tokens.
+            instances: for each image, whether its expressions name single objects, not regions; see
+                `semantic` of the class. The model itself has no instances.
         """
         sizes = [photo.original for photo in encoded] if sizes is None else sizes
         collected = Collected(expressions, sizes, self.device)
@@ -206,12 +206,12 @@ class EvfSamSegmenter(BatchedSegmenter):
         return collected.masks()
 
     def _prefix(self, instances: bool) -> str:
-        """What goes before an expression that names one object, or else a region."""
+        """Return the prefix of an expression that names one object, or a region."""
         return SEMANTIC if self.semantic == "on" or (self.semantic == "auto" and not instances) else ""
 
 
 def sam_pixels(image: Image.Image, side: int) -> tuple[torch.Tensor, tuple[int, int]]:
-    """An image (mode RGB) as SAM reads it: its longer side brought to `side`, the rest of the square zero.
+    """Preprocess an image (mode RGB) for SAM: the longer side becomes `side`, the rest of the square zero.
 
     Returns:
         float32 (1, 3, side, side), normalised, padded on the right and at the bottom; height and width of the
@@ -224,10 +224,10 @@ def sam_pixels(image: Image.Image, side: int) -> tuple[torch.Tensor, tuple[int, 
 
 
 def beit3_pixels(image: Image.Image, side: int) -> torch.Tensor:
-    """An image (mode RGB) as BEiT-3 reads it: squeezed to a square.
+    """Preprocess an image (mode RGB) for BEiT-3: resize it to a square.
 
-    Bicubic without anti-aliasing, as torchvision 0.15 resized tensors when the published weights were
-    trained: values may go a little beyond [-1, 1].
+    The method is bicubic without anti-aliasing, as in torchvision 0.15, with which the published weights
+    were trained. Values may be slightly outside [-1, 1].
 
     Returns:
         float32 (1, 3, side, side), about [-1, 1].

@@ -1,7 +1,7 @@
 """EVF-SAM's network: BEiT-3 reads photo and expression, and its class token prompts SAM's mask decoder.
 
-Source: Zhang et al., EVF-SAM, arXiv:2406.20076, section 3. SAM is that of transformers; what the original's
-weights call each tensor is in `original_name`.
+Source: Zhang et al., EVF-SAM, arXiv:2406.20076, section 3. SAM comes from transformers; `original_name` gives
+the original's name of each tensor.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from saliency_r1.segmenters.beit3 import Beit3, Beit3Sizes, Sizes
 
 @dataclass(frozen=True)
 class SamSizes(Sizes):
-    """How large the SAM part is, under the names of the original's constructors.
+    """Sizes of the SAM part, under the names of the original's constructors.
 
     Attributes:
         image_size: side of the padded square, in pixels.
         patch_size: side of a patch, in pixels.
         encoder_embed_dim: width of the image encoder.
-        encoder_depth: its layers.
-        encoder_num_heads: heads of each.
+        encoder_depth: number of its layers.
+        encoder_num_heads: heads of each layer.
         encoder_global_attn_indexes: the layers that attend over the whole image; the others, within windows.
         window_size: side of a window, in patches.
         out_chans: channels of the image embedding, and width of prompts and mask decoder.
         decoder_mlp_dim: inner width of the mask decoder's feed-forward networks.
         decoder_num_heads: heads of its attention.
-        decoder_depth: its layers.
+        decoder_depth: number of its layers.
         iou_head_depth: linear layers of the head that predicts the masks' IoU, at least 2.
         iou_head_hidden_dim: its inner width.
-        num_multimask_outputs: masks of the multi-mask output, besides the single one.
+        num_multimask_outputs: number of masks of the multi-mask output, without the single one.
         encoder_mlp_dim: inner width of the image encoder's feed-forward networks.
         mask_in_chans: inner channels of the encoder of mask prompts, which EVF-SAM does not use.
     """
@@ -76,7 +76,7 @@ class SamSizes(Sizes):
             )
 
     def config(self) -> SamConfig:
-        """The configuration of transformers' SAM of these sizes."""
+        """Return the configuration of transformers' SAM with these sizes."""
         square = {"image_size": self.image_size, "patch_size": self.patch_size}
         return SamConfig(
             vision_config={
@@ -103,7 +103,7 @@ class SamSizes(Sizes):
                 "num_multimask_outputs": self.num_multimask_outputs,
                 "iou_head_depth": self.iou_head_depth,
                 "iou_head_hidden_dim": self.iou_head_hidden_dim,
-                # The original's decoder norms have torch's default, not transformers' 1e-6.
+                # The norms of the original's decoder have torch's default epsilon, not transformers' 1e-6.
                 "layer_norm_eps": 1e-5,
             },
         )
@@ -115,7 +115,7 @@ HUGE = SamSizes(1024, 16, 1280, 32, 16, (7, 15, 23, 31), 14, 256, 2048, 8, 2, 3,
 
 @dataclass(frozen=True)
 class EvfSamSteps:
-    """What EVF-SAM computes on the way from one photo and N expressions to N masks.
+    """The steps of EVF-SAM from one photo and N expressions to N masks.
 
     Attributes:
         image_embedding: (1, C, h, w) from SAM's image encoder.
@@ -139,7 +139,7 @@ class EvfSamSteps:
 
 
 class EvfSam(nn.Module):
-    """The network alone, for tensors; `EvfSamSegmenter` is what takes photos and texts.
+    """The network, for tensors; `EvfSamSegmenter` takes photos and texts.
 
     Args:
         beit3: sizes of the encoder that reads photo and expression.
@@ -172,12 +172,12 @@ class EvfSam(nn.Module):
     def decode(
         self, image_embedding: torch.Tensor, prompt: torch.Tensor, *, multimask: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Masks of N prompts, each on its image.
+        """Return the masks of N prompts, each on its image.
 
         Args:
             image_embedding: (N, C, h, w), or (1, C, h, w) for one image under all prompts.
             prompt: (N, 1, C).
-            multimask: give the multi-mask output in place of the single mask.
+            multimask: whether to return the multi-mask output instead of the single mask.
 
         Returns:
             Logits (N, M, 4 h, 4 w) and the IoU expected of each, (N, M); M is 1 without `multimask`.
@@ -197,7 +197,7 @@ class EvfSam(nn.Module):
     def upscale(
         self, low_res: torch.Tensor, resized: tuple[int, int], original: tuple[int, int]
     ) -> torch.Tensor:
-        """Bring the decoder's logits to the photo's size.
+        """Resize the decoder's logits to the photo's size.
 
         Args:
             low_res: (N, 1, 4 h, 4 w).
@@ -222,7 +222,7 @@ class EvfSam(nn.Module):
         resized: tuple[int, int],
         original: tuple[int, int],
     ) -> EvfSamSteps:
-        """Every step for one photo, to look into it or to compare it with another implementation.
+        """Compute every step for one photo, for inspection or for comparison with another implementation.
 
         Args:
             images: (1, 3, S, S), the photo as SAM reads it: normalised, zero-padded right and bottom.
@@ -244,7 +244,7 @@ class EvfSam(nn.Module):
 def evf_sam_from_state_dict(
     state: Mapping[str, torch.Tensor], sizes: Mapping[str, Any], dtype: torch.dtype | None = None
 ) -> EvfSam:
-    """Make the network from the original's tensors by renaming them; each must be used, none be missing.
+    """Make the network from the original's tensors by renaming; every tensor must be used, none missing.
 
     To compare with the original step by step, in float32 on the CPU and without gradients:
 
@@ -264,9 +264,9 @@ def evf_sam_from_state_dict(
     Args:
         state: all tensors of `visual_model`, `mm_extractor` and `text_hidden_fcs`, under those names.
         sizes: a mapping `beit3` with the attributes of `Beit3Sizes` and a mapping `sam` with those of
-            `SamSizes`. `max_source_positions`, `encoder_mlp_dim` and `mask_in_chans` may be left out: they
-            are read off the tensors. Other entries are left alone.
-        dtype: of the weights in memory; None for what they are stored in.
+            `SamSizes`. `max_source_positions`, `encoder_mlp_dim` and `mask_in_chans` are optional: they are
+            read from the tensors. Other entries are ignored.
+        dtype: type of the weights in memory; None for the stored type.
 
     Returns:
         The network in evaluation mode, its weights frozen, on the device of `state`'s tensors. Where the type
@@ -393,7 +393,7 @@ _HEAD = re.compile(
 
 
 def original_name(name: str, *, iou_head_depth: int = HUGE.iou_head_depth) -> str:
-    """What the original's weights call a tensor of `EvfSam`.
+    """Return the original's name of a tensor of `EvfSam`.
 
     Args:
         name: a key of `EvfSam.state_dict()`.

@@ -34,7 +34,7 @@ class GroundedSamSegmenter(BatchedSegmenter):
     Args:
         detector: finds boxes.
         sam: draws masks.
-        name: how results call it.
+        name: its name in results.
     """
 
     def __init__(self, detector: GroundingDino, sam: BoxSam, *, name: str = "grounded-sam") -> None:
@@ -52,9 +52,9 @@ class GroundedSamSegmenter(BatchedSegmenter):
         Args:
             detector: in the layout of `IDEA-Research/grounding-dino-base`.
             sam: in the layout of `facebook/sam-vit-huge`, or for version 2 `facebook/sam2.1-hiera-large`.
-            device: of both.
-            dtype: of both.
-            version: of SAM, 1 or 2.
+            device: device of both models.
+            dtype: dtype of both models.
+            version: version of SAM, 1 or 2.
 
         Raises:
             SaliencyError: if they are not there, or cannot or must not be loaded.
@@ -82,7 +82,7 @@ class GroundedSamSegmenter(BatchedSegmenter):
 
         Args:
             expressions: any texts; what stands beyond the detector's longest text, 256 tokens, is not read.
-            instances: for an image, the instance of the surest box alone, instead of the union of all.
+            instances: for each image, whether to return the instance of the best box, not the union of all.
 
         Returns:
             Scores are the box's times the IoU that SAM expects, for an empty mask how sure the detector is

@@ -21,7 +21,7 @@ READING = Reading({"shortest_edge": 800, "longest_edge": 1333})
 """The published weights' own; their folder may say otherwise."""
 
 THRESHOLD = 0.35
-"""What a box scores at least, as in the original's demo."""
+"""Minimum score of a box, as in the original's demo."""
 
 MOST_BOXES = 32
 """Boxes of one expression at most."""
@@ -50,7 +50,7 @@ class EncodedPhoto:
 
 @dataclass(frozen=True)
 class Boxes:
-    """What was found for one expression.
+    """The boxes that were found for one expression.
 
     Attributes:
         boxes: float32 (M, 4), left, top, right, bottom as fractions of the photo's width and height, the
@@ -70,8 +70,8 @@ class GroundingDino:
     Args:
         model: transformers' `GroundingDinoForObjectDetection`.
         tokenizer: BERT's, lower case.
-        reading: how it reads a photo.
-        threshold: what a box scores at least, in [0, 1].
+        reading: how it preprocesses a photo.
+        threshold: minimum score of a box, in [0, 1].
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class GroundingDino:
         """The boxes of each expression.
 
         Args:
-            encoded: from `encode_many`.
+            encoded: the result of `encode_many`.
             owners: in which of them each expression is looked for.
             expressions: any texts.
-            most: how many boxes each has at most.
+            most: maximum number of boxes of each.
         """
         found: dict[int, Boxes] = {}
         for part in same_shapes([encoded[owner].mask for owner in owners], EXPRESSIONS_AT_ONCE):
@@ -194,7 +194,7 @@ class _Kept(torch.nn.Module):
 
 
 def _with_backbone(model: Any, backbone: torch.nn.Module) -> Any:
-    """The same weights with another backbone. The model itself stays as it is, for other threads."""
+    """Return the same weights with another backbone. The model itself is not changed, for other threads."""
     inner, outer = copy.copy(model.model), copy.copy(model)
     inner._modules = model.model._modules | {"backbone": backbone}
     outer._modules = model._modules | {"model": inner}

@@ -51,7 +51,7 @@ def parse_segmenter(source: str | Path | None) -> tuple[str, tuple[str, ...]]:
 
 
 def parse_semantic(source: str | Path | None) -> tuple[str, str]:
-    """What `--segmenter` asks for without its option, and which expressions get EVF-SAM's `[semantic] `.
+    """Split off the option of `--segmenter`: which expressions get EVF-SAM's `[semantic] `.
 
     Returns:
         The name with its weights; `off`, `on`, or `auto`, see `EvfSamSegmenter`.
@@ -80,8 +80,8 @@ def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str =
     Args:
         source: see `parse_segmenter`.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        dtype: of the weights in memory: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU and
-            what they are stored in elsewhere. The nano segmenter runs in float32.
+        dtype: type of the weights in memory: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU
+            and the stored type elsewhere. The nano segmenter runs in float32.
 
     Raises:
         SaliencyError: if there is no such segmenter, or it cannot or must not be loaded.

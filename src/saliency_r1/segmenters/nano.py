@@ -33,7 +33,7 @@ class EncodedPhoto:
     """An image as the nano segmenter keeps it.
 
     Attributes:
-        features: what the network found.
+        features: the network's features.
         guide: the image in small, whose edges the masks follow; see `upsampling.guide_of`.
         size: width and height of the image, in pixels.
     """

@@ -1,4 +1,4 @@
-"""What a model reads of a photo, by its processor's configuration and without torchvision."""
+"""Preprocess a photo by a model's processor configuration, without torchvision."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Reading:
-    """How a photo becomes the numbers that a model reads; the names are those of transformers' processors.
+    """Settings for preprocessing a photo; the names are those of transformers' processors.
 
     Attributes:
         size: `height` and `width`, to which it is squeezed; or `longest_edge`, to which it is scaled; or
             `shortest_edge` with `longest_edge`, within which it is scaled.
-        image_mean: of each channel in [0, 1].
-        image_std: of each channel.
+        image_mean: mean of each channel in [0, 1].
+        image_std: standard deviation of each channel.
         resample: a filter of PIL, by number; the larger ones average when they make a photo smaller.
     """
 
@@ -59,7 +59,7 @@ class Reading:
 
 
 def read_reading(folder: Path, default: Reading) -> Reading:
-    """What the processor's configuration in a folder says, and the default of its kind where it is silent.
+    """Read the processor's configuration in a folder, with the defaults of its kind.
 
     Raises:
         SaliencyError: if it says what cannot be.

@@ -29,7 +29,7 @@ READING = Reading({"height": 1008, "width": 1008}, (0.5, 0.5, 0.5), (0.5, 0.5, 0
 """The published weights' own; their folder may say otherwise."""
 
 THRESHOLD = 0.5
-"""What an instance scores at least, the confidence threshold of the original's image processor."""
+"""Minimum score of an instance, the confidence threshold of the original's image processor."""
 
 EXPRESSIONS_AT_ONCE = 4
 """Bounds memory: an expression has feature maps of 288×288×256 of its own."""
@@ -40,7 +40,7 @@ class EncodedPhoto:
     """An image as SAM 3 keeps it.
 
     Attributes:
-        features: of each level, (1, C, h, w).
+        features: features of each level, (1, C, h, w).
         positions: the position encoding of each level; the same tensors for all photos of one batch.
         size: height and width of the photo.
     """
@@ -59,9 +59,9 @@ class Sam3Segmenter(BatchedSegmenter):
     Args:
         model: transformers' `Sam3Model`.
         tokenizer: CLIP's.
-        reading: how it reads a photo.
-        threshold: what an instance scores at least, in [0, 1].
-        name: how results call it.
+        reading: how it preprocesses a photo.
+        threshold: minimum score of an instance, in [0, 1].
+        name: its name in results.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Sam3Segmenter(BatchedSegmenter):
 
         Args:
             expressions: any texts; what stands beyond the model's longest text, 32 tokens, is not read.
-            instances: for an image, the surest instance of each expression, instead of the union of all.
+            instances: for each image, whether to return the best instance of each expression, not the union.
 
         Returns:
             The score of an empty mask is how sure it is that there is nothing.
@@ -162,7 +162,7 @@ class Sam3Segmenter(BatchedSegmenter):
 
 
 def _vision(photos: Sequence[EncodedPhoto]) -> Any:
-    """What the model takes for the photo of each row; photos are of one size."""
+    """Return the model's inputs for the photo of each row; the photos have one size."""
     from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
     owners = [next(index for index, other in enumerate(photos) if other is one) for one in photos]

@@ -42,7 +42,7 @@ class BoxSam:
 
     Args:
         model: transformers' `SamModel` or `Sam2Model`.
-        reading: how it reads a photo.
+        reading: how it preprocesses a photo.
     """
 
     def __init__(self, model: Any, reading: Reading) -> None:
@@ -98,7 +98,7 @@ class BoxSam:
         """The mask of each box.
 
         Args:
-            encoded: from `encode_many`.
+            encoded: the result of `encode_many`.
             owners: which of them each box is on.
             boxes: float32 (M, 4), left, top, right, bottom as fractions of the photo's width and height.
 
@@ -128,7 +128,7 @@ class BoxSam:
 
 
 def _embeddings(encoded: Sequence[EncodedPhoto], owners: Sequence[int]) -> torch.Tensor | list[torch.Tensor]:
-    """What the model takes for that photo of each row."""
+    """Return the model's inputs for that photo of each row."""
     parts: list[Any] = [photo.embedding for photo in encoded]
     if isinstance(parts[0], list):
         return [rows_of(level, owners) for level in zip(*parts, strict=True)]

@@ -51,14 +51,14 @@ def linear_functions(
     contrast: float = 1.0,
     side: int = GRID_SIDE,
 ) -> Tensor:
-    """Find what the colour tells of the masks around each place, on a small grid.
+    """Measure how the colour predicts the masks around each place, on a small grid.
 
     Args:
         masks: float (N, 1, h, w) in [0, 1].
         picture: float (1, 3, H, W) in [0, 1].
         radius: half the window's side, as a share of the grid's longer side.
         epsilon: variance of the colour below which a window counts as flat.
-        contrast: how much steeper the masks are made, around one half.
+        contrast: factor by which the masks are made steeper around one half.
         side: the longer side of the grid, at most.
 
     Returns:

@@ -17,15 +17,15 @@ _CLOSING_SECONDS = 2.0
 
 
 class Connection:
-    """Runs coroutines that share one HTTP client, whatever thread or loop asks.
+    """Run coroutines that share one HTTP client, from any thread or loop.
 
     The thread starts with the first question and ends with the connection, or with the program.
 
     Args:
-        url: of the API.
+        url: address of the API.
         api_key: sent with every request.
-        concurrent: requests under way at a time, and TCP connections at most.
-        retries: further tries of a request that failed for no fault of its own.
+        concurrent: maximum number of concurrent requests and TCP connections.
+        retries: further tries of a request after a temporary failure.
         timeout: seconds that one try may take.
     """
 
@@ -47,7 +47,7 @@ class Connection:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine to its end, also where the caller has a loop of its own (a notebook)."""
+        """Run a coroutine to its end, even if the caller has its own loop (a notebook)."""
         future = self.start(work)
         try:
             return future.result()
@@ -57,7 +57,7 @@ class Connection:
 
     @property
     def client(self) -> Any:
-        """The client; to be asked for by what runs here."""
+        """The client. Only code in this loop may use it."""
         if not self._clients:
             self._clients.append(_client(*self._arguments))
         return self._clients[0]
@@ -68,7 +68,7 @@ def _client(url: str, api_key: str, concurrent: int, retries: int, timeout: floa
     from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 
     class Client(AsyncOpenAI):
-        # What machine and Python this is, is nobody's business.
+        # Do not send the machine and the Python version.
         def platform_headers(self) -> dict[str, str]:
             return {}
 
@@ -79,7 +79,7 @@ def _client(url: str, api_key: str, concurrent: int, retries: int, timeout: floa
         timeout=timeout,
         http_client=DefaultAsyncHttpx2Client(
             limits=Limits(max_connections=concurrent, max_keepalive_connections=concurrent),
-            # A proxy has no way to this machine's own loopback.
+            # A proxy cannot reach this machine's loopback.
             trust_env=not _is_loopback(urlsplit(url).hostname or ""),
         ),
     )
@@ -98,7 +98,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, clients: list[Any]) -> None:
-    if threading.current_thread() is thread:  # the last question outlived the connection
+    if threading.current_thread() is thread:  # the last question ended after the connection
         loop.stop()
         return
 

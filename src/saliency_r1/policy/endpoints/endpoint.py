@@ -1,4 +1,4 @@
-"""Asking a model behind an OpenAI-compatible endpoint: vLLM, transformers serve, Ollama, a commercial one."""
+"""Ask a model behind an OpenAI-compatible endpoint: vLLM, transformers serve, Ollama, a commercial one."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 CONCURRENT = 8
-"""Questions that are under way at a time."""
+"""Maximum number of concurrent questions."""
 RETRIES = 3
-"""Further tries of a request that failed for no fault of its own."""
+"""Further tries of a request after a temporary failure."""
 LARGER = 8
-"""By how much the limit of tokens grows for a model that spent it before it wrote anything."""
+"""Factor for the limit of tokens if a model used all of them before it wrote an answer."""
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
-"""A conversation, as the API takes it; see `Endpoint.question`."""
+"""A conversation in the form of the API; see `Endpoint.question`."""
 
 _JPEG_QUALITY = 90
 _LONGEST_REASON = 300
@@ -39,23 +39,23 @@ _T = TypeVar("_T")
 
 
 class EndpointError(SaliencyError):
-    """A question to an endpoint that got no answer, or one that is none; the message names model and URL."""
+    """A question to an endpoint got no valid answer; the message names model and URL."""
 
 
 class RefusedQuestionError(EndpointError, ImageError):
-    """A question that a server refused or did not finish; others are not affected."""
+    """A server refused or did not finish a question; others are not affected."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model behind an endpoint answered.
+    """The answer of a model behind an endpoint.
 
     Attributes:
-        text: all of it; reasoning that the server split off is put back.
-        logprobs: the log-probability of each token; empty where they are not served, or do not fit the text.
+        text: the whole text; reasoning that the server split off is put back.
+        logprobs: the log-probability of each token; empty if not served, or if they do not fit the text.
         pieces: the text of each of these tokens.
-        prompt_tokens, completion_tokens: what the server counted, photos included; None where it does not.
-        finish_reason: why it ended: `stop`, `length` where it was cut, or what else the server says.
+        prompt_tokens, completion_tokens: the server's counts, photos included; None if it has none.
+        finish_reason: why it ended: `stop`, `length` if it was cut, or another reason of the server.
     """
 
     text: str
@@ -69,21 +69,21 @@ class Answer:
 class Endpoint:
     """A model that a server runs.
 
-    Photos travel as JPEG data URLs. All questions share one HTTP client, and up to eight are under way at a
-    time, whichever threads ask. A request that gets no answer in half of `timeout`, or that fails with a
+    Photos are sent as JPEG data URLs. All questions share one HTTP client, and up to eight run at a time,
+    from any thread. A request that gets no answer in half of `timeout`, or that fails with a
     connection error or HTTP 408, 409, 429 or 5xx, is repeated, at most three times and with growing pauses,
-    until `timeout` is over. One that is refused with HTTP 400 or 422 is repeated in plainer forms; a
-    parameter is left out for good only if the server says that it does not take it. The API key is that in
-    the environment variable OPENAI_API_KEY; without one a placeholder is sent.
+    until `timeout` is over. A request that is refused with HTTP 400 or 422 is repeated in simpler forms. A
+    parameter is left out permanently only if the server says that it does not accept it. The API key is read
+    from the environment variable OPENAI_API_KEY; without one a placeholder is sent.
 
     Args:
-        url: of the API, `http://localhost:8000/v1`.
-        model: what the server calls it.
-        timeout: seconds for one question, all tries together.
-        max_pixels: pixels of a photo at most.
+        url: address of the API, `http://localhost:8000/v1`.
+        model: the server's name of the model.
+        timeout: seconds for one question, including retries.
+        max_pixels: maximum pixels of a photo.
 
     Raises:
-        SaliencyError: if an argument cannot be worked with, or the package openai is not installed.
+        SaliencyError: if an argument is invalid, or the package openai is not installed.
     """
 
     def __init__(
@@ -116,14 +116,14 @@ class Endpoint:
     def from_address(
         cls, address: str, *, timeout: float = TIMEOUT_SECONDS, max_pixels: int | None = None
     ) -> Endpoint:
-        """The model at an address.
+        """Create the endpoint of an address.
 
         Args:
             address: `openai:URL#MODEL`, as in `openai:http://localhost:8000/v1#Qwen2.5-VL-7B`.
             timeout, max_pixels: see the class.
 
         Raises:
-            SaliencyError: if it is no such address; else see the class.
+            SaliencyError: if the address is invalid; otherwise see the class.
         """
         url, _, model = address.removeprefix(ENDPOINT).partition("#")
         if not model.strip():
@@ -132,11 +132,11 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """The model and the server."""
+        """The names of model and server."""
         return f"{self.model} at {urlsplit(self.url).netloc}"
 
     def question(self, images: Sequence[Image.Image], text: str) -> dict[str, Any]:
-        """The message of a user who shows images (RGB) and asks something about them."""
+        """Return a user's message with images (RGB) and a question about them."""
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": self._data_url(image)}} for image in images
         ]
@@ -145,19 +145,18 @@ class Endpoint:
     def ask(
         self, conversations: Sequence[Messages], max_new_tokens: int, options: Mapping[str, Any]
     ) -> list[Answer]:
-        """The answer to each conversation; up to eight questions are under way at a time.
+        """The answer to each conversation; up to eight questions run at a time.
 
         Args:
             conversations: messages, the last one the user's.
-            max_new_tokens: where an answer ends at the latest.
-            options: `temperature`, `seed` and `logprobs` as wanted, and `structured`, which goes into the
-                request's body as it is; a server that says it does not know one is asked without it from
-                then on.
+            max_new_tokens: maximum tokens of an answer.
+            options: `temperature`, `seed` and `logprobs`, and `structured`, which is added to the request's
+                body unchanged; an option that the server does not know is left out from then on.
 
         Raises:
             RefusedQuestionError: if the server refuses a question, withholds its answer, or spends all
                 tokens before it writes anything.
-            EndpointError: if the server gives no answer in time, or one that is none.
+            EndpointError: if the server gives no valid answer in time.
         """
 
         async def every() -> list[Answer]:
@@ -168,12 +167,12 @@ class Endpoint:
         return self.connection.run(every())
 
     async def answer(self, messages: Messages, max_new_tokens: int, options: Mapping[str, Any]) -> Answer:
-        """The answer to one conversation, in the loop of `connection`; see `ask`."""
+        """Return the answer to one conversation, in the loop of `connection`; see `ask`."""
         async with self.connection.turn:
             return await self._in_time(self._written(messages, max_new_tokens, options))
 
     async def server(self) -> str:
-        """What the server calls itself as the owner of its model, in lower case; asked for once."""
+        """Return the server's name as the owner of its model, in lower case; asked for once."""
         if self._server is None:
             models = await self._in_time(self.connection.client.models.list())
             entries = models.data if isinstance(getattr(models, "data", None), list) else []
@@ -182,7 +181,7 @@ class Endpoint:
         return self._server
 
     async def _in_time(self, work: Awaitable[_T]) -> _T:
-        """One question, with its deadline; whatever goes wrong is one clear error."""
+        """Ask one question with its deadline; every failure becomes one clear error."""
         import openai
 
         try:
@@ -211,14 +210,14 @@ class Endpoint:
             raise self._error(f"its answer is no chat completion ({_line(error)})") from None
 
     async def _written(self, messages: Messages, max_new_tokens: int, options: Mapping[str, Any]) -> Answer:
-        """The answer; one that was cut before anything was written is asked for with a larger limit, once."""
+        """Return the answer; if it was cut before anything was written, ask once more with a larger limit."""
         limit = self._reach * max_new_tokens
         answer, content = self._read(await self._complete(messages, limit, options))
         if not content and answer.finish_reason == "length" and limit == max_new_tokens:
             limit = LARGER * max_new_tokens
             answer, content = self._read(await self._complete(messages, limit, options))
             if content:
-                self._reach = LARGER  # it reasons unseen, and will again
+                self._reach = LARGER  # it reasons invisibly, and will do so again
         if not content and answer.finish_reason == "length":
             spent = answer.completion_tokens or limit
             raise self._error(
@@ -231,7 +230,7 @@ class Endpoint:
         return answer
 
     async def _complete(self, messages: Messages, limit: int, options: Mapping[str, Any]) -> Any:
-        """The completion, in the first form of request that the server takes."""
+        """Return the completion, in the first form of request that the server accepts."""
         import openai
 
         first: openai.APIStatusError | None = None
@@ -263,7 +262,7 @@ class Endpoint:
         return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode('ascii')}"
 
     def _read(self, completion: Any) -> tuple[Answer, str]:
-        """What the server answered, read with suspicion; and the part that it calls its answer."""
+        """Read the server's answer defensively; return it with the part that the server calls its answer."""
         choices = getattr(completion, "choices", None)
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = getattr(choice, "message", None)
@@ -292,10 +291,10 @@ class Endpoint:
 
 
 def _checked(url: str) -> str:
-    """The URL without a slash at its end."""
+    """Return the URL without a slash at its end."""
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # a port that is none raises
+        host, _ = parts.hostname, parts.port  # an invalid port raises
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https"):
@@ -309,13 +308,13 @@ def _checked(url: str) -> str:
 
 
 def _line(error: object) -> str:
-    """An error's text on one line, shortened."""
+    """Return an error's text on one line, shortened."""
     text = one_line(error)
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
 
 
 def _with_reasoning(content: str, message: Any) -> str:
-    """The response; a server may have split off what stands between the tags of the reasoning."""
+    """Return the response; put back reasoning that the server split off."""
     reasoning = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
     if isinstance(reasoning, str) and reasoning.strip() and "think>" not in content:
         return f"<think>{reasoning.strip()}</think>{content.strip()}"
@@ -327,16 +326,16 @@ def _count(value: Any) -> int | None:
 
 
 def _tokens(logprobs: Any) -> tuple[list[float], list[str]]:
-    """Log-probability and text of each token; nothing where they are not served, or cannot be such."""
+    """Return log-probability and text of each token; nothing if they are not served or invalid."""
     entries = getattr(logprobs, "content", None)
     if not isinstance(entries, list) or not entries:
         return [], []
     values: list[Any] = [getattr(entry, "logprob", None) for entry in entries]
-    if not all(isinstance(value, int | float) and value <= 1e-3 for value in values):  # false for NaN
+    if not all(isinstance(value, int | float) and value <= 1e-3 for value in values):  # False for NaN
         return [], []
     raw: list[Any] = [getattr(entry, "bytes", None) for entry in entries]
     if all(isinstance(part, list) for part in raw):
-        # A character may take several tokens, which then have no text of their own.
+        # A character may have several tokens, which then have no text of their own.
         decode = getincrementaldecoder("utf-8")("replace").decode
         try:
             return [min(0.0, float(value)) for value in values], [decode(bytes(part)) for part in raw]

@@ -26,13 +26,13 @@ _GREEDY = {"temperature": 0, "logprobs": True}
 
 
 class OpenAIPolicy:
-    """Writes responses with a model that a server runs.
+    """Write responses with a model that a server runs.
 
     Args:
         endpoint: the model, see `saliency_r1.policy.endpoints.endpoint`.
         zero_shot: whether the response format must be explained to it, see `saliency_r1.policy.asking`.
-        max_new_tokens: where a response ends at the latest; None for 192 tokens, or 512 if `zero_shot`.
-        structured: whether the server holds its answers to the tags, see
+        max_new_tokens: maximum tokens of a response; None for 192 tokens, or 512 if `zero_shot`.
+        structured: whether the server may write only valid tags, see
             `saliency_r1.policy.endpoints.structured`.
     """
 
@@ -53,10 +53,10 @@ class OpenAIPolicy:
 
     @classmethod
     def load(cls, source: str | Path | None, *, device: str, options: PolicyOptions) -> OpenAIPolicy:
-        """Load the policy of a name; see `saliency_r1.policy.load_policy`.
+        """Load the policy with a name; see `saliency_r1.policy.load_policy`.
 
         Raises:
-            SaliencyError: for options that a server decides; else see `from_address`.
+            SaliencyError: if the server decides an option; otherwise see `from_address`.
         """
         for name in ("dtype", "device_map", "revision"):
             if getattr(options, name) is not None:
@@ -77,17 +77,17 @@ class OpenAIPolicy:
         max_new_tokens: int | None = None,
         structured: bool = False,
     ) -> OpenAIPolicy:
-        """The policy at an address.
+        """Create the policy of an address.
 
         Args:
             address: `openai:URL#MODEL`, as in `openai:http://localhost:8000/v1#Qwen2.5-VL-7B`.
-            timeout: seconds for one question, all tries together.
-            max_pixels: pixels of a photo at most; None for 1,003,520.
-            prompting: see `Prompting`; `auto` is zero-shot, since a server does not say what it was taught.
+            timeout: seconds for one question, including retries.
+            max_pixels: maximum pixels of a photo; None for 1,003,520.
+            prompting: see `Prompting`; `auto` is zero-shot, because servers do not tell.
             max_new_tokens, structured: see the class.
 
         Raises:
-            SaliencyError: if it is no such address; else see `Endpoint`.
+            SaliencyError: if the address is invalid; otherwise see `Endpoint`.
         """
         endpoint = Endpoint.from_address(address, timeout=timeout, max_pixels=max_pixels)
         zero_shot = Prompting.parse(prompting) is not Prompting.PLAIN
@@ -95,7 +95,7 @@ class OpenAIPolicy:
 
     @property
     def name(self) -> str:
-        """The model and the server."""
+        """The names of model and server."""
         return self.endpoint.name
 
     def respond(
@@ -108,11 +108,11 @@ class OpenAIPolicy:
     ) -> list[PolicyOutput]:
         """Answer one question for each item of the batch; see `saliency_r1.policy.base.Policy`.
 
-        Up to eight questions are under way at a time.
+        Up to eight questions run at a time.
 
         Raises:
-            RefusedQuestionError: if the server refuses a question, or gives no answer to it; see `Endpoint`.
-            SaliencyError: if the server gives no answer in time, or one that is none.
+            RefusedQuestionError: if the server refuses a question, or does not answer it; see `Endpoint`.
+            SaliencyError: if the server gives no valid answer in time.
         """
         futures = [
             self.submit(images, task, reasoning=reasoning, max_new_tokens=max_new_tokens) for images in batch
@@ -131,7 +131,7 @@ class OpenAIPolicy:
         reasoning: bool = True,
         max_new_tokens: int | None = None,
     ) -> Future[PolicyOutput]:
-        """Begin to answer one question; see `saliency_r1.policy.base.ConcurrentPolicy`."""
+        """Start to answer one question; see `saliency_r1.policy.base.ConcurrentPolicy`."""
         if not images:
             raise SaliencyError("a question without an image: give at least one")
         limit = max_new_tokens or self.max_new_tokens or default_tokens(self.zero_shot)
@@ -140,7 +140,7 @@ class OpenAIPolicy:
     async def _respond(
         self, images: Sequence[Image.Image], task: Task, reasoning: bool, limit: int
     ) -> PolicyOutput:
-        """The answer to one question, with its second try; others do not wait for it."""
+        """Return the answer to one question, with its second try; other questions do not wait for it."""
         prompt, again = prompts(task, zero_shot=self.zero_shot, reasoning=reasoning)
         options = {**_GREEDY, **await self._structure(task, reasoning)}
         first = await self._write(images, prompt, limit, options)
@@ -149,7 +149,7 @@ class OpenAIPolicy:
         return settled(first, await self._write(images, again, limit, options), task)
 
     async def _structure(self, task: Task, reasoning: bool) -> dict[str, Any]:
-        """The option by which the server keeps its answer to the tags, if that is wanted."""
+        """Return the option that makes the server write only valid tags, if that is wanted."""
         if not self.structured:
             return {}
         server = await self.endpoint.server()
@@ -163,7 +163,7 @@ class OpenAIPolicy:
     async def _write(
         self, images: Sequence[Image.Image], prompt: str, limit: int, options: Mapping[str, Any]
     ) -> PolicyOutput:
-        # JPEGs are made beside the loop, which serves all questions.
+        # JPEGs are made outside the loop, which serves all questions.
         question = await asyncio.to_thread(self.endpoint.question, images, prompt)
         return _output(await self.endpoint.answer([question], limit, options))
 

@@ -1,4 +1,4 @@
-"""The parameters that a server of chat completions takes: servers and models differ, and refuse the rest."""
+"""The parameters of chat completions: servers and models differ in what they accept, and refuse the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PLAINER: tuple[frozenset[str], ...] = (
     frozenset({"logprobs", "seed", "structured"}),
     frozenset({"temperature", "max_tokens"}),
 )
-"""What a request that was refused without a reason leaves out, step by step."""
+"""The parts that a request leaves out, step by step, after it was refused without a reason."""
 
 _NAMES = {"structured_outputs": "structured", "regex": "structured"}
 _REFUSAL = re.compile(
@@ -22,12 +22,12 @@ _CODES = {"unsupported_parameter", "unsupported_value", "unknown_parameter"}
 
 
 def refused_parameters(error: Any, sent: Mapping[str, Any]) -> frozenset[str]:
-    """The parameters of a request that a server says it does not take.
+    """Find the parameters of a request that a server says it does not accept.
 
-    A number that is too large, a photo that cannot be read or a text that is not wanted are no such thing.
+    A number that is too large, a photo that cannot be read or a rejected text do not count.
 
     Args:
-        error: of the openai package, for HTTP 400 or 422.
+        error: the error of the openai package for HTTP 400 or 422.
         sent: the parameters that were sent, by their names in the request.
 
     Returns:
@@ -54,13 +54,13 @@ def refused_parameters(error: Any, sent: Mapping[str, Any]) -> frozenset[str]:
 
 
 def parameters(limit: int, options: Mapping[str, Any], without: frozenset[str]) -> dict[str, Any]:
-    """What a request holds beside model and messages.
+    """The parts of a request beside model and messages.
 
     Args:
-        limit: tokens of the answer at most.
-        options: `temperature`, `seed`, `logprobs`, and `structured` for what goes into the body as it is.
-        without: the parameters that the server does not take. Without `max_tokens` the limit is called
-            `max_completion_tokens`, as newer models want it.
+        limit: maximum tokens of the answer.
+        options: `temperature`, `seed`, `logprobs`, and `structured`, which is added to the body unchanged.
+        without: the parameters that the server does not accept. Without `max_tokens` the limit is called
+            `max_completion_tokens`, as newer models require.
     """
     kept = {name: value for name, value in options.items() if name not in without}
     if structured := kept.pop("structured", None):

@@ -1,4 +1,4 @@
-"""Structured output: a regular expression of the tags, to which a server holds a model's answer."""
+"""Structured output: a regular expression of the tags that a model's answer must match."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 from saliency_r1.tasks import Task
 
 SERVERS = ("vllm", "sglang")
-"""What servers that take a regular expression call themselves, as the owner of their models."""
+"""The names that servers with regular expressions give as the owner of their models."""
 
 
 def pattern(task: Task, *, reasoning: bool = True) -> str:
-    """The regular expression of a task's responses, whole ones.
+    """Return the regular expression of a task's complete responses.
 
     Example:
         >>> pattern(Task.SOD)
@@ -23,11 +23,11 @@ def pattern(task: Task, *, reasoning: bool = True) -> str:
 
 
 def body(server: str, expression: str) -> dict[str, Any]:
-    """What a request to that server holds, so that its answer matches a regular expression.
+    """Return the part of a request that makes the answer match a regular expression.
 
     Args:
         server: one of `SERVERS`.
-        expression: see `pattern`.
+        expression: a pattern, see `pattern`.
     """
     known: dict[str, dict[str, Any]] = {
         "vllm": {"structured_outputs": {"regex": expression}},
