@@ -13,7 +13,18 @@ from repository import ROOT
 
 SOURCE = ROOT / "src" / "saliency_r1"
 # Packages whose docstrings were revised. The others may not begin with "Of " either.
-REVISED = ("cli", "evaluation", "policy", "segmenters")
+REVISED = (
+    "batch",
+    "cli",
+    "data",
+    "evaluation",
+    "pictures",
+    "policy",
+    "rewards",
+    "scenes",
+    "segmenters",
+    "sharing",
+)
 FRAGMENT = re.compile(r"(Of|That|Told|Behind|From|With|By|Beside|To be|All of it|The same|What|Where|How)\b")
 ATTRIBUTE = re.compile(r"^\s+[\w, ]+: (of|told|from|with|beside|over) ", re.MULTILINE)
 HABITS = re.compile(r"\bat hand\b|\bturn about\b|\banew\b|\bmend\b|\bfor nothing\b|\bgoes on\b")

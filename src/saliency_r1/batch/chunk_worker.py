@@ -1,4 +1,4 @@
-"""What a worker does, of whichever engine: read the photos of a chunk, run the pipeline, give rows."""
+"""The work of a worker of any engine: read the photos of a chunk, run the pipeline, return rows."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ LoadPipeline: TypeAlias = "Callable[[], SaliencyPipeline]"
 
 @dataclass(frozen=True)
 class Job:
-    """What every chunk of a run has in common.
+    """The settings that all chunks of a run share.
 
     Attributes:
         load: makes the pipeline.
-        task: what is asked.
+        task: the task.
         reasoning: whether the policy reasons.
         group_images: see `saliency_r1.cosod`.
         masks: the folder that masks are written to as PNG; None if they are not.
-        threads: of torch; None leaves it alone.
+        threads: number of torch threads; None keeps torch's own.
     """
 
     load: LoadPipeline
@@ -51,7 +51,7 @@ class ChunkWorker:
     """Holds the models and does chunks.
 
     Args:
-        job: of the run.
+        job: the settings of the run.
 
     Raises:
         SaliencyError: if a model cannot be loaded.

@@ -20,7 +20,7 @@ from saliency_r1.batch.sources import Photo
 from saliency_r1.errors import SaliencyError
 
 RETRIES = 2
-"""How often a chunk is done again whose worker died: as it was, and then photo by photo."""
+"""Number of retries of a chunk whose worker died: first unchanged, then photo by photo."""
 
 
 @dataclass
@@ -193,7 +193,7 @@ def _serve(connection: Connection, job: Job) -> None:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """While it lasts, processes that start are told to use that many threads, before they import torch."""
+    """While it lasts, new processes use that many threads, set before they import torch."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     if count is not None:
@@ -209,5 +209,5 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

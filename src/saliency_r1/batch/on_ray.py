@@ -33,13 +33,13 @@ _SECONDS_TO_CONNECT = 10
 
 @dataclass(frozen=True)
 class RayOptions:
-    """How Ray is used.
+    """Settings for Ray.
 
     Attributes:
-        address: of the cluster; None starts a Ray of this machine and stops it afterwards.
-        min_actors: how many there are at least.
-        max_actors: how many there are at most.
-        gpus: of an actor; a fraction lets several share one.
+        address: address of the cluster; None starts a local Ray instance and stops it afterwards.
+        min_actors: minimum number of actors.
+        max_actors: maximum number of actors.
+        gpus: GPUs of an actor; with a fraction several actors share one.
     """
 
     address: str | None

@@ -1,4 +1,4 @@
-"""What a run has to do: which photos, in which chunks and shards; kept beside its output, to go on with."""
+"""The plan of a run: which photos, in which chunks and shards; kept beside the output for resuming."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.tasks import Task
 
 PLAN_FILE = "_plan.parquet"
-"""In the output folder; readers of Parquet data sets pass over names that begin with `_`."""
+"""Files in the output folder; readers of Parquet data sets ignore names that begin with `_`."""
 
 CHUNK_PHOTOS = 16
 _KEY = b"saliency-r1"
@@ -26,20 +26,20 @@ _KEY = b"saliency-r1"
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the rows of a run. Workers, engine and device may differ when it goes on.
+    """The settings that determine the rows of a run. Workers, engine and device may change on resuming.
 
     Attributes:
-        sources: as given, local paths absolute.
-        task: what is asked.
+        sources: the sources as given; local paths are absolute.
+        task: the task.
         fast: whether without reasoning.
-        group_images: of co-saliency, see `saliency_r1.cosod`.
+        group_images: for co-saliency, see `saliency_r1.cosod`.
         policy: name of the policy; None for the embedded one.
         segmenter: likewise.
         shard_rows: rows of a shard; a shard of groups has more where a group is larger.
         png: whether masks are written as pictures too.
-        column: of tables, see `find_photos`.
-        group_column: of tables.
-        version: of this package.
+        column: column of photos in tables, see `find_photos`.
+        group_column: column of groups in tables.
+        version: version of this package.
     """
 
     sources: tuple[str, ...]
@@ -65,7 +65,7 @@ class Chunk:
     """Photos that one worker does in one go; for co-saliency a group.
 
     Attributes:
-        index: of the chunk in the plan.
+        index: the chunk's number in the plan.
         shard: that its rows go into.
         start: its first photo.
         stop: one past its last photo.
@@ -80,10 +80,10 @@ class Chunk:
 class Plan:
     """The photos of a run, and how they are cut.
 
-    The cuts depend on the settings and the list of photos alone: a run that goes on cuts as the one before.
+    The cuts depend only on the settings and the list of photos, so a resumed run has the same cuts.
 
     Args:
-        settings: of the run.
+        settings: the settings of the run.
         photos: table with `PHOTO_SCHEMA`; for co-saliency the photos of a group stand together.
     """
 
@@ -120,7 +120,7 @@ class Plan:
         return cls(settings, photos), False
 
     def shard_photos(self) -> list[int]:
-        """How many photos each shard has."""
+        """Return the number of photos of each shard."""
         counts = [0] * (self.chunks[-1].shard + 1)
         for chunk in self.chunks:
             counts[chunk.shard] += chunk.stop - chunk.start

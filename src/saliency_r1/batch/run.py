@@ -36,12 +36,12 @@ Engine: TypeAlias = Callable[
 """Does chunks, and yields each with its rows and the model's name, in any order."""
 
 SIGTERM_EXIT = 128 + signal.SIGTERM
-"""The exit code of a run that was told to end."""
+"""The exit code of a run that was asked to stop."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an output folder holds after a run.
+    """The state of an output folder after a run.
 
     Attributes:
         photos: all rows.
@@ -55,16 +55,16 @@ class Outcome:
 
 
 def run_batch(settings: Settings, out: Folder, engine: Engine, console: Console) -> Outcome:
-    """Do what is still to do of a run, and write it to the folder.
+    """Process the remaining photos of a run, and write the rows to the folder.
 
     A shard is written when all of its rows are there, whole or not at all; a run that is killed goes on with
     the shards that are not there. On SIGTERM the process leaves with `SIGTERM_EXIT`.
 
     Args:
-        settings: of the run.
-        out: where to.
-        engine: what does the photos.
-        console: for remarks and, on a terminal, progress with the rate and the time left.
+        settings: the settings of the run.
+        out: the output folder.
+        engine: the engine that processes the photos.
+        console: console for remarks and, on a terminal, progress with the rate and the time left.
 
     Raises:
         SaliencyError: if the folder holds another run, a source or the folder fails, or the engine does.

@@ -1,4 +1,4 @@
-"""Which photos folders, globs, lists, Parquet tables and WebDataset shards hold, and how one is read."""
+"""Find the photos in folders, globs, lists, Parquet tables and WebDataset shards, and read them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Photo:
     """A photo to read.
 
     Attributes:
-        path: what its row is called by.
-        stem: of the files that are written for it, with `/` between folders; no two photos have one.
-        group: of co-saliency.
+        path: the photo's name in its row.
+        stem: name of the files that are written for it, with `/` between folders; unique in the run.
+        group: its group, for co-saliency.
         url: the file that it is, or that it lies in.
-        offset: where it begins in a tar; the number of its row in a table.
+        offset: where it begins in a tar, or the number of its row in a table.
         size: its bytes in a tar.
-        column: of a table whose cells are the photos themselves.
+        column: the column of a table whose cells are the photos.
     """
 
     path: str
@@ -79,8 +79,8 @@ def find_photos(
 
     Args:
         sources: paths, globs, URLs.
-        column: of tables, where the photos are; default the first of `COLUMNS` that is there.
-        group_column: of tables.
+        column: column of photos in tables; default the first of `COLUMNS` that exists.
+        group_column: column of groups in tables.
         out: the folder that results go to. What lies in it is left out of the folders around it; one warning
             counts and names the pictures that are left out, see `saliency_r1.pictures.finding`.
 

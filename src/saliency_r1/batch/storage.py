@@ -16,7 +16,7 @@ from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.files import write_bytes_atomic
 
 MAX_FILE_BYTES = 512_000_000
-"""What is read of one picture at most."""
+"""Maximum number of bytes that are read of one picture."""
 
 
 def file_system(url: str) -> tuple[Any, str]:

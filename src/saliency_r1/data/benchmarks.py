@@ -15,17 +15,17 @@ _RESEARCH = "for research; no licence is stated, the photos belong to their owne
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is known of a benchmark.
+    """The known facts of a benchmark.
 
     Attributes:
         name: the field's name of it.
-        task: what it is a benchmark of.
-        counts: how many photos it may hold, by which part that is.
+        task: the task that it measures.
+        counts: numbers of photos that it may have, by the name of the part.
         source: the authors' page.
-        terms: of use.
-        groups: how many groups, for CoSOD.
+        terms: terms of use.
+        groups: number of groups, for CoSOD.
         at_least: whether the counts are lower bounds.
-        quirks: what surprises.
+        quirks: surprising properties.
         aliases: other names of the folder.
     """
 
@@ -40,7 +40,7 @@ class Benchmark:
     aliases: tuple[str, ...] = ()
 
     def part_of(self, photos: int) -> str | None:
-        """Which part has so many photos; None if no part has."""
+        """Return the part that has so many photos; None if no part has."""
         for part, count in self.counts.items():
             if photos == count or (self.at_least and photos >= count):
                 return part

@@ -33,7 +33,7 @@ SOFT = (8, 247)
 
 
 class Fault(StrEnum):
-    """What can be wrong with a photo or its mask."""
+    """A fault of a photo or its mask."""
 
     UNREADABLE_PHOTO = "unreadable photo"
     UNREADABLE_MASK = "unreadable mask"
@@ -52,7 +52,7 @@ class Fault(StrEnum):
 
     @property
     def fix(self) -> str:
-        """What to do, in a line."""
+        """The fix, in a line."""
         return _FIXES[self]
 
     @property
@@ -90,9 +90,9 @@ class Finding:
     """One fault.
 
     Attributes:
-        fault: what is wrong.
-        name: of the photo.
-        detail: what was seen.
+        fault: the fault.
+        name: the photo's name.
+        detail: what was found.
     """
 
     fault: Fault
@@ -102,12 +102,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Looked:
-    """What was seen of one photo.
+    """The findings of the check in one photo.
 
     Attributes:
-        name: of the sample.
+        name: the sample's name.
         findings: its faults.
-        fingerprint: of the photo, for duplicates; None if it cannot be read.
+        fingerprint: the photo's fingerprint, for duplicates; None if it cannot be read.
     """
 
     name: str
@@ -150,7 +150,7 @@ def _look_at_mask(name: str, path: Path, size: tuple[int, int] | None) -> Iterat
 
 
 def _mask_findings(name: str, picture: MaskPicture) -> Iterator[Finding]:
-    """What is odd about a mask."""
+    """Return the faults of a mask."""
     values, doubt = picture.grey, picture.doubt
     if doubt is not None:
         detail = f"largest value {picture.high:g}" if doubt is Doubt.LOW else ""
@@ -169,7 +169,7 @@ _DOUBTFUL = {Doubt.LOW: Fault.LOW, Doubt.COLOURS: Fault.COLOURS, Doubt.ALPHA: Fa
 
 
 def look_at_instances(images: Sequence[InstanceImage]) -> Iterator[Looked]:
-    """The same for SIS: photos against the size of their instances; masks are checked as they are read."""
+    """Do the same for SIS: compare sizes of photos and instances; masks are checked as they are read."""
     for image in images:
         looked = _look(Sample(image.name, image.image))
         found = list(looked.findings)
@@ -194,10 +194,10 @@ class Checked:
     """A data set that was looked over.
 
     Attributes:
-        task: of its layout.
-        benchmark: what it is, if its folder is named like one.
-        photos: how many.
-        groups: how many, for CoSOD.
+        task: the task of its layout.
+        benchmark: the benchmark, if its folder is named like one.
+        photos: number of photos.
+        groups: number of groups, for CoSOD.
         findings: everything that is wrong, by photo.
     """
 
@@ -236,11 +236,11 @@ def check_data(
     """Look a data set over.
 
     Args:
-        root: as of `saliency_r1.data.layouts`.
-        task: what it is for; by default told from the benchmark's name, else from its layout.
+        root: the data set's folder, see `saliency_r1.data.layouts`.
+        task: the task; by default from the benchmark's name, otherwise from the layout.
         against: a second set, or any folder of photos, to find duplicates in.
         workers: processes; 0 for none but this.
-        progress: told how many of how many photos are done.
+        progress: called with the number of finished photos and of all photos.
 
     Raises:
         SaliencyError: if the layout is none that is known, or photos and masks do not pair.

@@ -48,7 +48,7 @@ def find_json(root: str | Path) -> Path | None:
 
 
 def _may_be_coco(path: Path) -> bool:
-    """Whether a json file begins with one of COCO's keys, or cannot be read, which is told where it is."""
+    """Whether a JSON file begins with one of COCO's keys, or cannot be read, which its reader reports."""
     if path.name in _OTHER_FILES or path.name.startswith("."):
         return False
     try:

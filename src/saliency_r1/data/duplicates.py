@@ -25,10 +25,10 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What duplicates are found by.
+    """The fingerprint by which duplicates are found.
 
     Attributes:
-        name: of the photo.
+        name: the photo's name.
         digest: SHA-256 of the file.
         bits: the perceptual hash, 64 bits: signs of the lowest cosine coefficients of the grey picture at
             32×32, against their median (pHash).

@@ -72,7 +72,7 @@ def write_synsets(root: str | Path, synsets: Mapping[str, Synset]) -> None:
 
     Args:
         root: the folder, made if need be.
-        synsets: by the name under which they are looked up.
+        synsets: synsets by the name under which they are looked up.
     """
     rows = {
         name: {"name": each.name, "synonyms": each.synonyms, "hypernyms": each.hypernyms}
@@ -86,7 +86,7 @@ def load_groups(root: str | Path, samples: Iterable[Sample]) -> dict[str, list[S
 
     Args:
         root: the folder that holds `groups.json`.
-        samples: of one split.
+        samples: samples of one split.
 
     Raises:
         SaliencyError: if there is no such file.

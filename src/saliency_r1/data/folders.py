@@ -82,8 +82,8 @@ def pictures_by_stem(
     """The picture files in a folder, sorted by stem; other and hidden files are left out.
 
     Args:
-        folder: of the files.
-        what: what errors call them.
+        folder: folder of the files.
+        what: their name in errors.
         more_suffixes: endings that count beside those of pictures, in lower case.
 
     Raises:

@@ -25,8 +25,8 @@ def read_instance_pngs(root: str | Path) -> Iterator[InstanceImage]:
     """The photos with their instances, sorted by name, decoded when their turn comes.
 
     Args:
-        root: as of `saliency_r1.data.pairs.read_pairs`; a folder of instance masks (`instances`, `Instance`,
-            …) is preferred to one of plain masks.
+        root: folder, see `saliency_r1.data.pairs.read_pairs`; a folder of instance masks (`instances`,
+            `Instance`, …) is preferred to one of plain masks.
 
     Raises:
         SaliencyError: before the first image as of `read_pairs`; at an image as of `load_instances`.

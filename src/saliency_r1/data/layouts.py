@@ -34,7 +34,7 @@ def load_maps(root: str | Path, task: Task, split: str | None = None) -> list[Sa
         split: `train` or `validation` of SOD, see `load_splits`; all photos for None.
 
     Raises:
-        SaliencyError: as of the layout's reader, or if there is no such split.
+        SaliencyError: see the layout's reader; also if there is no such split.
     """
     if split is not None:
         if task is not Task.SOD or split not in SPLITS:
@@ -57,7 +57,7 @@ def load_splits(root: str | Path) -> tuple[list[Sample], list[Sample]]:
         root: the DUTS folder, or a folder as of `read_pairs`.
 
     Raises:
-        SaliencyError: as of `read_pairs`, or if there are fewer than two pairs.
+        SaliencyError: see `read_pairs`; also if there are fewer than two pairs.
     """
     root = Path(root)
     if (root / "DUTS-TR").is_dir():
@@ -80,7 +80,7 @@ def load_instances(root: str | Path) -> Iterator[InstanceImage]:
         root: folder of the set, or the json file.
 
     Raises:
-        SaliencyError: as of the layout's reader.
+        SaliencyError: see the layout's reader.
     """
     path = find_json(root)
     return read_coco(path) if path else read_instance_pngs(root)
@@ -90,7 +90,7 @@ def task_of(root: str | Path) -> Task:
     """The task whose layout a folder has: json is SIS, folders of folders are CoSOD, else SOD.
 
     Raises:
-        SaliencyError: if json files cannot be told apart.
+        SaliencyError: if several JSON files could be meant.
     """
     if find_json(root):
         return Task.SIS

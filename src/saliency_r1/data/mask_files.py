@@ -26,7 +26,7 @@ _LEAST_SHARE = 0.01
 
 
 class MaskValues(StrEnum):
-    """What of a mask's pixels tells the object."""
+    """The values of a mask's pixels that mean the object."""
 
     GREY = "grey"
     NONZERO = "nonzero"
@@ -113,8 +113,8 @@ def load_grey(
 
     Args:
         source: path or content of a picture file, or of one that numpy saved.
-        name: what errors call the content.
-        values: what tells the object instead of the luminance, see `MaskPicture`.
+        name: its name in errors.
+        values: which values mean the object instead of the luminance, see `MaskPicture`.
 
     Raises:
         ImageError: if it cannot be read; one line that names the file and the reason.
@@ -125,7 +125,7 @@ def load_grey(
 
 
 def read_mask(source: str | Path | bytes, name: str = "picture") -> MaskPicture:
-    """Read a mask or saliency map with all that may tell the object; see `load_grey`."""
+    """Read a mask or saliency map with all channels that may show the object; see `load_grey`."""
     file: BinaryIO
     if isinstance(source, bytes):
         file = BytesIO(source)

@@ -39,7 +39,7 @@ def read_pairs(root: str | Path) -> Iterator[Sample]:
 def check_complete(
     images_folder: Path, images: dict[str, Path], masks_folder: Path, masks: dict[str, Path]
 ) -> None:
-    """That there are photos, and masks for exactly these.
+    """Check that there are photos, and masks for exactly these.
 
     Raises:
         SaliencyError: if not; it lists the first ten of each and says how many there are.

@@ -26,7 +26,7 @@ from saliency_r1.tasks import Task
 
 @dataclass(frozen=True)
 class KnownNames:
-    """What a thing may be called, as `saliency_r1.wording.normalised` writes it.
+    """The names that an object may have, as `saliency_r1.wording.normalised` writes them.
 
     Attributes:
         right: names, synonyms and the nearest hypernym.
@@ -42,14 +42,14 @@ class PromptExample:
     """One question and the masks of its true answer.
 
     Attributes:
-        name: of the photo or the group.
-        task: what is asked.
+        name: the photo's or the group's name.
+        task: the task.
         prompt: the user's text.
         images: paths, absolute or from the data's root.
-        masks: for each image the run lengths of its true masks; none where nothing is salient.
+        masks: for each image the run lengths of its true masks; empty if nothing is salient.
         mirrored: whether images and masks are to be mirrored left to right.
-        names: what each instance is called, in the order of the masks, or what the object is; empty if that
-            is not known.
+        names: the names of each instance, in the order of the masks, or of the object; empty if
+            unknown.
 
     Raises:
         SaliencyError: if there are not as many lists of masks as images, no image, or names of fewer or more

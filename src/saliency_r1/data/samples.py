@@ -1,4 +1,4 @@
-"""What a data set gives: a picture, its mask, and the WordNet synset it was collected under."""
+"""The samples of a data set: a picture, its mask, and the WordNet synset that it was collected under."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Sample:
         name: unique in its data set; the file's stem.
         image: path of the picture.
         mask: path of the ground truth; None where there is none.
-        synset: what the picture was collected under; None where that is not known.
+        synset: the synset that the picture was collected under; None if unknown.
 
     Raises:
         SaliencyError: if the name is empty.

@@ -21,7 +21,7 @@ class TrueInstance:
 
     Attributes:
         mask: its run lengths.
-        crowd: whether it stands for several that nobody told apart; predictions on it count neither way.
+        crowd: whether it is a group of unseparated instances; predictions on it are neither right nor wrong.
         category: the name of its category, which no metric looks at; None where there is none.
         synset: the WordNet number of what it is; None where that is not known.
     """
@@ -37,11 +37,11 @@ class InstanceImage:
     """A photo and its salient instances.
 
     Attributes:
-        key: what prediction files call it: the COCO image id, or the stem where there are no ids.
+        key: the photo's key in prediction files: the COCO image id, or the stem if there are no ids.
         name: unique in its data set.
         image: path of the photo, which need not be there.
         height, width: in pixels.
-        instances: of the photo; none if nothing is salient.
+        instances: instances of the photo; empty if nothing is salient.
     """
 
     key: int | str
@@ -67,7 +67,7 @@ def run_lengths_of(segmentation: object, height: int, width: int, where: str) ->
 
     Args:
         segmentation: the field of that name.
-        height, width: of its photo.
+        height, width: size of the photo.
         where: the file and the entry, for errors.
 
     Raises:
@@ -100,9 +100,9 @@ def run_lengths_of(segmentation: object, height: int, width: int, where: str) ->
 
 
 def _covered(counts: bytes) -> int:
-    """How many pixels compressed run lengths cover; the C code reads on without asking.
+    """Count the pixels of compressed run lengths; pycocotools' C code does not check them.
 
-    Five bits a character from 48 on, the sixth says that the number goes on; from the third run on, the
+    Characters have five bits from 48 on; the sixth says that the number continues; from the third run on the
     difference to the run before the last is written (pycocotools, common/maskApi.c).
     """
     runs: list[int] = []

@@ -1,4 +1,4 @@
-"""Colours as sRGB, whatever profile a picture carries."""
+"""Convert colours to sRGB, from any profile of a picture."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image
     """Convert a picture from its ICC profile to sRGB, perceptually, as browsers do.
 
     Args:
-        image: of mode RGB, RGBA, L, LA, CMYK or LAB. It is not changed.
-        profile: of its pixels; None or empty for sRGB.
-        name: what a warning calls it.
+        image: image of mode RGB, RGBA, L, LA, CMYK or LAB. It is not changed.
+        profile: colour profile of its pixels; None or empty for sRGB.
+        name: its name in warnings.
 
     Returns:
         RGB or RGBA; `image` itself if the profile changes nothing. A profile that is broken, or of another
@@ -63,7 +63,7 @@ def _space(profile: bytes) -> str:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCmsTransform | None:
-    """From the profile to sRGB; None if that leaves colours as they are."""
+    """Return the transform from the profile to sRGB; None if it would not change colours."""
     from PIL import ImageCms
 
     out = "RGBA" if mode == "RGBA" else "RGB"

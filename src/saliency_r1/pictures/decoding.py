@@ -63,7 +63,7 @@ def identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
 
     Args:
         file: open for reading, at its beginning.
-        name: what errors call it.
+        name: its name in errors.
 
     Raises:
         ImageError: if its content is of no format known here; it says what the content is.
@@ -105,7 +105,7 @@ def decode(file: BinaryIO, name: str, *, max_pixels: int, accept_truncated: bool
 
     Args:
         file: open for reading, at its beginning.
-        name: what errors call it.
+        name: its name in errors.
         max_pixels: the most pixels allowed; larger pictures are refused from their header.
         accept_truncated: whether JPEG, PNG, BMP and PPM that are cut short are read as far as they reach.
 
@@ -270,10 +270,10 @@ def _as_far_as_it_reaches(
 
 
 def _rest_of_jpeg(content: bytes, name: str) -> tuple[ImageFile.ImageFile, float]:
-    """A JPEG that was cut short, ended properly, and the share of its rows that is there.
+    """Decode a JPEG that ends too early; return it, ended properly, with the share of its rows that exist.
 
-    Where data are missing the decoder goes on with what follows, so that the rows which depend on it tell
-    how far the data reach.
+    Where data are missing the decoder continues with what follows, so the rows that depend on it show how far
+    the data reach.
     """
     content = content.rstrip(b"\xff")
     ended = identify(BytesIO(content + _JPEG_END), name)
@@ -312,7 +312,7 @@ class _EndlessFile(BytesIO):
 
 
 def _bytes_there(file: BinaryIO) -> str:
-    """How much of a file is there, if its header says how long it should be."""
+    """Return how much of a file is there, if its header gives the length."""
     file.seek(0)
     head = file.read(8)
     there = file.seek(0, os.SEEK_END)

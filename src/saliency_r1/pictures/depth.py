@@ -20,11 +20,11 @@ def to_bytes(values: np.ndarray, name: str, *, stretch: bool) -> np.ndarray:
 
     Args:
         values: bool, integers or floats, of any shape but an empty one.
-        name: what errors call them.
+        name: their name in errors.
         stretch: whether values outside the known ranges are stretched.
 
     Raises:
-        ImageError: for another dtype, NaN or infinity, or values outside the ranges without `stretch`.
+        ImageError: for another dtype, for NaN or infinity, or for values out of range without `stretch`.
     """
     if values.dtype == np.uint8:
         return values

@@ -14,7 +14,7 @@ from saliency_r1.files import open_atomic, printable
 from saliency_r1.pictures.own_files import SOFTWARE, exif_mark, png_mark
 
 KINDS = {".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
-"""What a picture is written as, by the ending of the file's name."""
+"""The format of a picture, by the ending of the file's name."""
 
 _JPEG_LONGEST = 65_500
 _HEADER = 33  # bytes of PNG's signature and its first chunk, IHDR

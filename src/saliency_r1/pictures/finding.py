@@ -70,7 +70,7 @@ class LeftOut:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of pictures."""
         return sum(map(len, self._paths.values()))
 
     def takes(self, path: Path, *, is_local: bool = True) -> bool:

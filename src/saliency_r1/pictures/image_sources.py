@@ -23,7 +23,7 @@ ImageSource: TypeAlias = "str | Path | bytes | BinaryIO | Image.Image | np.ndarr
 found."""
 
 OnError: TypeAlias = Callable[[ImageSource, ImageError], None]
-"""Told of an image that cannot be read, or that a policy's server refuses, and why."""
+"""Called with an image that cannot be read, or that a policy's server refuses, and the reason."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def load_sources(
     """Read each image when its turn comes.
 
     Args:
-        images: what to read.
-        on_error: told of one that cannot be read, which is left out. Without it the error is raised.
+        images: the images to read.
+        on_error: called for an image that cannot be read, which is skipped. Without it the error is raised.
         accept_truncated: see `saliency_r1.images.load_image`.
     """
     names = _Names()
@@ -84,7 +84,7 @@ def rereadable(source: ImageSource) -> ImageSource:
 
 
 class _Names:
-    """What the files of each image are called: as no other's of the stream, in upper or lower case."""
+    """Return a name for the files of each image, unique in the stream, ignoring case."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}

@@ -25,12 +25,12 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 @dataclass
 class Essence:
-    """What of a PNG file makes the picture.
+    """The parts of a PNG file that make the picture.
 
     Attributes:
         file: reads as a PNG file of these parts alone.
         profile: the ICC profile; None without one, or if it is broken or larger than 16 MB.
-        left_out: what was damaged and left out.
+        left_out: the damaged parts that were left out.
     """
 
     file: BinaryIO
@@ -155,7 +155,7 @@ def completed(content: bytes) -> tuple[bytes, float] | None:
     """A PNG file whose pixels end too early, filled up with zeros, and the share of them that is there.
 
     Args:
-        content: of the file.
+        content: the file's content.
 
     Returns:
         A whole PNG file and the share in [0, 1]; None if its header is not there.
@@ -188,7 +188,7 @@ def completed(content: bytes) -> tuple[bytes, float] | None:
 
 
 def _packed_bytes(width: int, height: int, bits: int, interlaced: bool) -> int:
-    """How many bytes the pixels take before compression: a filter byte and whole bytes a row."""
+    """Return the number of bytes of the pixels before compression: a filter byte and whole bytes a row."""
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)
     total = 0
     for x, y, dx, dy in passes:
@@ -199,7 +199,7 @@ def _packed_bytes(width: int, height: int, bits: int, interlaced: bool) -> int:
 
 
 def _unpacked(packed: bytes, most: int) -> Iterator[bytes]:
-    """What can be unpacked before the stream ends or breaks, in pieces."""
+    """Yield what can be unpacked before the stream ends or breaks, in pieces."""
     unpacking = zlib.decompressobj()
     for start in range(0, len(packed), _PIECE):
         waiting = packed[start : start + _PIECE]

@@ -1,4 +1,4 @@
-"""What the trainers call: one reward in [0, 1] for each response of a batch, whatever its task."""
+"""The reward that the trainers call: one number in [0, 1] for each response of a batch of any task."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from saliency_r1.rewards.tensors import overlaps, sod_parts_of
 from saliency_r1.tasks import Task
 
 TRUTH_BYTES = 128 * 1024**2
-"""For true masks that were decoded and brought to the size at which masks are compared."""
+"""Memory for true masks, decoded and resized to the size at which masks are compared."""
 
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """How the parts of a reward are weighed; each weight is at least 0.
+    """The weights of the parts of a reward; each weight is at least 0.
 
     Attributes:
-        format: of the form, beside the masks' 1. A response that is not of the form gets 0 in any case.
-        iou: of the IoU in the masks' part of SOD and CoSOD.
-        s_measure: of the S-measure there.
+        format: weight of the form, relative to 1 for the masks. A response without the form always gets 0.
+        iou: weight of the IoU in the masks' part of SOD and CoSOD.
+        s_measure: weight of the S-measure in that part.
 
     Raises:
         ValueError: if a weight is negative, or those of IoU and S-measure are both 0.
@@ -62,7 +62,7 @@ class Scored:
     Attributes:
         reward: in [0, 1].
         response: its parts; None if it is not of the form.
-        parts: what the reward is made of, and a user's own rewards, by name; none if it is not of the form.
+        parts: the parts of the reward and a user's own rewards, by name; empty without the right form.
     """
 
     reward: float
@@ -90,7 +90,7 @@ class SaliencyReward:
 
     Args:
         segmenter: the frozen one, with its memory.
-        weights: of the parts.
+        weights: weights of the parts.
         own: a user's rewards and their weights, by name. Each is called with `completions` (texts), `task`
             (names), `example` and `images`, a list each, and returns for every completion a number in [0, 1],
             or None where it has no say.
@@ -213,7 +213,7 @@ class SaliencyReward:
     def _compared(
         self, example: PromptExample, images: Sequence[Image.Image], found: Sequence[GreyMasks]
     ) -> torch.Tensor:
-        """For SIS the IoU of each mask with each instance, (P, T); else IoU and S-measure, (images, 2)."""
+        """For SIS return the IoU of masks and instances, (P, T); else IoU and S-measure, (images, 2)."""
         device = getattr(self.segmenter.segmenter, "device", torch.device("cpu"))
         truths = [self._truth(example, number, image, device) for number, image in enumerate(images)]
         if example.task is Task.SIS:

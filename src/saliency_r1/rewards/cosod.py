@@ -38,16 +38,16 @@ def cosod_reward(
     """Mean over the group of `sod_reward`.
 
     Args:
-        masks: as of `cosod_parts`.
-        truths: as of `cosod_parts`.
-        iou_weight: as of `weighted_mean`.
-        s_measure_weight: as of `weighted_mean`.
+        masks: masks, see `cosod_parts`.
+        truths: true masks, see `cosod_parts`.
+        iou_weight: weight of the IoU, see `weighted_mean`.
+        s_measure_weight: weight of the S-measure, see `weighted_mean`.
 
     Returns:
         In [0, 1]. The order of the images does not matter.
 
     Raises:
-        ValueError: as of `cosod_parts` and `weighted_mean`.
+        ValueError: see `cosod_parts` and `weighted_mean`.
 
     Example:
         >>> here, nothing = np.ones((4, 4), bool), np.zeros((4, 4), bool)

@@ -37,7 +37,7 @@ def faithful(
         completions: the responses.
         task: the name of each one's task.
         example: the question of each, with its true masks.
-        images: of each question, mode RGB, mirrored where the question says so.
+        images: images of each question, mode RGB, mirrored if the question says so.
 
     Returns:
         In (0, 1) for each; None where it has no say: another task than SOD, a question for the answer alone,

@@ -8,7 +8,7 @@ from saliency_r1.tasks import Task
 
 
 def parsed(text: str, task: Task | str) -> Response | None:
-    """What `parse_strict` reads, None if the text is not of the form."""
+    """Return what `parse_strict` reads; None if the text does not have the form."""
     try:
         return parse_strict(text, task)
     except ResponseError:

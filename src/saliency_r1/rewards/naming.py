@@ -21,7 +21,7 @@ from saliency_r1.language.expressions import NOUNS
 from saliency_r1.rewards.format import parsed
 
 RIGHT, WIDER, PLAIN = 1.0, 0.6, 0.3
-"""What an expression is paid for a right name, for a wider word that is true, and for "the object".
+"""The values of a right name, of a wider word that is true, and of "the object".
 
 A policy that is paid so says a name that it holds to be right with a probability over .6, else a wider word
 of a probability over one half, else "the object".
@@ -31,7 +31,7 @@ _PLAIN = frozenset(NOUNS)
 
 
 def name_credit(expression: str, names: KnownNames) -> float:
-    """What an expression is paid for what it calls a thing: 1, .6, .3 or 0.
+    """Return the value of an expression for its noun: 1, .6, .3 or 0.
 
     The head of the expression decides, as for `is_named`.
 

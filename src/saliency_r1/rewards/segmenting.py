@@ -35,7 +35,7 @@ class Question:
     """An image and what is looked for in it.
 
     Attributes:
-        key: of the image, the same whenever the image is the same.
+        key: the image's key; equal keys mean equal images.
         image: mode RGB.
         expressions: any number, repeats allowed.
         instances: whether each means one instance, not a region.
@@ -49,7 +49,7 @@ class Question:
 
 @dataclass
 class Counts:
-    """What a `CachedSegmenter` did so far.
+    """The work of a `CachedSegmenter` so far.
 
     Attributes:
         encoded: images that the segmenter encoded.
@@ -93,7 +93,7 @@ class CachedSegmenter:
         longest: the longer side of the masks at most, in pixels; None for the photo's size.
 
     Attributes:
-        counts: what it did so far.
+        counts: its work so far.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class CachedSegmenter:
 
     @property
     def kept_bytes(self) -> int:
-        """What is remembered, in bytes."""
+        """The size of the cache in bytes."""
         return self._kept.bytes
 
     def segment(self, questions: Sequence[Question]) -> list[Segmentation]:

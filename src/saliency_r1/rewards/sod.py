@@ -41,10 +41,10 @@ def weighted_mean(overlap: float, structure: float, iou_weight: float, s_measure
     Args:
         overlap: IoU, in [0, 1].
         structure: S-measure, in [0, 1].
-        iou_weight, s_measure_weight: at least 0, not both 0; they need not add up to 1.
+        iou_weight, s_measure_weight: at least 0, not both 0; their sum need not be 1.
 
     Raises:
-        ValueError: for weights out of range.
+        ValueError: if weights are out of range.
     """
     total = iou_weight + s_measure_weight
     if min(iou_weight, s_measure_weight) < 0 or not total > 0:
@@ -58,16 +58,16 @@ def sod_reward(
     """Weighted mean of IoU and S-measure; see `sod_parts` for these and for empty masks.
 
     Args:
-        mask: as of `sod_parts`.
-        truth: as of `sod_parts`.
-        iou_weight: as of `weighted_mean`.
-        s_measure_weight: as of `weighted_mean`.
+        mask: mask, see `sod_parts`.
+        truth: true mask, see `sod_parts`.
+        iou_weight: weight of the IoU, see `weighted_mean`.
+        s_measure_weight: weight of the S-measure, see `weighted_mean`.
 
     Returns:
         In [0, 1]: 1 for the truth itself, and for two empty masks.
 
     Raises:
-        ValueError: as of `sod_parts` and `weighted_mean`.
+        ValueError: see `sod_parts` and `weighted_mean`.
 
     Example:
         >>> truth = np.zeros((40, 60), bool)

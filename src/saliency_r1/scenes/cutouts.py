@@ -22,7 +22,7 @@ class CutOut:
     Attributes:
         colour: float32 (h, w, 3), 0 to 255.
         alpha: float32 (h, w), 0 to 1.
-        cut: of `SIDES` those where its photo ended and it did not.
+        cut: those of `SIDES` where the photo ended before the object did.
     """
 
     colour: np.ndarray
@@ -93,7 +93,7 @@ def place(
     Args:
         cut: the object.
         others: solid masks of what is there, bool (size, size).
-        size: of the picture.
+        size: size of the picture.
         rng: draws up to 20 places; the first that fits is taken, else the best.
         overlap: the share of an object that may be covered.
         central: near the middle.
@@ -130,7 +130,7 @@ def blend(ground: np.ndarray, cut: CutOut, x: int, y: int, matched: float) -> np
         ground: float32 (S, S, 3), 0 to 255; changed.
         cut: the object.
         x, y: its left and top.
-        matched: how much its brightness, contrast and tint are drawn towards those of the place, 0 to 1.
+        matched: how far its brightness, contrast and tint are moved to those of the place, 0 to 1.
 
     Returns:
         Its solid mask, bool (S, S).

@@ -78,7 +78,7 @@ class InstancePhoto:
 
 
 def category_nouns(name: str) -> Nouns:
-    """What an instance of a category may be called."""
+    """Return the names that an instance of a category may have."""
     name = name.lower()
     synonyms = tuple(_SYNONYMS[name].split("|")) if name in _SYNONYMS else ()
     hypernyms = (_ABOVE[name],) if name in _ABOVE else ()
@@ -128,7 +128,7 @@ _ALONE = 0.08
 
 
 def salient_of(masks: np.ndarray, soft: np.ndarray | None) -> np.ndarray | None:
-    """What stands out in a photo of annotated instances, by a teacher's mask and the true masks.
+    """Find what stands out in a photo of annotated instances, from a teacher's mask and the true masks.
 
     The instances that the teacher covers by half are salient if the teacher shows little else: then their
     true masks count. Where the teacher disagrees, or there is none, an instance that is alone in its photo
@@ -139,7 +139,7 @@ def salient_of(masks: np.ndarray, soft: np.ndarray | None) -> np.ndarray | None:
         soft: uint8 (S, S), the teacher's mask, or None.
 
     Returns:
-        uint8 (S, S), 0 or 255; None where it cannot be told.
+        uint8 (S, S), 0 or 255; None if undecided.
     """
     if soft is not None:
         shown = soft > 127
@@ -168,7 +168,7 @@ def open_photos(
             `saliency-r1 data masks` writes them; roots without one have no such masks.
 
     Raises:
-        SaliencyError: as of `select`.
+        SaliencyError: see `select`.
     """
     photos = []
     for root in roots:

@@ -1,4 +1,4 @@
-"""What the nano segmenter is trained on: photos with expressions and the mask of each.
+"""The training data of the nano segmenter: photos with expressions and the mask of each.
 
 A sample is one photo, plain or composed, with one or two expressions. In a composed photo they name one
 object each, so that only the text decides which mask is right. Scenes of up to six objects and real photos of
@@ -41,7 +41,7 @@ class ReferringSample:
 
 @dataclass(frozen=True)
 class Mix:
-    """How often each kind of sample is drawn, 0 to 1.
+    """The shares of the kinds of samples, 0 to 1.
 
     Attributes:
         composed: photos of two objects.
@@ -65,11 +65,11 @@ class ReferringPhotos:
 
     Args:
         photos: the packed training photos.
-        nouns: what each photo's object is called, or None.
+        nouns: the name of each photo's object, or None.
         colours: the colour word of each photo's object, or None.
-        seed: of the stream.
+        seed: random seed of the stream.
         mix: the shares of the kinds of samples.
-        scenes: what scenes are composed of, and the names of things in them; needed for a share of scenes.
+        scenes: composer of scenes, and the names of their objects; needed for a share of scenes.
         instances: the photos of named instances; needed for a share of them.
 
     Raises:
@@ -205,7 +205,7 @@ def mirrored(array: np.ndarray) -> np.ndarray:
 def compose(
     source: ReferringPhotos, first: int, second: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[Region]] | None:
-    """A photo that holds the foregrounds of two photos, or None if they cannot be told apart in it.
+    """Compose a photo with the foregrounds of two photos; None if they cannot be distinguished in it.
 
     Three ways: the second pasted onto the first's photo; both pasted onto a third photo whose own object was
     filled; the two photos side by side or one above the other.

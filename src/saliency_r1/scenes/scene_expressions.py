@@ -39,7 +39,7 @@ class Referred:
 
     Attributes:
         text: the expression.
-        indices: of the scene's objects; none for what is not there.
+        indices: indices of the scene's objects; empty for an absent one.
         kind: one of `KINDS`.
     """
 
@@ -60,7 +60,7 @@ def referring(scene: Scene, rng: np.random.Generator, names: NameBook) -> list[R
     Args:
         scene: its objects are all that stands out in the picture.
         rng: draws objects and wordings.
-        names: how things are called, and what else there is.
+        names: the names of the objects, and of what else is there.
     """
     regions = [Region(each.mask, nouns_for(each.synset, names), each.colour) for each in scene.objects]
     return refer(regions, rng, nouns_of(names))
@@ -174,7 +174,7 @@ def _traits(region: Region, rng: np.random.Generator) -> tuple[list[str], list[s
 def _apart(
     index: int, group: tuple[int, ...], regions: Sequence[Region], noun: str, rng: np.random.Generator
 ) -> list[Referred]:
-    """What tells one object from the others of a group, by place, order, size and colour."""
+    """Distinguish one object from the others of a group by place, order, size and colour."""
     only, count = (index,), len(group)
     found: list[Referred] = []
     own = regions[index]
@@ -240,7 +240,7 @@ def _all_of(noun: str, count: int, rng: np.random.Generator) -> str:
 
 
 def _absent(regions: Sequence[Region], rng: np.random.Generator, known: Sequence[Nouns]) -> list[Referred]:
-    """What is not there: another name, a colour that no object of the name has."""
+    """Return an expression for something absent: another name, or a colour that no object of the name has."""
     found = []
     present = [region.nouns for region in regions]
     for _ in range(20 if known and None not in present else 0):

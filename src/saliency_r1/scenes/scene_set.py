@@ -38,13 +38,13 @@ _INKS = ("#e4572e", "#2e86de", "#27ae60", "#f1c40f", "#9b59b6", "#16a2b8")
 
 @dataclass(frozen=True)
 class SceneSet:
-    """Which scenes.
+    """The settings of a set of scenes.
 
     Attributes:
         data: the DUTS folder.
         split: `train` or `validation` of DUTS-TR; nothing of the other is used but the names of training.
-        seed: of all choices.
-        cache: where packed photos are kept.
+        seed: random seed.
+        cache: folder of packed photos.
         size: pixels of a side.
     """
 
@@ -62,7 +62,7 @@ def write_scenes(which: SceneSet, count: int, out: Path, workers: int) -> Iterat
 
     Args:
         which: the scenes.
-        count: how many.
+        count: number of scenes.
         out: the folder, made if need be.
         workers: processes; 0 for this one.
 
@@ -103,7 +103,7 @@ def write_groups(which: SceneSet, count: int, size: int, out: Path, workers: int
 
     Args:
         which: the scenes.
-        count: how many groups.
+        count: number of groups.
         size: pictures of a group, at least 2.
         out: the folder, made if need be.
         workers: processes; 0 for this one.

@@ -87,7 +87,7 @@ class SceneObject:
 
     Attributes:
         mask: bool (H, W), its visible part.
-        synset: what it is, if known.
+        synset: the object's synset, if known.
         colour: one of `statements.COLOURS`, if it has a clear one in the scene.
         source: name of the photo that it was cut from.
     """
@@ -119,7 +119,7 @@ class Foregrounds:
 
     Args:
         photos: packed squares of any size.
-        synsets: what each photo's object is, or None.
+        synsets: the synset of each photo's object, or None.
         colours: the colour word of each photo's object, or None.
         aspects: width over height of each photo before it was squeezed to a square; 1 if not given.
 
@@ -170,7 +170,7 @@ class Foregrounds:
         """The foregrounds of samples, in true shapes; `cache` keeps their packed form.
 
         Raises:
-            SaliencyError: as of `PackedPhotos.open`.
+            SaliencyError: see `PackedPhotos.open`.
         """
         photos = PackedPhotos.open(samples, cache, size)
         aspects = []
@@ -231,7 +231,7 @@ def compose_scene(
     Args:
         source: the photos.
         rng: makes every choice.
-        objects: how many, 0 to 6; drawn if not given. One or two fewer where a scene has no room.
+        objects: number of objects, 0 to 6; random if not given. One or two fewer if a scene has no room.
         same_name: whether all of them go by one name, or each by another; drawn, partly mixed, if not given.
 
     Raises:
@@ -302,7 +302,7 @@ def compose_group(
     Args:
         source: the photos.
         rng: makes every choice.
-        size: how many scenes.
+        size: number of scenes.
         distractors: put into each an object of another name too, which is larger, nearer to the middle and of
             stronger contrast than the shared one. Its name differs between the scenes as far as there are
             names, and none is in all of them.
@@ -331,7 +331,7 @@ def compose_group(
 
 
 def _without_repeats(items: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` of the items, each as seldom as possible."""
+    """Draw `count` of the items, each as rarely as possible."""
     rounds = [rng.permutation(items) for _ in range(-(-count // len(items)))]
     return np.concatenate(rounds)[:count]
 

@@ -77,8 +77,8 @@ class EvfSamSegmenter(BatchedSegmenter):
         tokenizer: converts texts to ids of `model`'s vocabulary, with a start and an end token.
         device: where it runs, in the type of its weights.
         semantic: which expressions get the prefix `[semantic] `: `off` for none, as in the original's demo
-            for one object; `on` for all; `auto` for regions (`<rg>`), which may be several objects, but not for
-            instances (`<ins>`). Only multitask weights know it.
+            for one object; `on` for all; `auto` for regions (`<rg>`), which may be several objects, but not
+            for instances (`<ins>`). Only multitask weights know it.
         name: its name in results.
 
     Example:

@@ -20,7 +20,7 @@ Kind: TypeAlias = Literal["nano", "model", "adapter"]
 """A policy of our own architecture, a large model, a LoRA adapter."""
 
 RECIPE = "recipe.json"
-"""What training calls the recipe in a run's folder."""
+"""The recipe's file name in a run's folder."""
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _LONGEST_CHAIN = 10
@@ -36,16 +36,16 @@ _TITLE = {
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says.
+    """The content of a card.
 
     Attributes:
-        name: of the model.
-        kind: what it is.
-        licence: of the weights, as the hub calls it; None if it was not told.
-        base_model: what it was made from, if anything.
+        name: the model's name.
+        kind: kind of model.
+        licence: licence of the weights, by its name on the hub; None if unknown.
+        base_model: the model that it was made from, if any.
         datasets: names of data sets on the hub.
-        summaries: of evaluations, see `read_summaries`.
-        recipes: of its training, see `read_recipes`.
+        summaries: summaries of evaluations, see `read_summaries`.
+        recipes: recipes of its training, see `read_recipes`.
         segmenter: whether a segmenter lies beside the policy.
         about: text in place of the first paragraph, with its own title.
     """
@@ -170,7 +170,7 @@ class Card:
 
 
 def read_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """What `saliency-r1 evaluate` wrote.
+    """Read what `saliency-r1 evaluate` wrote.
 
     Args:
         paths: `summary.json` files, or the folders that hold them.
@@ -225,7 +225,7 @@ def first_model(recipes: Sequence[tuple[Path, dict[str, Any]]]) -> str | None:
 
 
 def _start(recipe: dict[str, Any]) -> str | None:
-    """What a run started from, under the names of `train cgpo` and of `train sft`."""
+    """Return the start of a run, under the names of `train cgpo` and of `train sft`."""
     found = [recipe[key] for key in ("start", "policy") if isinstance(recipe.get(key), str)]
     return found[0] if found else None
 

@@ -71,7 +71,7 @@ def _in_a_process(files: Sequence[Path], fresh: Path) -> int:
 
 
 def _convert(files: Sequence[Path], fresh: Path, sender: Any) -> None:
-    """Run in the process; tell how many tensors there are, or what is wrong in one line."""
+    """Run in the process; return the number of tensors, or the error in one line."""
     import torch
     from safetensors.torch import save_file
 

@@ -45,14 +45,14 @@ PROCESSOR_FILES = (
     "vocab.txt",
     "merges.txt",
 )
-"""What a checkpoint's processor and tokenizer may consist of."""
+"""The files that a checkpoint's processor and tokenizer may consist of."""
 
 _ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
 class Export:
-    """What to write.
+    """The settings of an export.
 
     Attributes:
         policy: a folder or a hub name of a model, the folder of a LoRA adapter, or `nano` for the embedded
@@ -65,9 +65,9 @@ class Export:
         fine_tuned: whether the policy knows the response format, so that it is asked plainly; None for yes
             if it was marked so, is an adapter's, or lies in a training run's folder.
         metrics: `summary.json` files of `saliency-r1 evaluate`.
-        licence: of the weights, as the hub calls licences (`apache-2.0`); None if it is not known.
-        datasets: what it learnt from, by their names on the hub.
-        shard_size: of a weights file at most.
+        licence: licence of the weights, by its name on the hub (`apache-2.0`); None if unknown.
+        datasets: data sets that it was trained on, by their names on the hub.
+        shard_size: maximum size of a weights file.
     """
 
     policy: str

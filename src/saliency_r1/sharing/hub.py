@@ -40,7 +40,7 @@ def push(folder: Path, repository: str) -> str:
     """Upload a folder; a repository that is not there is made, private.
 
     Args:
-        folder: as `export` wrote it.
+        folder: a folder that `export` wrote.
         repository: `OWNER/NAME`.
 
     Returns:

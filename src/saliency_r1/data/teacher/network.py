@@ -33,7 +33,7 @@ class Teacher:
 
     Args:
         path: the network's file.
-        setting: how photos go in and the mask comes out.
+        setting: how photos are preprocessed and which output is the mask.
         threads: CPU threads; default those that torch takes, so that OMP_NUM_THREADS counts.
 
     Raises:
@@ -149,7 +149,7 @@ def write_masks(
     teacher and is written first. Every file appears whole or not at all.
 
     Args:
-        photos: what to do.
+        photos: the photos.
         teacher: the network.
         out: folder of the masks.
         resume: whether to leave out photos whose mask is there already.

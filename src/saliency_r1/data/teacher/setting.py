@@ -1,4 +1,4 @@
-"""How photos go into a teacher network, see `saliency_r1.data.teacher.network`, and how masks come out."""
+"""Settings of a teacher network, see `saliency_r1.data.teacher.network`: preprocessing and output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RECORD = "teacher.json"
 
 
 class Scaling(StrEnum):
-    """What a photo's values are divided by before they are normalised."""
+    """The divisor of a photo's values before they are normalised."""
 
     MAX = "max"
     """The largest value of the photo, as U²-Net does."""
@@ -21,7 +21,7 @@ class Scaling(StrEnum):
 
 
 class Stretch(StrEnum):
-    """How an output becomes a saliency of 0 to 1."""
+    """The way from an output to a saliency of 0 to 1."""
 
     MINMAX = "minmax"
     """Its least value becomes 0, its largest 1, as U²-Net does."""
@@ -33,18 +33,18 @@ class Stretch(StrEnum):
 
 @dataclass(frozen=True)
 class TeacherSetting:
-    """How photos go into a network, and which of its outputs is the mask.
+    """Preprocessing of photos, and the output that is the mask.
 
     Attributes:
         size: pixels of a side of the square input.
         mean: subtracted from red, green, blue after scaling.
-        std: by which they are then divided.
-        scaling: what a photo's values are divided by first.
+        std: divisors after that.
+        scaling: first divisor of a photo's values.
         output: index of the network's output that is the saliency map.
-        stretch: how that output becomes 0 to 1.
+        stretch: how that output is mapped to 0 to 1.
 
     Raises:
-        SaliencyError: for a size or an index that cannot be, or a standard deviation that is not above 0.
+        SaliencyError: if a size or an index is invalid, or a standard deviation is not above 0.
     """
 
     size: int = 320
