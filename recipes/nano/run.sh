@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The nano model, the whole way from data to weights. From the repository's root:
+# The nano model from data to weights. Run it from the repository's root:
 #
 #   bash recipes/nano/run.sh                      # every stage of `all`, in this order
-#   bash recipes/nano/run.sh segmenter words      # these stages alone
+#   bash recipes/nano/run.sh segmenter words      # only these stages
 #
 # A stage that was interrupted is resumed by the same command. Change what a stage does in its recipe. On two CPU
 # cores all stages together take about nine hours; benchmarks/RESULTS.md says what was measured, and what
@@ -25,7 +25,7 @@ segmenter() {
     saliency-r1 train segmenter --config recipes/nano/segmenter.yaml --resume
 }
 
-# The segmenter goes on with several objects: composed scenes, and real photos of instances.
+# Further training of the segmenter on several objects: composed scenes, and real photos of instances.
 segmenter_scenes() {
     saliency-r1 train segmenter --config recipes/nano/segmenter-scenes.yaml --resume
 }
@@ -83,7 +83,7 @@ cgpo() {
     saliency-r1 train cgpo --config recipes/nano/cgpo-names.yaml --resume
 }
 
-# Not part of the way, each to be named: reinforcement that goes on from the embedded policy, by CGPO and by GRPO, ...
+# These stages run only if they are named: reinforcement learning from the embedded policy, with CGPO and with GRPO ...
 cgpo_embedded() {
     saliency-r1 train cgpo --config recipes/nano/cgpo.yaml --resume
 }
@@ -91,7 +91,7 @@ grpo_embedded() {
     saliency-r1 train grpo --config recipes/nano/grpo.yaml --resume
 }
 
-# ... and the early-stopped policy that benchmarks/cgpo_vs_grpo.py starts from.
+# ... and the early-stopped policy from which benchmarks/cgpo_vs_grpo.py starts.
 early() {
     saliency-r1 train sft --config recipes/nano/sft.yaml --resume output=runs/sft-early max_steps=500
 }

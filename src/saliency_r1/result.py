@@ -140,9 +140,9 @@ class SaliencyResult:
         seconds: what it took, by part: `policy`, `segmenter`, once it is saved `writing`, and `total`.
         policy_confidence: the policy's confidence in the words of its answer, in [0, 1]; None if
             unknown.
-        names: the five best names of what is salient, or shared by a group, with their probabilities, the most
-            probable first. Each counts only the narrowest word of its classes, so that "cat" and "tabby" are
-            separate. Empty if the policy gives none.
+        names: the five best names of what is salient, or shared by a group, with their probabilities, the
+            most probable first. Each counts only the narrowest word of its classes, so that "cat" and
+            "tabby" are separate. Empty if the policy gives none.
         retries: how often the policy was asked a second time, because its response did not parse; for a
             group, over all its chunks.
         tokens: prompt and completion tokens that a server counted for it, for a group over all its chunks;

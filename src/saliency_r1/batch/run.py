@@ -57,8 +57,8 @@ class Outcome:
 def run_batch(settings: Settings, out: Folder, engine: Engine, console: Console) -> Outcome:
     """Process the remaining photos of a run, and write the rows to the folder.
 
-    A shard is written when all of its rows are there, whole or not at all; a run that is killed goes on with
-    the shards that are not there. On SIGTERM the process leaves with `SIGTERM_EXIT`.
+    A shard is written completely when all of its rows are there. A killed run continues with the missing
+    shards. On SIGTERM the process ends with `SIGTERM_EXIT`.
 
     Args:
         settings: the settings of the run.

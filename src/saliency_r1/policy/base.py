@@ -24,8 +24,8 @@ class PolicyOutput:
         confidence: in [0, 1], exp of the mean log-probability over the tokens of the expressions;
             None if the log-probabilities are unknown.
         expression_confidences: the same for the tokens of each expression, in order; None if unknown.
-        names: names of what is salient, or shared by a group, with their probabilities, the most probable first;
-            empty if the policy gives none.
+        names: names of what is salient, or shared by a group, with their probabilities, the most probable
+            first; empty if the policy gives none.
         retries: 1 if the first response did not parse and the policy was asked again, else 0.
         prompt_tokens, completion_tokens: a server's counts over both tries, photos included; None
             if it counted none.
