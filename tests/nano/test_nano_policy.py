@@ -328,3 +328,14 @@ def test_expression_tokens_and_confidence() -> None:
     assert [index for index, inside in enumerate(expression_tokens(two)) if inside] == [2, 5]
     straddling = ["<answer><r", "g>the d", "og</rg", "></answer>"]
     assert expression_tokens(straddling) == [False, True, True, False]
+
+
+def test_a_policy_without_a_reader_of_names_starts_one(folder: Path) -> None:
+    """What a checkpoint lacks has to hold values, not what lay in memory."""
+    tree = {"classes": ["n1", "n2"], "chains": [["pug", "dog"], ["mug"]]}
+    started = NanoForImageTextToText.from_pretrained(folder, name_tree=tree)
+    names = started.model.adapter.names
+    assert names.temperature == 1
+    assert names.blank.abs().sum() == 0
+    assert (names.spelling == -1).all()
+    assert started.config.image_tokens == started.config.cells + 21

@@ -46,6 +46,10 @@ class NanoPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, NameReader):
+            init.zeros_(module.blank)
+            init.ones_(module.temperature)
+            init.constant_(module.spelling, -1)
 
 
 class NanoModel(NanoPreTrainedModel):
