@@ -5,7 +5,7 @@
 The photos are crops of scikit-image's pictures at 400x300, or those of --folder. `predict --json` does them
 in one process, eight at a time, with torch's threads as they are by default; beside it stands a loop that
 gives the pipeline one photo at a time (the first 200, loading left out). Both commands are processes of their
-own, measured from start to end, loading included, turn about; the ratio is the median of the rounds'.
+own, measured from start to end, loading included, alternating; the ratio is the median of the rounds'.
 Memory is that of all processes of `batch` together, sampled: the proportional set size (shared pages are
 counted once) where Linux tells it; its most over --memory-photos, and over all photos. Prints a Markdown
 table.

@@ -214,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the DUTS folder")
     parser.add_argument("--stamps", type=Path, default=STAMPS, help="the folder of Tux Paint's stamps")
-    parser.add_argument("--onnx", type=Path, action="append", default=[], help="a peer, again for another")
+    parser.add_argument("--onnx", type=Path, action="append", default=[], help="a peer, may be repeated")
     parser.add_argument("--photos", type=int, default=1000, help="how many at most")
     parser.add_argument("--choosing", action="store_true", help="use the stamps that settings are chosen on")
     parser.add_argument("--seed", type=int, default=0)

@@ -4,7 +4,7 @@
 
 The pairs are DUTS-TR masks with predictions made of them (blurred, displaced, noisy). The plain loop reads
 each pair with OpenCV and gives it to every metric object of the library, in one process. Both are measured as
-processes of their own, from their start to their end, turn about; times are medians. Memory is that of all
+processes of their own, from their start to their end, alternating; times are medians. Memory is that of all
 processes of `evaluate` together, sampled: the proportional set size (shared pages are counted once) where
 Linux tells it. Prints a Markdown table.
 """

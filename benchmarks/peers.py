@@ -253,7 +253,7 @@ def main() -> None:
         "--animals", type=Path, action="append", metavar="DATA", help="a COCO json set; again"
     )
     parser.add_argument(
-        "--onnx", type=Path, action="append", default=[], help="a peer's file; again for another"
+        "--onnx", type=Path, action="append", default=[], help="a peer's file; may be repeated"
     )
     parser.add_argument("--every", type=int, default=1, help="take every n-th photo (default 1)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of each method (default 2)")

@@ -1,6 +1,6 @@
-"""Saliency reasoning with multimodal language models: what stands out in a picture, in words and as masks.
+"""Find what stands out in a photo, as masks and in words, with multimodal language models.
 
-The names below load on first use, so that `import saliency_r1` costs nothing.
+The names below load on first use, so `import saliency_r1` is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one table of models: their names, what loads them, how large they are, under which licence.
+"""The table of known models: their names, loaders, sizes and licences.
 
 A new segmenter is a file in `segmenters/` and an entry of `SEGMENTERS`; a new kind of policy is a file in
 `policy/` and an entry of `POLICY_KINDS`. Nothing is loaded here.
@@ -14,10 +14,10 @@ from typing import Any
 APACHE = "Apache-2.0"
 
 NANO = "nano"
-"""What the embedded policy and the embedded segmenter are called."""
+"""The name of the embedded policy and of the embedded segmenter."""
 
 ENDPOINT = "openai:"
-"""What the name of a policy behind an endpoint begins with."""
+"""The prefix of the name of a policy behind an endpoint."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class KnownModel:
     """Facts of one model.
 
     Attributes:
-        name: what `--segmenter` calls it; of a policy, a short name for tables.
-        weights: where its published weights lie on the hub; none if they come with the package.
-        parameters: how many, in millions, of what is loaded.
-        licence: of the weights.
-        remark: what else a person who chooses should know.
+        name: its name for `--segmenter`; for a policy, a short name for tables.
+        weights: names of its published weights on the hub; empty if they come with the package.
+        parameters: number of loaded parameters, in millions.
+        licence: licence of the weights.
+        remark: further facts for choosing a model.
         loader: `module:class` in this package, whose `from_pretrained` loads a segmenter from its weights, a
-            device and a dtype; none for the embedded one, and for policies, see `POLICY_KINDS`.
-        options: what `from_pretrained` is given beside these.
+            device and a dtype; empty for the embedded one and for policies, see `POLICY_KINDS`.
+        options: further arguments of `from_pretrained`.
     """
 
     name: str
@@ -44,12 +44,12 @@ class KnownModel:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def weight_bytes(self, bytes_each: int) -> int:
-        """Memory of the weights alone, at 4 bytes each (float32) or 2 (bfloat16, float16)."""
+        """Return the memory of the weights, at 4 bytes each (float32) or 2 (bfloat16, float16)."""
         return round(self.parameters * 1e6 * bytes_each)
 
 
 def class_of(loader: str) -> Any:
-    """Import what `module:class` names, from this package on."""
+    """Import what `module:class` names, relative to this package."""
     module, _, name = loader.partition(":")
     return getattr(import_module(f"saliency_r1.{module}"), name)
 
@@ -58,7 +58,7 @@ POLICY_KINDS = {
     ENDPOINT: "policy.endpoints.openai:OpenAIPolicy",
     "": "policy.transformers:TransformersPolicy",
 }
-"""What a policy's name begins with, and the class whose `load` takes such a name; the first that fits."""
+"""Prefixes of policy names, each with the class whose `load` takes such a name; the first match counts."""
 
 POLICIES = (
     KnownModel(NANO, (), 11.2, APACHE, "embedded; the default"),

@@ -1,4 +1,4 @@
-"""What weights must be to be loaded: safetensors, with their processor, and without code of their own."""
+"""Load weights safely: safetensors, with their processor, and without code of their own."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
 
 def weights_folder(source: str, kind: str) -> Path:
-    """The folder itself, or where the hub's repository of that name lies once it is fetched.
+    """Return the folder, or the local copy of the hub's repository with that name, which is downloaded.
 
     Args:
-        source: a folder, or a hub name (owner/model), if need be with `@` and a branch, tag, commit or pull
-            request of it (owner/model@refs/pr/1).
-        kind: what should be in there, for the error.
+        source: a folder, or a hub name (owner/model), optionally with `@` and a branch, tag, commit or pull
+            request (owner/model@refs/pr/1).
+        kind: the expected content, for the error.
 
     Raises:
-        SaliencyError: if it is no folder and the hub gives nothing.
+        SaliencyError: if it is no folder and the hub does not have it.
     """
     if Path(source).is_dir():
         return Path(source)
@@ -48,15 +48,15 @@ def weights_folder(source: str, kind: str) -> Path:
 
 
 def shown_name(source: str) -> str:
-    """How results call weights from there: the last part of a folder, a hub name as it is."""
+    """Return the name of weights in results: the last part of a folder, or the hub name."""
     return Path(source).resolve().name if Path(source).is_dir() else source
 
 
 def read_json(path: Path, kind: str) -> dict[str, Any]:
-    """The mapping in a JSON file.
+    """Read the mapping in a JSON file.
 
     Raises:
-        SaliencyError: if it is absent, is not JSON, or holds no mapping.
+        SaliencyError: if it is missing, is not JSON, or holds no mapping.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, all those that its index names or the one.
+    """Return the safetensors files of a folder: those that its index names, or the single one.
 
     Raises:
         SaliencyError: if there are none. Pickled weights are never read: a pickle can run any code.
@@ -81,7 +81,7 @@ def weight_files(folder: Path) -> list[Path]:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError):
             raise SaliencyError(f"{index} is no index of safetensors files: fetch it again") from None
-        # A name alone: an index must not lead out of its folder.
+        # Only the name: an index must not lead out of its folder.
         return [folder / Path(name).name for name in names]
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -93,7 +93,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_dtype(name: str) -> None:
-    """Refuse the name of a type of weights that is none of `DTYPES` and not `auto`."""
+    """Refuse a dtype that is neither in `DTYPES` nor `auto`."""
     if name != "auto" and name not in DTYPES:
         raise SaliencyError(f"unknown dtype {name!r}: choose auto, {', '.join(DTYPES)}")
 
@@ -101,23 +101,23 @@ def check_dtype(name: str) -> None:
 def load_model(
     model_class: Any, source: str, kind: str, model_types: Collection[str], device: str, dtype: str
 ) -> tuple[Any, Path]:
-    """A transformers model in evaluation mode, from weights in the stock folder layout.
+    """Load a transformers model in evaluation mode, from weights in the standard folder layout.
 
     Args:
         model_class: its class in transformers.
         source: a folder or a hub name.
-        kind: what the weights are called, for errors.
-        model_types: what `config.json` may have as `model_type`.
+        kind: name of the weights in errors.
+        model_types: allowed values of `model_type` in `config.json`.
         device: `auto`, `cpu`, `cuda`, `mps`.
-        dtype: of the weights in memory: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU and
-            what they are stored in elsewhere.
+        dtype: type of the weights in memory: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU
+            and the stored type elsewhere.
 
     Returns:
         The model, and the folder it came from.
 
     Raises:
-        SaliencyError: if there are no such weights, they are pickled, of another model or incomplete, bring
-            code of their own or no processor, or the machine has no such device.
+        SaliencyError: if there are no such weights, if they are pickled, of another model or incomplete, need
+            their own code or lack a processor, or if the machine has no such device.
     """
     place = choose_device(device)
     check_dtype(dtype)
@@ -149,16 +149,16 @@ def load_model(
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SaliencyError(f"{folder} is no {kind} model that can be read: {reason}") from None
     if missing := sorted(report["missing_keys"]):
-        # transformers would go on with random numbers in their place.
+        # transformers would continue with random numbers instead.
         raise SaliencyError(f"{folder} lacks {len(missing)} tensors of {kind}, the first is {missing[0]}")
     return model.eval().requires_grad_(False).to(place), folder
 
 
 @contextmanager
 def whole_weights() -> Iterator[None]:
-    """Have `from_pretrained` load a model whole in each process, also where DeepSpeed ZeRO-3 trains another.
+    """Make `from_pretrained` load a whole model in each process, even if DeepSpeed ZeRO-3 trains another.
 
-    While a trainer's configuration asks for ZeRO-3, transformers partitions every model that is loaded.
+    If a trainer's configuration asks for ZeRO-3, transformers would otherwise partition every loaded model.
     """
     from transformers.integrations import deepspeed
 
@@ -171,15 +171,15 @@ def whole_weights() -> Iterator[None]:
 
 
 def load_tokenizer(tokenizer_class: Any, folder: Path, files: Collection[str]) -> Any:
-    """The tokenizer of a folder.
+    """Load the tokenizer of a folder.
 
     Args:
         tokenizer_class: its class in transformers.
-        folder: where it lies.
-        files: what it has in place of `tokenizer.json`.
+        folder: its folder.
+        files: the files that replace `tokenizer.json`.
 
     Raises:
-        SaliencyError: if it is not there, or cannot be read.
+        SaliencyError: if it is missing or cannot be read.
     """
     if not (folder / "tokenizer.json").is_file() and not all((folder / name).is_file() for name in files):
         raise SaliencyError(f"{folder} has no tokenizer: add its tokenizer.json, or {' and '.join(files)}")
@@ -190,10 +190,10 @@ def load_tokenizer(tokenizer_class: Any, folder: Path, files: Collection[str]) -
 
 
 def refuse_code(folder: Path) -> None:
-    """Refuse weights that bring code of their own.
+    """Refuse weights that need code of their own.
 
     Raises:
-        SaliencyError: if one of the folder's JSON files asks for some.
+        SaliencyError: if one of the folder's JSON files asks for such code.
     """
     for name in ("config.json", *PROCESSOR_FILES, "tokenizer_config.json"):
         if (folder / name).is_file() and (code := custom_code(read_json(folder / name, ""))):
@@ -204,7 +204,7 @@ def refuse_code(folder: Path) -> None:
 
 
 def custom_code(content: Any) -> str | None:
-    """Some class that an `auto_map` in there names, however deep."""
+    """Return a class that an `auto_map` at any depth names."""
     if not isinstance(content, dict):
         return None
     if named := content.get("auto_map"):

@@ -1,4 +1,4 @@
-"""Several results on one picture: photos and overlays, with the words below."""
+"""Draw several results on one picture: photos and overlays, with the words below."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ GROUP_WIDTH = 4 * CELL[0] + 3 * GAP
 
 
 def contact_sheet(results: Sequence[SaliencyResult], columns: int = 4) -> Image.Image:
-    """A sheet with a column for each result.
+    """Draw a sheet with a column for each result.
 
     A column shows the photo, the overlay, the cut-out on a checkerboard, the expression (in SIS one for each
     instance, with its number), the confidence as a bar, and the reasoning.
 
     Args:
         results: at least one.
-        columns: how many stand side by side before a new row begins.
+        columns: number of results in a row.
 
     Returns:
         Image of mode RGB.
@@ -47,7 +47,7 @@ def contact_sheet(results: Sequence[SaliencyResult], columns: int = 4) -> Image.
 
 
 def _row(results: Sequence[SaliencyResult], width: int) -> Image.Image:
-    """The columns of some results, as high as the longest words need."""
+    """Draw the columns of some results, as high as the longest text needs."""
     pictures = 3 * (CELL[1] + GAP)
     row = Image.new("RGB", (width, pictures + _words_height(results)), PAPER)
     draw = ImageDraw.Draw(row)
@@ -65,7 +65,7 @@ def _row(results: Sequence[SaliencyResult], width: int) -> Image.Image:
 class GroupSheet:
     """A sheet of one CoSOD group: what it shares, and the overlay of every image.
 
-    It keeps small pictures only, so that a large group's results need not all be there at once.
+    It keeps only small pictures, so the results of a large group need not be in memory together.
 
     Example:
         >>> sheet = GroupSheet()
@@ -83,7 +83,7 @@ class GroupSheet:
         return len(self._cells)
 
     def add(self, result: SaliencyResult) -> None:
-        """Take in the next image of the group."""
+        """Add the next image of the group."""
         if self._first is None:
             blank = Image.new("RGB", (1, 1))
             self._first = replace(result, image=blank, layer=None, instances=())
@@ -92,7 +92,7 @@ class GroupSheet:
         self._cells.append((_fitted(result.overlay(), CELL), result.name, bool(result.instances)))
 
     def draw(self) -> Image.Image:
-        """The sheet so far, RGB.
+        """Draw the sheet so far, RGB.
 
         Raises:
             ValueError: if no result was added.
@@ -125,7 +125,7 @@ class GroupSheet:
 
 
 def sections(sheets: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Sheets one below the other, each under its title.
+    """Stack sheets vertically, each under its title.
 
     Args:
         sheets: title and sheet of each, at least one.
@@ -139,7 +139,7 @@ def sections(sheets: Sequence[tuple[str, Image.Image]]) -> Image.Image:
 
 
 def on_checkerboard(cutout: Image.Image, square: int | None = None) -> Image.Image:
-    """An RGBA picture on the grey checkerboard that stands for transparency, as RGB."""
+    """Put an RGBA picture on the grey checkerboard that means transparency; RGB."""
     side = square or max(4, max(cutout.size) // 40)
     y, x = np.ogrid[: cutout.height, : cutout.width]
     board = np.where((x // side + y // side) % 2, 236, 255).astype(np.uint8)
@@ -155,7 +155,7 @@ def _fitted(picture: Image.Image, cell: tuple[int, int]) -> Image.Image:
 
 
 def _stacked(pictures: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Pictures one below the other, flush left."""
+    """Stack pictures vertically, aligned on the left."""
     height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
     whole = Image.new("RGB", (max(picture.width for picture in pictures), height), PAPER)
     top = 0
@@ -166,7 +166,7 @@ def _stacked(pictures: Sequence[Image.Image], gap: int) -> Image.Image:
 
 
 def _framed(picture: Image.Image) -> Image.Image:
-    """With a margin all around."""
+    """Add a margin on all sides."""
     framed = Image.new("RGB", (picture.width + 2 * MARGIN, picture.height + 2 * MARGIN), PAPER)
     framed.paste(picture, (MARGIN, MARGIN))
     return framed
@@ -177,7 +177,7 @@ def _line_height(size: int) -> int:
 
 
 def _words_height(results: Sequence[SaliencyResult]) -> int:
-    """Enough for the words of each."""
+    """Return a height that is enough for the words of each result."""
     most = max(max(1, len(result.instances)) for result in results)
     return (
         most * EXPRESSION_LINES * _line_height(EXPRESSION_SIZE)
@@ -194,7 +194,7 @@ def _write(
     width: int = CELL[0],
     nothing: str = "nothing stands out",
 ) -> int:
-    """Put the words of a result at (left, top) and below; return where they end."""
+    """Write the words of a result at (left, top) and below; return where they end."""
     numbered = result.task.spec.several_expressions and bool(result.instances)
     lettering, step = font(EXPRESSION_SIZE), _line_height(EXPRESSION_SIZE)
     expressions = [one.expression for one in result.instances] if numbered else result.expressions
@@ -206,7 +206,7 @@ def _write(
             radius = step / 2 - 2
             draw_badge(draw, (left + radius, top + step / 2), radius, index, ring=False)
         for line in wrapped(expression or nothing, lettering, width - indent, EXPRESSION_LINES):
-            # The middle of the line, so that letters with and without descenders sit alike beside a badge.
+            # Anchored in the middle, so that letters with and without descenders align with a badge.
             draw.text(
                 (left + indent, top + step / 2),
                 line,

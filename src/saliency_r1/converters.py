@@ -1,4 +1,4 @@
-"""Results as other tools take them: supervision's detections, COCO json, Label Studio's pre-annotations."""
+"""Convert results for other tools: supervision's detections, COCO JSON, Label Studio's pre-annotations."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def to_detections(result: SaliencyResult) -> Detections:
     """Convert a result for `supervision`, which draws, counts and tracks.
 
-    Needs the package `supervision`, which this one does not install.
+    This needs the package `supervision`, which is not installed with this one.
 
     Args:
-        result: of any task; what stands out is one detection, each instance of SIS one.
+        result: a result of any task; each mask becomes one detection.
 
     Returns:
-        `supervision.Detections` of the instances that hold a pixel: `xyxy` the box of the binary mask, `mask`
-        bool (N, H, W), `confidence` the score, `class_id` the number of the expression from 0, and
+        `supervision.Detections` of the instances with at least one pixel: `xyxy` the box of the binary mask,
+        `mask` bool (N, H, W), `confidence` the score, `class_id` the number of the expression from 0, and
         `data["class_name"]` the expression.
 
     Raises:
@@ -55,15 +55,15 @@ def to_detections(result: SaliencyResult) -> Detections:
 
 
 def to_coco(results: Iterable[SaliencyResult]) -> dict[str, Any]:
-    """Convert results to one COCO json, with a category for each expression.
+    """Convert results to one COCO JSON object, with a category for each expression.
 
     Args:
-        results: each is an image; they are taken one by one, and none is kept.
+        results: results, one for each image; they are read one by one, and none is kept.
 
     Returns:
         `images` (id, file_name, width, height), `annotations` (id, image_id, category_id, segmentation as
         compressed run lengths, area, bbox, iscrowd, score) and `categories` (id, name), ready for
-        `json.dump`. All numbers begin at 1. An empty mask has no annotation.
+        `json.dump`. All ids begin at 1. An empty mask has no annotation.
 
     Example:
         >>> Path("coco.json").write_text(json.dumps(to_coco(pipe.stream(paths))))  # doctest: +SKIP
@@ -110,21 +110,21 @@ def to_label_studio(
     to_name: str = "image",
     label: str | None = None,
 ) -> dict[str, Any]:
-    """Convert a result to a Label Studio task whose masks are drawn already and wait for correction.
+    """Convert a result to a Label Studio task with masks that can be corrected.
 
     It fits a labelling configuration with `<Image name="image" value="$image"/>` and
     `<BrushLabels name="brush" toName="image">`.
 
     Args:
-        result: of any task.
-        image_url: where Label Studio finds the photo.
+        result: a result of any task.
+        image_url: address of the photo for Label Studio.
         from_name: name of the configuration's brush labels.
         to_name: name of its image.
-        label: one of its labels for all masks; by default each mask's label is its expression, and the
-            configuration must know these.
+        label: one label for all masks; by default each mask's label is its expression, which must be in the
+            configuration.
 
     Returns:
-        The task, with `data` and `predictions`; a list of such is what Label Studio imports as JSON.
+        The task, with `data` and `predictions`. Label Studio imports a list of such tasks as JSON.
     """
     regions = [
         {
@@ -149,12 +149,12 @@ def to_label_studio(
     return {"data": {"image": image_url}, "predictions": [prediction]}
 
 
-# The bits that a run's length takes, for Label Studio's reader to choose from (thi.ng's rle-pack).
+# The possible bit widths of a run's length, from which Label Studio's reader chooses (thi.ng's rle-pack).
 _LENGTH_BITS = (3, 4, 8, 16)
 
 
 def _brush_strokes(mask: np.ndarray) -> list[int]:
-    """The bytes of a mask as Label Studio packs brushes: runs over the four channels of its RGBA picture.
+    """Pack a mask as Label Studio packs brushes: runs over the four channels of an RGBA picture.
 
     The format is that of https://github.com/thi-ng/umbrella, package rle-pack, with words of 8 bits.
     """

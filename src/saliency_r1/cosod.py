@@ -1,22 +1,22 @@
-"""What a large group of images shares: the group in chunks, and the vote of the chunks.
+"""Find what a large group of images shares, by a vote of its chunks.
 
-The policy sees a few images at a time, so a large group is asked about chunk by chunk, and each chunk votes
-for what it found. The vote, ours:
+The policy sees only a few images at a time. So it is asked about a large group chunk by chunk, and each chunk
+votes for what it found. The rules of the vote are ours:
 
-1. A ballot counts with the images of its chunk, each times the policy's confidence in the expression (1 where
-   the policy tells none).
+1. The weight of a ballot is the number of its chunk's images times the policy's confidence in the expression
+   (1 if unknown).
 2. Ballots whose expressions are equal after `normalised` are pooled.
-3. That nothing is shared wins only with more than half of all weight: chunks that disagree on the name still
+3. "Nothing is shared" wins only with more than half of all weight: chunks that disagree on the name still
    agree that there is something.
-4. Among the expressions the heaviest pool wins, the one named first if two are equal, and the surest ballot
-   in it speaks for the group: its wording is what the segmenter looks for in every image.
-5. The segmenter is a witness: it looks for each expression in a few images spread over the group, and a pool
-   weighs as much as its expressions are found there. A winner that is hardly found is not believed, and
-   "the object" is looked for in its place.
+4. Among the expressions the pool with the largest weight wins, or the one named first if two are equal. The
+   segmenter looks for the wording of its most confident ballot in every image.
+5. The segmenter checks the expressions: it looks for each one in a few images spread over the group, and the
+   weight of a pool is multiplied by how well its expressions are found. If a winner is hardly found, "the
+   object" is used instead.
 
-What is shared is often just what stands out in each image, and that is found with a better outline than any
-name gives. So where the masks of the winner and of "the object" agree over the images that are looked at,
-each image has the latter's: see `Ballot.stands_out` and `settled`.
+Often the shared object is simply what stands out in each image, and "the object" finds it with a better
+outline than a name does. So if the masks of the winner and of "the object" agree over the checked images,
+each image gets the mask of "the object": see `Ballot.stands_out` and `settled`.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ if TYPE_CHECKING:
     from saliency_r1.segmenters.base import Segmentation
 
 GROUP_IMAGES = 5
-"""How many images of a group the policy sees at a time, unless it is told otherwise."""
+"""Default number of images of a group that the policy sees at a time."""
 
 BELIEVED = 0.4
-"""How well an expression must be found, in the mean over the images that are looked at."""
+"""Least mean score over the checked images with which an expression is used."""
 
 AGREED = 0.6
-"""From which mean IoU on what a group shares is what stands out: composed groups with distractors have at
-most .50, groups of photos at least .66."""
+"""Least mean IoU at which the shared object is taken to be what stands out: composed groups with distractors
+have at most .50, groups of photos at least .66."""
 
 ABSENT = 0.75
-"""From which score on the segmenter is believed that an expression finds nothing."""
+"""Least score with which the segmenter's empty mask for an expression is believed."""
 
 
 @dataclass(frozen=True)
 class Ballot:
-    """What one chunk found.
+    """The vote of one chunk.
 
     Attributes:
         expression: what its images share; empty if nothing.
-        images: how many images the chunk holds, at least 1.
-        confidence: the policy's in the expression, in [0, 1]; None if it tells none.
-        found: how well the segmenter finds the expression in images of the group: the mean of its scores, 0
+        images: number of images of the chunk, at least 1.
+        confidence: the policy's confidence in the expression, in [0, 1]; None if unknown.
+        found: how well the segmenter finds the expression in the checked images: the mean of its scores, 0
             where it finds nothing; in [0, 1].
         stands_out: the mean IoU of its masks there with those of "the object"; in [0, 1].
     """
@@ -68,20 +68,20 @@ class Ballot:
 
     @property
     def weight(self) -> float:
-        """Images times confidence."""
+        """The weight of the vote: images times confidence."""
         return self.images * (1.0 if self.confidence is None else self.confidence)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which ballot speaks for the group.
+    """The result of a vote.
 
     Attributes:
-        index: of the ballot.
-        confidence: the weight of its pool over all images, in [0, 1]: how sure the agreeing chunks are, times
-            the share of the images that they hold. With one chunk it is the policy's own. None if a ballot of
-            the pool has none.
-        believed: whether its expression, if it has one, is found well enough to be looked for.
+        index: index of the ballot whose wording is used.
+        confidence: the weight of its pool divided by the number of images, in [0, 1]: the confidence of the
+            agreeing chunks times their share of the images. With one chunk it is the policy's own. None if a
+            ballot of the pool has none.
+        believed: whether its expression, if it has one, is found well enough to be used.
     """
 
     index: int
@@ -90,7 +90,7 @@ class Verdict:
 
 
 def chunk_sizes(count: int, most: int = GROUP_IMAGES) -> list[int]:
-    """As few chunks as hold `count` images with at most `most` each, of sizes that differ by at most one.
+    """Return the sizes of the fewest chunks of at most `most` images; they differ by at most one.
 
     Example:
         >>> chunk_sizes(11, 5)
@@ -101,7 +101,7 @@ def chunk_sizes(count: int, most: int = GROUP_IMAGES) -> list[int]:
 
 
 def overlap(found: Segmentation) -> np.ndarray:
-    """The IoU of each mask of an image with the last, at 0.5: float64 (N - 1,), 0 where both are empty."""
+    """Return the IoU of each mask with the last one, at 0.5: float64 (N - 1,), 0 where both are empty."""
     masks = found.probabilities >= 0.5
     both = (masks[:-1] & masks[-1]).sum((1, 2))
     either = (masks[:-1] | masks[-1]).sum((1, 2))
@@ -109,14 +109,14 @@ def overlap(found: Segmentation) -> np.ndarray:
 
 
 def settled(named: np.ndarray, score: float, salient: np.ndarray) -> bool:
-    """Whether an image of a group that shares what stands out has the mask of what stands out.
+    """Whether an image of a group that shares what stands out gets the mask of what stands out.
 
-    So if most of what the name finds lies in it, or if the name finds nothing and the segmenter does not
-    believe that there is nothing. Else the name has found another thing, or none, and that is kept.
+    It does if most of the mask of the name is inside it, or if the name finds nothing and the segmenter is
+    not sure of that. Otherwise the name found another object or nothing, and its mask is kept.
 
     Args:
         named: the probabilities for the name, float32 (H, W).
-        score: the segmenter's of them.
+        score: the segmenter's score for that mask.
         salient: the probabilities for what stands out, float32 (H, W).
     """
     inside = named >= 0.5
@@ -130,10 +130,10 @@ def elect(ballots: Sequence[Ballot]) -> Verdict:
     """Count the vote of the chunks by the rules of this module.
 
     Args:
-        ballots: at least one.
+        ballots: the ballots, at least one.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no ballot.
 
     Example:
         >>> elect([Ballot("the dog", 5, 0.4), Ballot("a ball", 5, 0.5), Ballot("Dog", 5, 0.6)]).index

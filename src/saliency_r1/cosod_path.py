@@ -1,4 +1,4 @@
-"""The path of a group: its chunks are asked, they vote, and the segmenter is a witness; see `cosod`."""
+"""The path of a group: ask about its chunks, check the expressions and count the vote; see `cosod`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from saliency_r1.wording import UNNAMED
 
 @dataclass(frozen=True)
 class GroupAnswer:
-    """What a group shares, by the vote of its chunks.
+    """The shared object of a group, by the vote of its chunks.
 
     Attributes:
         readable: the images that could be read, in order.
-        output: of the ballot that speaks for the group, with the confidence of the vote.
-        response: that parsed, or "the object" where its expression is not believed.
-        policy_seconds: the policy's, for one image.
-        seconds: all until the vote, for one image.
+        output: the output of the winning ballot, with the confidence of the vote.
+        response: the parsed output, or "the object" if its expression is not believed.
+        policy_seconds: seconds of the policy, for one image.
+        seconds: seconds until the vote, for one image.
         stands_out: whether what is shared is what stands out in each image.
     """
 
@@ -55,17 +55,17 @@ def ask_group(
     group_images: int,
     load: Callable[[Iterable[ImageSource]], Iterator[LoadedSource]],
 ) -> GroupAnswer | None:
-    """Let the chunks of a group vote; None if there is no image to ask about.
+    """Let the chunks of a group vote; return None if no image can be read.
 
     Args:
-        policy: sees `group_images` images at a time.
-        segmenter: the witness.
-        sources: of the whole group.
-        task: what is asked.
+        policy: the policy, which sees `group_images` images at a time.
+        segmenter: the segmenter that checks the expressions.
+        sources: sources of the whole group.
+        task: the task.
         reasoning: whether the policy reasons.
-        batch_questions: how many chunks the policy is asked about at once.
+        batch_questions: number of chunks in a batch of the policy.
         group_images: at least 2.
-        load: reads sources one by one; those that cannot be read are left out.
+        load: reads sources one by one and skips those that cannot be read.
 
     Raises:
         ImageError: if the policy refused every chunk.
@@ -124,7 +124,7 @@ def ask_group(
 
 
 def witnessed(segmenter: Segmenter, ballots: Sequence[Ballot], images: Sequence[Image.Image]) -> list[Ballot]:
-    """Return the ballots with how well the segmenter finds the expression of each in these images."""
+    """Return the ballots with the scores of their expressions in these images."""
     expressions = list(dict.fromkeys(ballot.expression for ballot in ballots if ballot.expression))
     if not expressions:
         return list(ballots)
@@ -143,7 +143,7 @@ def witnessed(segmenter: Segmenter, ballots: Sequence[Ballot], images: Sequence[
 
 
 def settle(segmenter: Segmenter, encoded: Encoded, found: Segmentation) -> Segmentation:
-    """Return the masks of an image, of what stands out where `saliency_r1.cosod.settled` says so."""
+    """Return the masks of an image; they show what stands out where `saliency_r1.cosod.settled` says so."""
     salient = segmenter.segment(encoded, [UNNAMED])
     chosen = [
         settled(mask, float(own), salient.probabilities[0])
@@ -156,6 +156,6 @@ def settle(segmenter: Segmenter, encoded: Encoded, found: Segmentation) -> Segme
 
 
 def reduced(image: Image.Image, pixels: int) -> Image.Image:
-    """Return the image, or one of a whole fraction of its sides if it has more than that many pixels."""
+    """Return the image, reduced by a whole factor if it has more than that many pixels."""
     factor = ceil(sqrt(image.width * image.height / pixels))
     return image.reduce(factor) if factor > 1 else image

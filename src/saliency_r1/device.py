@@ -1,4 +1,4 @@
-"""Which device a model runs on."""
+"""Choose the device of a model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from saliency_r1.errors import SaliencyError
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` takes CUDA, then Apple's MPS, then the CPU.
+    """Return the device with that name; `auto` prefers CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        SaliencyError: if the name is none of torch's, or the machine has no such device.
+        SaliencyError: if the name is unknown, or the machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -34,9 +34,9 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def moved(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """A tensor on a device, in a type.
+    """Copy a tensor to a device, in a type.
 
-    To a GPU it goes from pinned memory, so that the CPU need not wait for the copy.
+    The copy to a GPU uses pinned memory, so the CPU need not wait for it.
     """
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.to(dtype or tensor.dtype).pin_memory().to(device, non_blocking=True)
@@ -45,7 +45,7 @@ def moved(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None 
 
 @contextmanager
 def fewer_torch_threads(workers: int) -> Iterator[None]:
-    """Give torch a share of its threads while `workers` threads of our own call it."""
+    """Reduce torch's threads to a share while `workers` threads of our own call it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // workers))
     try:

@@ -10,24 +10,24 @@ _NO_MORE_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFI
 class SaliencyError(Exception):
     """Bad input. The message is one line: what was given, what is expected, what to do.
 
-    The command line prints the message alone and leaves with `exit_code`.
+    The command line prints only the message and exits with `exit_code`.
     """
 
     exit_code = 2
 
 
 class ImageError(SaliencyError):
-    """A picture that cannot be read; the message names the file and the reason."""
+    """A picture cannot be read; the message names the file and the reason."""
 
     exit_code = 1
 
 
 class ImageSizeError(ImageError):
-    """A picture of more pixels than the limit."""
+    """A picture has more pixels than the limit."""
 
 
 class OutputError(SaliencyError):
-    """A file that cannot be written.
+    """A file cannot be written.
 
     Args:
         message: one line that names the file and the reason.
@@ -48,15 +48,15 @@ class OutputError(SaliencyError):
 
 
 class ResponseError(SaliencyError):
-    """A response text that is not of the form the task asks for."""
+    """A response text does not have the form that the task asks for."""
 
     exit_code = 1
 
 
 def one_line(error: object) -> str:
-    """Return what an error says on one line, or its type's name if it says nothing.
+    """Return the text of an error on one line, or its type's name if it has no text.
 
-    Of an error of the operating system it is the reason alone: the message names the file already.
+    For an error of the operating system it is only the reason, because our message names the file.
     """
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a run that was killed, never meets half of one."""
+"""Write files so that a reader, or a run that was killed, never sees an incomplete one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from saliency_r1.errors import OutputError, SaliencyError, one_line
 
 @contextmanager
 def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a binary file for writing that takes its place at `path` only when the block ends well.
+    """Open a binary file for writing that appears at `path` only if the block succeeds.
 
-    The folder is made if need be. What is written goes to a hidden file beside `path`, which replaces `path`
-    in one step. If the block raises, the hidden file is removed and an older file at `path` stays as it was.
+    The folder is created if necessary. The data go to a hidden file beside `path`, which replaces `path` in
+    one step. If the block raises, the hidden file is removed and an older file at `path` is not changed.
 
     Args:
         path: the file to write.
@@ -34,11 +34,11 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
         ...     picture.save(file, format="PNG")
     """
     target = Path(path)
-    # A name of its own, not one derived from the target's, which may already have the longest length allowed.
+    # Not derived from the target's name, which may already have the maximum length.
     unfinished = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile: its files are readable by their owner alone, and these are to follow the umask.
+        # Not tempfile: only the owner can read its files, and these should follow the umask.
         with unfinished.open("xb") as file:
             yield file
         unfinished.replace(target)
@@ -52,7 +52,7 @@ def open_atomic(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` in one step: afterwards the file is whole, or as it was before.
+    """Write `data` to `path` in one step: afterwards the file is complete, or unchanged.
 
     Raises:
         OutputError: if the file cannot be written; the message names it and the reason.
@@ -74,7 +74,7 @@ def read_text(path: str | Path) -> str:
     """Read a text file, see `decode_text`.
 
     Raises:
-        SaliencyError: if it cannot be read, or is neither UTF-8 nor begins with a byte-order mark.
+        SaliencyError: if it cannot be read, or is not UTF-8 and has no byte-order mark.
     """
     try:
         return decode_text(Path(path).read_bytes())
@@ -85,10 +85,10 @@ def read_text(path: str | Path) -> str:
 
 
 def decode_text(content: bytes) -> str:
-    """Decode the content of a text file: UTF-8, or what its byte-order mark says, which is taken off.
+    """Decode the content of a text file: UTF-8, or as its byte-order mark says, which is removed.
 
     Raises:
-        UnicodeDecodeError: if it is neither.
+        UnicodeDecodeError: if that fails.
     """
     for mark, encoding in _MARKS:
         if content.startswith(mark):
@@ -97,10 +97,10 @@ def decode_text(content: bytes) -> str:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Make a folder to write to, if it is not there.
+    """Make a folder for output, if it does not exist.
 
     Raises:
-        SaliencyError: if it is a file, or cannot be made or written to.
+        SaliencyError: if it is a file, or cannot be created or written to.
     """
     folder = Path(path)
     name = printable(str(folder))
@@ -118,7 +118,7 @@ def make_folder(path: str | Path) -> Path:
 
 
 def printable(name: str) -> str:
-    """Give a name on one line, even if it has a line break or another control character in it."""
+    """Return a name on one line, even if it has a line break or another control character in it."""
     return name if name.isprintable() else repr(name)
 
 

@@ -1,4 +1,4 @@
-"""Reading pictures safely: any source, any mode, upright, within a limit, with errors that name the file."""
+"""Read pictures safely: any source and mode, upright, within a limit, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _LOOKED_AT, _BESIDE = 256, 4
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """A picture as it was read.
+    """A picture that was read.
 
     Attributes:
-        image: RGB, what models see.
-        layer: RGBA of the same size, with what is transparent; None for a picture that is opaque throughout.
+        image: RGB, as models see it.
+        layer: RGBA of the same size, with transparency; None if the picture is fully opaque.
     """
 
     image: Image.Image
@@ -52,7 +52,7 @@ class LoadedImage:
 
     @property
     def invisible(self) -> bool:
-        """Whether it is transparent throughout."""
+        """Whether it is fully transparent."""
         return self.layer is not None and self.layer.getchannel("A").getextrema()[1] == 0
 
 
@@ -64,37 +64,37 @@ def load_image(
 ) -> Image.Image:
     """Read a picture as upright RGB, in sRGB.
 
-    - EXIF rotation is applied. Of an animation the first frame is taken, of a PIL image the current one.
+    - EXIF rotation is applied. Of an animation the first frame is read, of a PIL image the current one.
     - Colours are converted to sRGB from the picture's ICC profile. Palette, CMYK and grey pictures become
       RGB.
-    - What is transparent lies on a ground that contrasts with what is opaque: white, or for a bright logo
-      black or grey. `load_layers` keeps the transparency.
-    - Grey of more than 8 bits (PIL modes `I;16`, `I`; arrays of integers) is scaled by the smallest depth of
-      8, 10, 12, 14 and 16 bits that holds its largest value, so that 12-bit data in a 16-bit file is not
+    - Transparent parts get a background that contrasts with the opaque parts: white, or black or grey for a
+      bright logo. `load_layers` keeps the transparency.
+    - Grey of more than 8 bits (PIL modes `I;16`, `I`; arrays of integers) is scaled from the smallest depth
+      of 8, 10, 12, 14 and 16 bits that holds its largest value, so that 12-bit data in a 16-bit file is not
       black.
-    - Floats (PIL mode `F`, arrays) count as 0 to 1 if they lie there, else as 0 to 255. A file's 32-bit
-      values outside all of these ranges (heights, temperatures) are stretched from their least to their
+    - Floats (PIL mode `F`, arrays) count as 0 to 1 if all values are in that range, otherwise as 0 to 255. In
+      files, 32-bit values outside these ranges (heights, temperatures) are stretched from smallest to
       largest.
     - Arrays are (H, W), (H, W, 1), (H, W, 3) in RGB order or (H, W, 4) with alpha last; tensors of torch are
-      (H, W) or have the channels first, (C, H, W), and may lie on any device.
-    - A file object is open for reading in binary mode, and is read from where it is.
-    - Metadata that is broken or too large is left out. A JPEG that lacks its end marker alone is read with a
+      (H, W) or (C, H, W), on any device.
+    - A file object must be open in binary mode, and is read from its current position.
+    - Metadata that is broken or too large is ignored. A JPEG that lacks only its end marker is read with a
       warning.
 
-    Memory: the result holds 4 bytes a pixel. On the way there are 4 to 9 of an opaque picture, 13 of one with
-    transparency or of a JPEG that is cut short: opaque JPEG, PNG and TIFF of 100 megapixels stay below 1 GB,
-    the others below 1.4 GB. The decoders of WebP and AVIF take up to 16. Larger pictures than `max_pixels`
-    are refused from their header, before anything is decoded. PIL's global settings and the warning filters
-    are left alone.
+    Memory: the result takes 4 bytes for each pixel. Decoding takes 4 to 9 bytes for an opaque picture, and 13
+    with transparency or for a JPEG that ends too early: opaque JPEG, PNG and TIFF of 100 megapixels stay
+    below 1 GB, the others below 1.4 GB. The decoders of WebP and AVIF take up to 16 bytes. Pictures larger
+    than `max_pixels` are refused after reading the header. PIL's global settings and warning filters are not
+    changed.
 
     Args:
         source: path, file content, file object, PIL image (never changed), array or tensor.
-        max_pixels: the most pixels allowed.
-        accept_truncated: whether JPEG, PNG, BMP and PPM files that are cut short are read, with a warning.
+        max_pixels: maximum number of pixels.
+        accept_truncated: whether to read JPEG, PNG, BMP and PPM files that end too early, with a warning.
 
     Returns:
-        Image of mode RGB at the picture's own size, as it is to be looked at (width and height swapped where
-        EXIF says so). It is `source` itself if that is an upright RGB image in sRGB already.
+        Image of mode RGB at the picture's own size, upright (width and height are swapped if EXIF says so).
+        It is `source` itself if that is an upright RGB image in sRGB already.
 
     Raises:
         ImageError: if it cannot be read; one line that names the file and the reason.
@@ -108,7 +108,7 @@ def load_layers(
     max_pixels: int = 100_000_000,
     accept_truncated: bool = False,
 ) -> LoadedImage:
-    """Read a picture as `load_image` does, and keep what is transparent in it."""
+    """Read a picture as `load_image` does, and keep its transparency."""
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     if _is_tensor(source):
@@ -128,7 +128,7 @@ def load_layers(
 
 
 def open_source(source: object) -> tuple[BinaryIO, str]:
-    """Open a path or the content of a file for reading; also what errors call it.
+    """Open a path or the content of a file for reading; return it with its name in errors.
 
     Raises:
         ImageError: if there is nothing to read.
@@ -160,7 +160,7 @@ def open_source(source: object) -> tuple[BinaryIO, str]:
 
 
 def _is_tensor(source: object) -> TypeGuard[Tensor]:
-    """Whether it is torch's, without importing torch for those who have none."""
+    """Whether it is a tensor of torch; does not import torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.Tensor)
 
@@ -177,15 +177,15 @@ def _channels_last(tensor: Tensor) -> np.ndarray:
 
 
 def check_header(file: BinaryIO, name: str, *, max_pixels: int) -> None:
-    """See from its header alone that a file is a picture, and within the limit. Nothing is decoded.
+    """Check from its header that a file is a picture within the limit. Nothing is decoded.
 
     Args:
-        file: open for reading, at its beginning, where it is left again.
-        name: what errors call it.
+        file: file at its beginning, open for reading; its position is restored.
+        name: its name in errors.
         max_pixels: the most pixels allowed.
 
     Raises:
-        ImageError: if its content is of no format that `load_image` reads.
+        ImageError: if its content has no format that `load_image` reads.
         ImageSizeError: if it has more pixels than the limit.
     """
     name = printable(name)
@@ -222,7 +222,7 @@ def _upright(image: Image.Image, name: str) -> LoadedImage:
     except Exception as error:  # a broken palette or profile, say
         raise ImageError(f"{name}: cannot be decoded ({one_line(error)})") from error
     if result.image is not image:
-        result.image.info.clear()  # it may carry the rotation and the profile that have been applied
+        result.image.info.clear()  # it may still have the rotation and the profile that were applied
     return result
 
 
@@ -238,7 +238,7 @@ def _rgb(image: Image.Image, name: str, profile: bytes | None = None) -> LoadedI
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = Image.fromarray(to_bytes(np.asarray(image), name, stretch=True))
         clear = image.info.get("transparency")
-        if isinstance(clear, int):  # the one value that stands for transparency
+        if isinstance(clear, int):  # the value that means transparency
             layer = to_srgb(grey, profile, name).convert("RGBA")
             layer.putalpha(Image.fromarray(np.asarray(image) != clear).convert("L"))
             return _on_ground(layer)
@@ -253,7 +253,7 @@ def _rgb(image: Image.Image, name: str, profile: bytes | None = None) -> LoadedI
 
 
 def _on_ground(layer: Image.Image) -> LoadedImage:
-    """The RGBA picture on the first ground that few of its opaque pixels are near to, else the best."""
+    """Put the RGBA picture on the first ground that contrasts with its opaque pixels, or on the best one."""
     alpha = layer.getchannel("A")
     if alpha.getextrema()[0] == 255:
         return LoadedImage(layer.convert("RGB"))
@@ -268,7 +268,7 @@ def _ground(layer: Image.Image) -> tuple[int, int, int]:
     side = tuple(min(length, _LOOKED_AT) for length in layer.size)
     pixels = np.asarray(layer.resize(side, Image.Resampling.NEAREST))  # type: ignore[arg-type]
     clear = pixels[:, :, 3] < 128
-    # What matters is the contrast where the ground is seen.
+    # Only the contrast beside visible ground matters.
     beside = binary_dilation(clear, iterations=_BESIDE) & ~clear
     shown = pixels[beside if beside.any() else pixels[:, :, 3] > 0][:, :3].astype(np.float32)
     if not len(shown):
