@@ -14,6 +14,7 @@ from repository import ROOT
 SOURCE = ROOT / "src" / "saliency_r1"
 # Packages whose docstrings were revised.
 REVISED = (
+    "",  # the modules at the root
     "batch",
     "cli",
     "data",
@@ -23,6 +24,7 @@ REVISED = (
     "rewards",
     "scenes",
     "segmenters",
+    "serving",
     "sharing",
 )
 FRAGMENT = re.compile(r"(Of|That|Told|Behind|From|With|By|Beside|To be|All of it|The same|What|Where|How)\b")
@@ -46,7 +48,8 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
 def test_docstrings_are_sentences_or_noun_phrases(package: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {text.splitlines()[0]}"
-        for path in sorted((SOURCE / package).rglob("*.py"))
+        for path in sorted((SOURCE / package).glob("**/*.py" if package else "*.py"))
+        if path.name != "page.py" or package != "serving"  # not revised yet
         for line, text in docstrings(path)
         if FRAGMENT.match(text) or ATTRIBUTE.search(text) or HABITS.search(text)
     ]

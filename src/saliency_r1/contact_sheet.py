@@ -29,7 +29,7 @@ def contact_sheet(results: Sequence[SaliencyResult], columns: int = 4) -> Image.
     instance, with its number), the confidence as a bar, and the reasoning.
 
     Args:
-        results: at least one.
+        results: the results, at least one.
         columns: number of results in a row.
 
     Returns:

@@ -1,10 +1,10 @@
-"""Cut-outs without a halo: alpha as sharp as the photo is, and the object's own colours on soft edges.
+"""Make cut-outs without a halo: alpha as sharp as the photo, and the object's own colours on soft edges.
 
-Where alpha is neither 0 nor 1, a pixel of the photo shows object and background mixed. What both look like
-around it is filled in from where each is seen alone, from fine to coarse as in the pull-push method (Gortler
-et al., "The Lumigraph", SIGGRAPH 1996). The object's colour is then the one nearest to that with which the
+Where alpha is neither 0 nor 1, a pixel of the photo mixes object and background. The colours of both around
+it are filled in from places where only one of them is visible, from fine to coarse as in the pull-push method
+(Gortler et al., "The Lumigraph", SIGGRAPH 1996). The object's colour is then the nearest one with which the
 mixture gives what the photo shows (as in Forte, "Approximate fast foreground colour estimation", ICIP 2021).
-All is found at a bounded resolution; at the photo's own only the pixels near soft edges are looked at.
+This is computed at a bounded resolution; at the photo's own only the pixels near soft edges are processed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from saliency_r1.overlay import to_grey
 from saliency_r1.upsampling import apply_functions, as_picture, linear_functions, resized
 
 WORK_PIXELS = 500_000
-"""Pixels at which edges and colours are found, at most."""
+"""Maximum number of pixels at which edges and colours are computed."""
 
 # The rest was chosen with benchmarks/cutouts.py --choosing.
 CONTRAST = 2.0
-"""How much steeper alpha is than the mask's probability."""
+"""Factor by which alpha is steeper than the mask's probability."""
 
 RADIUS, EPSILON = 0.03, 1e-4
 """Window and flatness of the guided filter, see `upsampling.linear_functions`."""
@@ -33,10 +33,10 @@ INSIDE, THIN = 1, 0.1
 """Pixels that colours keep away from the edge, and what a colour nearer to it counts beside 1."""
 
 TRUST = 0.3
-"""How much the filled-in colours count beside what the photo shows."""
+"""Weight of the filled-in colours beside what the photo shows."""
 
 _NONE = 0.02
-_BAND = 3  # pixels around what the mask is unsure of that are looked at again
+_BAND = 3  # pixels around uncertain parts of the mask that are processed again
 _ROWS = 256
 _VISIBLE = 8  # of 255: alpha from which on a pixel counts for the crop
 _STEEPER = [round(255 * min(1.0, max(0.0, CONTRAST * (value / 255 - 0.5) + 0.5))) for value in range(256)]
@@ -89,12 +89,12 @@ def cut_out(photo: Image.Image, mask: np.ndarray, *, matting: bool = False) -> I
 
 
 def _reduced(picture: Image.Image, grid: tuple[int, int]) -> np.ndarray:
-    """The picture on a grid of so many rows and columns, uint8."""
+    """Resize the picture to a grid of so many rows and columns, uint8."""
     return np.array(picture.resize(grid[::-1], Image.Resampling.BILINEAR, reducing_gap=1.0))
 
 
 def _colours(picture: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What object and background look like at and around each pixel, float32 (3, H, W) each."""
+    """Return the colours of object and background at and around each pixel, float32 (3, H, W) each."""
     inner = -_widest(-alpha, INSIDE)
     own = np.maximum(inner**2, THIN * alpha**2)
     other = (1 - alpha) ** 2
@@ -102,13 +102,13 @@ def _colours(picture: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _between(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The mixture of two pictures, of which the second has that share."""
+    """Mix two pictures, of which the second has that share."""
     mixed: np.ndarray = first + share * (second - first)
     return mixed
 
 
 def _widest(map_: np.ndarray, reach: int) -> np.ndarray:
-    """The largest value within so many pixels to each side, (H, W)."""
+    """Return the largest value within so many pixels to each side, (H, W)."""
     for axis in (0, 1):
         found = map_.copy()
         ahead, behind = np.moveaxis(found, axis, 0), np.moveaxis(map_, axis, 0)
@@ -120,7 +120,7 @@ def _widest(map_: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _filled(picture: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mean colours (3, H, W) around each pixel of what counts there, by weights (H, W) in [0, 1]."""
+    """Return mean colours (3, H, W) around each pixel, by weights (H, W) in [0, 1]."""
     if max(weight.shape) == 1:
         return picture
     sums = _halved(np.concatenate([picture * weight, weight[None]]))
@@ -131,7 +131,7 @@ def _filled(picture: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _halved(maps: np.ndarray) -> np.ndarray:
-    """The means of 2x2 places; at an odd side's end those of the places that there are."""
+    """Return the means of 2x2 places; at the end of an odd side, of the existing places."""
     for axis in (1, 2):
         lines = np.moveaxis(maps, axis, 0)
         pairs = (lines[0 : len(lines) // 2 * 2 : 2] + lines[1::2]) / 2
@@ -146,7 +146,7 @@ def _softened(
     columns: np.ndarray,
     size: tuple[int, ...],
 ) -> np.ndarray:
-    """Alpha and colours of pixels near an edge, uint8 (N, 4)."""
+    """Return alpha and colours of pixels near an edge, uint8 (N, 4)."""
     function, colour = (_at(part, (rows + 0.5) / size[0], (columns + 0.5) / size[1]) for part in maps)
     seen = pixels[:, :3].T.astype(np.float32) / 255
     alpha = ((function[:3] * seen).sum(0) + function[3]).clip(0, 1)
@@ -158,7 +158,7 @@ def _softened(
 
 
 def _at(maps: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """The values of maps (C, H, W) at places in [0, 1] of their height and width, bilinear, (C, N)."""
+    """Sample maps (C, H, W) at places in [0, 1] of height and width, bilinear, (C, N)."""
     lines = []
     for place, length in ((down, maps.shape[1]), (across, maps.shape[2])):
         exact = (place * length - 0.5).clip(0, length - 1)
@@ -170,7 +170,7 @@ def _at(maps: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.ndarray:
 
 
 def read_background(text: str) -> Image.Image | tuple[int, int, int]:
-    """Read what a cut-out is to lie on: a picture's file, or a colour as `#ffffff`, `white` or `rgb(0,0,0)`.
+    """Read the background of a cut-out: a picture's file, or a colour as `#ffffff`, `white` or `rgb(0,0,0)`.
 
     Raises:
         SaliencyError: if it is neither.
@@ -185,7 +185,7 @@ def read_background(text: str) -> Image.Image | tuple[int, int, int]:
 
 
 def on_background(cutout: Image.Image, background: Image.Image | tuple[int, int, int]) -> Image.Image:
-    """Put a cut-out (RGBA) on a colour, or on a picture that is enlarged and cut to its size; RGB."""
+    """Put a cut-out (RGBA) on a colour, or on a picture that is scaled and cropped to its size; RGB."""
     if isinstance(background, Image.Image):
         result = ImageOps.fit(background.convert("RGB"), cutout.size, Image.Resampling.BICUBIC)
     else:
@@ -195,6 +195,6 @@ def on_background(cutout: Image.Image, background: Image.Image | tuple[int, int,
 
 
 def cropped(cutout: Image.Image) -> Image.Image:
-    """Keep the part of a cut-out (RGBA) that holds something; all of it if nothing does."""
+    """Crop a cut-out (RGBA) to its visible part; keep all of it if nothing is visible."""
     box = cutout.getchannel("A").point([255 * (value >= _VISIBLE) for value in range(256)]).getbbox()
     return cutout.crop(box) if box else cutout

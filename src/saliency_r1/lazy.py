@@ -8,11 +8,11 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package whose names live in its modules.
+    """Return the `__getattr__` of a package whose names are in its modules.
 
     Args:
-        package: its dotted name.
-        homes: the module of each name, from the package on.
+        package: the package's dotted name.
+        homes: the module of each name, relative to the package.
 
     Example:
         >>> lazy_names("saliency_r1", {"Task": "tasks"})("Task")("sod")

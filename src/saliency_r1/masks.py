@@ -1,4 +1,4 @@
-"""Masks of one image: as truth and as probability, their overlap, their connected parts."""
+"""Masks of one image: ground truth, probabilities, overlap and connected parts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ THRESHOLD = 127
 """A mask's pixel belongs to the object if its grey value is above this."""
 
 BOUNDARY = 0.02
-"""How wide a mask's boundary is, as a share of the picture's diagonal, in Cheng et al., CVPR 2021."""
+"""Width of a mask's boundary in Cheng et al., CVPR 2021, as a share of the picture's diagonal."""
 
 
 def as_truth(mask: np.ndarray) -> np.ndarray:
-    """A ground truth mask as bool (H, W).
+    """Convert a ground truth mask to bool (H, W).
 
     Args:
         mask: (H, W); bool, or integers that are 0 and 1 or 0 to 255 (then over 127 is inside), or floats in
@@ -32,7 +32,7 @@ def as_truth(mask: np.ndarray) -> np.ndarray:
 
 
 def as_probability(mask: np.ndarray) -> np.ndarray:
-    """A predicted mask as float32 (H, W) in [0, 1].
+    """Convert a predicted mask to float32 (H, W) in [0, 1].
 
     Args:
         mask: (H, W); floats in [0, 1], bool, or integers that are 0 and 1 or 0 to 255.
@@ -47,10 +47,10 @@ def as_probability(mask: np.ndarray) -> np.ndarray:
 
 
 def check_pair(mask: np.ndarray, truth: np.ndarray) -> None:
-    """Check that a prediction and its ground truth are of one size.
+    """Check that a prediction and its ground truth have the same size.
 
     Raises:
-        ValueError: if they are not.
+        ValueError: if they do not.
     """
     if mask.shape != truth.shape:
         raise ValueError(f"mask: shape {mask.shape}, expected the ground truth's {truth.shape}")
@@ -99,7 +99,7 @@ def connected_parts(mask: np.ndarray, least: float = 0.01) -> list[np.ndarray]:
 
     Args:
         mask: bool (H, W).
-        least: share of the picture that a part must cover; smaller parts are left out.
+        least: share of the picture that a part must cover; smaller parts are dropped.
     """
     from scipy.ndimage import label
 
@@ -118,7 +118,7 @@ def _checked(mask: np.ndarray) -> np.ndarray:
 
 
 def _band(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """The pixels of a bool mask that an erosion by so many pixels takes away."""
+    """Return the pixels of a bool mask that an erosion by so many pixels removes."""
     import cv2
 
     kernel = np.ones((2 * pixels + 1, 2 * pixels + 1), np.uint8)

@@ -1,8 +1,8 @@
-"""Closed-form matting: the alpha of hair and fur, solved for between what is surely object and what is not.
+"""Closed-form matting: solve for the alpha of hair and fur between certain object and background.
 
 Levin, Lischinski and Weiss, "A closed-form solution to natural image matting" (TPAMI 2008): within a window
-of 3x3 pixels the colours of object and background each lie on a line, so that alpha is a linear function of
-the colour there. The pixels of a band around the mask's edge are unknown, all others are held.
+of 3x3 pixels the colours of object and background each lie on a line, so alpha is a linear function of the
+colour there. The pixels of a band around the mask's edge are unknown; all others are fixed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EPSILON = 1e-6
 """Variance of the colour, in [0, 1], below which a window counts as flat."""
 
 SURE = 0.05, 0.95
-"""Probabilities beyond which a pixel is held to be background or object."""
+"""Probabilities beyond which a pixel is fixed as background or object."""
 
 _STEPS, _TOLERANCE = 400, 1e-4
 
@@ -29,8 +29,8 @@ def closed_form(photo: np.ndarray, mask: np.ndarray, band: int | None = None) ->
     Args:
         photo: uint8 (H, W, 3).
         mask: probabilities, float32 (H, W) in [0, 1].
-        band: pixels to either side of the edge that are unknown beside what the mask is unsure of; default
-            1 % of the longer side.
+        band: pixels on either side of the edge that are unknown, in addition to uncertain ones; default 1 %
+            of the longer side.
 
     Returns:
         Alpha, float32 (H, W) in [0, 1].
@@ -49,7 +49,7 @@ def closed_form(photo: np.ndarray, mask: np.ndarray, band: int | None = None) ->
     free = unknown.ravel()[numbers]
     values = known.ravel()[numbers].astype(np.float64)
     system = laplacian[free][:, free]
-    # A weak pull to the mask keeps regions that no known pixel reaches where the segmenter saw them.
+    # A weak term for the mask keeps regions that no known pixel reaches.
     pull = 1e-3
     system = system + pull * sparse.identity(system.shape[0], format="csr")
     right = -laplacian[free][:, ~free] @ values[~free] + pull * mask.ravel()[numbers][free]
@@ -62,7 +62,7 @@ def closed_form(photo: np.ndarray, mask: np.ndarray, band: int | None = None) ->
 
 
 def _laplacian(photo: np.ndarray, unknown: np.ndarray) -> tuple[sparse.csr_array, np.ndarray]:
-    """The matting Laplacian of all windows that touch an unknown pixel, over the pixels of these windows.
+    """Return the matting Laplacian of all windows with an unknown pixel, over the pixels of these windows.
 
     Returns:
         The matrix, and for each of its rows the pixel's number in the photo.

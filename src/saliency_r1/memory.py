@@ -1,4 +1,4 @@
-"""Keeping what was computed, within a bound on memory."""
+"""Cache computed values within a limit of memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 
 class BoundedMemory:
-    """A mapping that forgets what was used longest ago once it holds more than its bytes.
+    """A mapping with a limit of bytes that forgets the least recently used values.
 
     Args:
-        limit: in bytes; a value larger than it is not kept at all.
+        limit: limit in bytes; a larger value is not kept.
 
     Attributes:
-        bytes: of what is kept.
+        bytes: bytes of the kept values.
     """
 
     def __init__(self, limit: int) -> None:
@@ -25,14 +25,14 @@ class BoundedMemory:
         self._items: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
 
     def get(self, key: Hashable) -> Any:
-        """What is kept under a key, or None."""
+        """Return the value of a key, or None."""
         if key not in self._items:
             return None
         self._items.move_to_end(key)
         return self._items[key][0]
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep a value, and forget others for it."""
+        """Keep a value, and forget others to make room."""
         size = size_of(value)
         if size > self._limit:
             return
@@ -45,7 +45,7 @@ class BoundedMemory:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of the arrays, tensors and images in a value, however they are nested."""
+    """Return the bytes of all arrays, tensors and images in a nested value."""
     if hasattr(value, "nbytes"):
         return int(value.nbytes)
     if isinstance(value, dict):

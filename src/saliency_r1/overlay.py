@@ -1,4 +1,4 @@
-"""Drawing on photos: masks in colour, numbers on them, a legend below."""
+"""Draw on photos: masks in colour, their numbers, a legend below."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PALETTE = (
     (0, 114, 178),
     (213, 94, 0),
 )
-"""The colour of the first, second, … instance; after the last they begin again, and the numbers tell."""
+"""The colours of the first, second, … instance; after the last they repeat."""
 
 DARK, LIGHT = (16, 16, 16), (255, 255, 255)
 _TINT, _INSTANCE_TINT = 0.1, 0.4
@@ -33,23 +33,23 @@ _LEGEND_WIDTH, _LEGEND_LINES = 320, 2
 
 
 def colour_of(index: int) -> tuple[int, int, int]:
-    """The colour of instance `index`, from 0."""
+    """Return the colour of instance `index`, from 0."""
     return PALETTE[index % len(PALETTE)]
 
 
 def paint_masks(
     photo: Image.Image, masks: Sequence[np.ndarray], *, numbered: bool = False, dimmed: bool = True
 ) -> Image.Image:
-    """The photo with what the masks hold in colour, outlined and tinted, on dimmed surroundings.
+    """Draw masks in colour, outlined and tinted, on dimmed surroundings.
 
-    Each mask has a colour of its own. The outline is a bright line with a dark edge, seen on dark photos and
-    on bright ones.
+    Each mask has its own colour. The outline is a bright line with a dark edge, which is visible on dark and
+    on bright photos.
 
     Args:
         photo: RGB.
         masks: probabilities, float32 (H, W) in [0, 1], of the photo's size.
-        numbered: whether each mask is tinted strongly and gets its number, from 1, at its innermost place.
-        dimmed: whether the surroundings are; else they stay as they are.
+        numbered: whether to tint each mask strongly and to write its number, from 1, at its innermost place.
+        dimmed: whether to dim the surroundings.
 
     Returns:
         RGB image of the photo's size.
@@ -64,7 +64,7 @@ def paint_masks(
         tile = photo.crop(box)
         shown = tile.convert("RGB", _DIMMED) if dimmed else tile.copy()
         greys = [to_grey(mask[top:bottom, left:right]) for mask in masks]
-        # Most tiles of a large photo lie outside of all masks, and all but a few away from their edges.
+        # Most tiles of a large photo are outside all masks, and nearly all are away from edges.
         held = [grey.getbbox() is not None for grey in greys]
         for grey in compress(greys, held):
             shown.paste(tile, mask=grey.point(_KEEP))
@@ -88,14 +88,14 @@ def paint_masks(
 
 
 def with_legend(picture: Image.Image, entries: Sequence[str]) -> Image.Image:
-    """The picture with a line for each entry below it: the number in its colour, and the text.
+    """Add a line for each entry below the picture: the number in its colour, and the text.
 
     Args:
         picture: RGB.
-        entries: a text for each number, from 1.
+        entries: texts, for the numbers from 1.
 
     Returns:
-        RGB image, as wide as the picture but 320 pixels at least; the picture itself without an entry.
+        RGB image, as wide as the picture but at least 320 pixels; the picture itself without entries.
     """
     if not entries:
         return picture
@@ -123,7 +123,7 @@ def with_legend(picture: Image.Image, entries: Sequence[str]) -> Image.Image:
 def draw_badge(
     draw: ImageDraw.ImageDraw, centre: tuple[float, float], radius: float, index: int, ring: bool = True
 ) -> None:
-    """A disc in the colour of instance `index` (from 0) with its number (from 1) in it."""
+    """Draw a disc in the colour of instance `index` (from 0) with its number (from 1) in it."""
     colour = colour_of(index)
     rim = max(1, round(radius / 7)) if ring else 0
     draw.circle(centre, radius, fill=colour, outline=DARK, width=rim)
@@ -135,9 +135,9 @@ def draw_badge(
 
 
 def innermost(masks: Sequence[np.ndarray]) -> list[tuple[float, float] | None]:
-    """In each mask the place (x, y), as shares of width and height, that is farthest from its edge.
+    """Return the place (x, y) of each mask that is farthest from its edge, as shares of width and height.
 
-    What another mask covers too is avoided where there is anything else. None for an empty mask.
+    Pixels that another mask covers too are avoided if possible. None for an empty mask.
 
     Args:
         masks: bool (H, W) each.
@@ -154,16 +154,16 @@ def innermost(masks: Sequence[np.ndarray]) -> list[tuple[float, float] | None]:
             continue
         depth = distance_transform_edt(np.pad(own, 1))[1:-1, 1:-1]
         deepest = np.argwhere(depth > depth.max() - 1)
-        # Of a long shape's many the one in their middle.
+        # A long shape has many such places: take the one in their middle.
         y, x = deepest[np.square(deepest - deepest.mean(axis=0)).sum(axis=1).argmin()]
         places.append(((float(x) + 0.5) / mask.shape[1], (float(y) + 0.5) / mask.shape[0]))
     return places
 
 
 def to_grey(mask: np.ndarray) -> Image.Image:
-    """The probabilities, float32 (H, W), in 8-bit grey: 128 and above where they are at least 0.5."""
+    """Convert probabilities, float32 (H, W), to 8-bit grey: 128 and above where they are at least 0.5."""
     grey = np.empty(mask.shape, np.uint8)
-    for top in range(0, len(mask), _TILE):  # in strips, for the sake of memory
+    for top in range(0, len(mask), _TILE):  # in strips, to save memory
         bottom = top + _TILE
         np.rint(mask[top:bottom] * np.float32(255), out=grey[top:bottom], casting="unsafe")
     return Image.fromarray(grey)
@@ -171,14 +171,14 @@ def to_grey(mask: np.ndarray) -> Image.Image:
 
 @cache
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """PIL's own font, `size` pixels high."""
+    """Return PIL's own font, `size` pixels high."""
     return ImageFont.load_default(size)
 
 
 def wrapped(
     text: str, lettering: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float, lines: int
 ) -> list[str]:
-    """The text in at most that many lines of at most that many pixels; an ellipsis ends one that is cut."""
+    """Wrap text to that many lines and pixels at most; an ellipsis marks a cut."""
     done: list[str] = []
     line = ""
     for word in text.split():
@@ -198,7 +198,7 @@ def wrapped(
 
 
 def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes (left, top, right, bottom) that cover a picture of that size. They bound the memory of a step."""
+    """Yield boxes (left, top, right, bottom) that cover a picture, to limit the memory of a step."""
     width, height = size
     for top in range(0, height, _TILE):
         for left in range(0, width, _TILE):
@@ -207,7 +207,7 @@ def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
 
 @dataclass(frozen=True)
 class _Edge:
-    """How far each pixel is from a mask's edge: the binary mask blurred, on a grid as coarse as the blur."""
+    """Blur the binary mask on a coarse grid; the values show the distance of each pixel from its edge."""
 
     blurred: Image.Image
     factor: int
@@ -222,10 +222,10 @@ class _Edge:
         return cls(small.filter(ImageFilter.GaussianBlur(sigma / factor)), factor, size)
 
     def crop(self, box: tuple[int, int, int, int]) -> Image.Image:
-        """The blurred mask in a box of the picture, in the picture's pixels."""
+        """Return the blurred mask in a box of the picture, in the picture's pixels."""
         if self.factor == 1:
             return self.blurred.crop(box)
-        margin = 2 * self.factor  # PIL interpolates within the box alone
+        margin = 2 * self.factor  # PIL interpolates only within the box
         width, height = self.size
         outer = (
             max(0, box[0] - margin),
@@ -248,7 +248,7 @@ class _Edge:
 
 
 def _small(mask: np.ndarray) -> np.ndarray:
-    """Bool, every n-th row and column of the mask: enough to find a place in it, at any size of photo."""
+    """Return every n-th row and column of the mask, bool: enough to find a place in it."""
     step = ceil(max(mask.shape) / _THUMBNAIL)
     return mask[step // 2 :: step, step // 2 :: step] >= 0.5
 
@@ -260,7 +260,7 @@ def _luminance(colour: tuple[int, int, int]) -> float:
 
 
 def _dimming(brightness: float, grey: float) -> tuple[float, ...]:
-    """The matrix, as PIL takes it, that makes RGB darker and takes a share of the colour out."""
+    """Return PIL's matrix that darkens RGB and removes a share of the colour."""
     luma = (0.299, 0.587, 0.114)
     rows = []
     for channel in range(3):
@@ -283,10 +283,10 @@ def _tinted(share: float) -> list[int]:
 
 
 def _outline_table(sigma: float, reach: float) -> list[int]:
-    """Alpha of a line along the mask's edge, from the binary mask blurred with `sigma`.
+    """Return alpha of a line along the mask's edge, from the binary mask blurred with `sigma`.
 
-    Across a straight edge the blurred mask is the normal distribution function of the distance, which
-    therefore tells how far a pixel is from the edge. The line ends `reach` pixels from the edge, with a soft
+    Across a straight edge the blurred mask is the normal distribution function of the distance, so it gives
+    the distance of a pixel from the edge. The line ends `reach` pixels from the edge, with a soft
     rim of one pixel.
     """
     near, far = (0.5 * (1 + erf(-max(0.0, reach + rim) / sigma / sqrt(2))) for rim in (-0.5, 0.5))

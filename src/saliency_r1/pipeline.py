@@ -31,34 +31,33 @@ from saliency_r1.tasks import Task
 from saliency_r1.wording import UNNAMED
 
 _Masks: TypeAlias = tuple[Encoded, Segmentation]
-"""An image as the segmenter keeps it, and the masks of what was named in it."""
+"""An image in the segmenter's encoding, and the masks of its expressions."""
 
 SEGMENTER_FOLDER = "segmenter"
-"""Where a policy's folder may hold a nano segmenter that goes with it."""
+"""The folder of a nano segmenter inside a policy's folder."""
 
 BATCH_IMAGES = 8
 _INVISIBLE = PolicyOutput(
     "<think>The picture is transparent throughout.</think><answer></answer>", [], confidence=1.0
 )
-"""The answer to a picture in which there is nothing to see."""
+"""The answer to a fully transparent picture."""
 
 
 def expected_quality(policy_confidence: float | None, mask_scores: Sequence[float]) -> float | None:
-    """How good the masks of an answer are expected to be, in [0, 1]: the mean of their scores.
+    """Return the confidence of an answer, in [0, 1]: the expected IoU, mean over its masks.
 
-    The scores are the segmenter's, 0 for what is named in SOD or SIS and not found. Without an expression
-    (nothing is salient) it is the policy's confidence; None where the policy tells none. On held-out photos
-    the scores alone foretell the IoU better than their product with the policy's confidence does: see
-    benchmarks/RESULTS.md.
+    The scores are the segmenter's; in SOD and SIS a named object that is not found has 0. Without an
+    expression (nothing is salient) it is the policy's confidence, or None if unknown. benchmarks/RESULTS.md
+    compares the scores with their product with the policy's confidence.
     """
     return float(np.mean(mask_scores)) if mask_scores else policy_confidence
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What the policy said of an image: its output, that parsed, and the seconds until then.
+    """The policy's answer to an image: its output, the parsed response, and the seconds until then.
 
-    `stands_out`: what a group shares is what stands out in it.
+    `stands_out`: whether the shared object of a group is what stands out in it.
     """
 
     output: PolicyOutput
@@ -69,12 +68,12 @@ class _Answer:
 
 
 class SaliencyPipeline:
-    """Images and a task in, masks and words out.
+    """Find what stands out in images: it takes images and a task, and returns masks and words.
 
     Args:
-        policy: writes the response.
-        segmenter: turns each of its expressions into a mask.
-        device: where both run, for the record.
+        policy: the model that writes the response.
+        segmenter: the model that turns each expression into a mask.
+        device: the device of both, for the record.
 
     Example:
         >>> pipe = SaliencyPipeline.from_pretrained()
@@ -103,15 +102,15 @@ class SaliencyPipeline:
 
         Args:
             policy: a folder or a hub name of an image-text-to-text model, `openai:URL#MODEL` for one behind
-                an OpenAI-compatible endpoint, a policy that is already there, or None or `nano` for the
-                embedded nano policy.
-            segmenter: the name of one, `NAME:WEIGHTS` for other weights than the published, a folder of a
-                nano segmenter, a segmenter that is already there, or None for that in the policy's folder,
-                else the embedded one; see `saliency_r1.segmenters.load_segmenter`.
+                an OpenAI-compatible endpoint, a loaded policy, or None or `nano` for the embedded nano
+                policy.
+            segmenter: a name, `NAME:WEIGHTS` for weights other than the published ones, the folder of a nano
+                segmenter, a loaded segmenter, or None for the one in the policy's folder, otherwise the
+                embedded one; see `saliency_r1.segmenters.load_segmenter`.
             device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-            policy_options: how a policy that is named is loaded and asked.
-            segmenter_device: that of a segmenter that is named, if it is another.
-            segmenter_dtype: of its weights: `auto`, `float32`, `bfloat16` or `float16`.
+            policy_options: settings for loading and asking a policy that is named.
+            segmenter_device: device of a segmenter that is named, if it differs.
+            segmenter_dtype: type of its weights: `auto`, `float32`, `bfloat16` or `float16`.
 
         Raises:
             SaliencyError: if a model cannot be loaded, or the machine has no such device.
@@ -131,11 +130,11 @@ class SaliencyPipeline:
 
     @property
     def name(self) -> str:
-        """How results call the two models together."""
+        """The name of both models in results."""
         names = dict.fromkeys((self.policy.name, self.segmenter.name))
         return " + ".join(names)
 
-    @overload  # a str is a sequence of str, to the type checker alone
+    @overload  # only for the type checker: a str is a sequence of str
     def __call__(  # type: ignore[overload-overlap]
         self,
         images: ImageSource,
@@ -166,24 +165,24 @@ class SaliencyPipeline:
         group_images: int = GROUP_IMAGES,
         accept_truncated: bool = False,
     ) -> SaliencyResult | list[SaliencyResult]:
-        """What stands out in an image, or in each of a list; for CoSOD the list is one group.
+        """Find what stands out in an image, or in each image of a list; for CoSOD the list is one group.
 
         Args:
             images: a path, the bytes of an image file, a file object, a PIL image, an array or a tensor; or a
-                list of such.
+                list of them.
             task: `sod`, `sis` or `cosod`.
-            reasoning: whether the policy reasons before it answers. Without it the answer comes sooner.
-            group_images: for CoSOD, how many images of the group the policy sees at a time; see
+            reasoning: whether the policy reasons before it answers, which takes longer.
+            group_images: for CoSOD, number of images that the policy sees at a time; see
                 `saliency_r1.cosod`.
-            accept_truncated: whether files that are cut short are read as far as they reach, with a warning.
+            accept_truncated: whether to read files that end too early as far as they go, with a warning.
 
         Returns:
-            A result for an image, a list of results for a list, each with a name of its own. The list holds
-            all images and masks: for many of them use `stream`.
+            A result for an image, or a list of results with unique names for a list. The list holds all
+            images and masks; for many of them use `stream`.
 
         Raises:
             ImageError: if an image cannot be read.
-            SaliencyError: if there is no such task, CoSOD is asked of one image that is not in a list, or
+            SaliencyError: if there is no such task, if CoSOD gets an image that is not in a list, or if
                 `group_images` is less than 2.
         """
         if isinstance(images, list | tuple):
@@ -212,24 +211,25 @@ class SaliencyPipeline:
         accept_truncated: bool = False,
         on_error: OnError | None = None,
     ) -> Iterator[SaliencyResult]:
-        """The results of any number of images, in order, as they are done.
+        """Yield the results of any number of images, in order, as they are finished.
 
-        Images are read when their turn comes, at most `batch_images` of them and about 16 megapixels at a
-        time, so that memory stays bounded. For CoSOD, where they are one group, each is read twice: for the
-        policy, `group_images` at a time and together of at most 16 megapixels, and again for its mask. A
-        policy that a server runs has several questions under way, see `saliency_r1.policy.answering`.
+        Images are read when their turn comes, at most `batch_images` and about 16 megapixels at a time, so
+        memory is bounded. In CoSOD the images are one group and each is read twice: for the policy, with
+        `group_images` and at most 16 megapixels at a time, and again for its mask. A policy behind a server
+        answers several questions concurrently, see `saliency_r1.policy.answering`.
 
-        A result's name is the stem of its path, or `image`; the second of a name gets `-2`, and so on.
+        A result's name is the stem of its path, or `image`. A second result of the same name gets `-2`, and
+        so on.
 
         Args:
             images: see `__call__`.
             task: see `__call__`.
             reasoning: see `__call__`.
-            batch_images: how many questions the policy answers at once.
+            batch_images: number of questions that the policy answers at once.
             group_images: see `__call__`.
             accept_truncated: see `__call__`.
-            on_error: called with an image that cannot be read, or that the policy's server refuses, and why,
-                and the image is left out. Without it the error is raised.
+            on_error: called with an image that cannot be read or that the policy's server refuses, and the
+                error; the image is skipped. Without it the error is raised.
 
         Raises:
             ImageError: if an image cannot be read, or is refused, and there is no `on_error`.
@@ -310,12 +310,12 @@ class SaliencyPipeline:
         answer = _Answer(asked.output, asked.response, asked.policy_seconds, asked.seconds, asked.stands_out)
         for batch in batches(load(asked.readable), batch_images, _pixels):
             yield from self._results([(item, answer) for item in batch], task)
-            del batch  # or it would stay while the next one is read
+            del batch  # otherwise it would stay in memory while the next one is read
 
     def _results(
         self, answered: Sequence[tuple[LoadedSource, _Answer]], task: Task
     ) -> Iterator[SaliencyResult]:
-        """The results of several images; as many masks are made together as the images of a batch have."""
+        """Yield the results of several images; the masks of a batch are made together."""
 
         def size(pair: tuple[LoadedSource, _Answer]) -> int:
             return _pixels(pair[0]) * len(pair[1].response.expressions)
@@ -339,7 +339,7 @@ class SaliencyPipeline:
     def _result(
         self, item: LoadedSource, task: Task, answer: _Answer, masks: _Masks | None, seconds: float
     ) -> SaliencyResult:
-        """The result of an image, whose masks took so many seconds."""
+        """Return the result of an image, whose masks took so many seconds."""
         start = perf_counter()
         output, response = answer.output, answer.response
         instances: list[Instance] = []
@@ -378,7 +378,7 @@ class SaliencyPipeline:
     def _object(
         self, item: LoadedSource, answer: _Answer, masks: _Masks
     ) -> tuple[list[Instance], list[float]]:
-        """The mask of SOD and its score: what is named and not found is an error, however sure that is."""
+        """Return the mask of SOD and its score; a named object that is not found gets score 0."""
         instances, found = self._found(item, answer, masks)
         own = found.scores.tolist()
         return instances, [score if one.area else 0.0 for one, score in zip(instances, own, strict=True)]
@@ -386,14 +386,14 @@ class SaliencyPipeline:
     def _shared(
         self, item: LoadedSource, answer: _Answer, masks: _Masks
     ) -> tuple[list[Instance], list[float]]:
-        """The mask of an image of a group, which may lack the object; an empty mask's score counts too."""
+        """Return the mask of an image of a group, which may be empty; an empty mask keeps its score."""
         instances, found = self._found(item, answer, masks)
         return [one for one in instances if one.area], found.scores.tolist()
 
     def _instances(
         self, item: LoadedSource, answer: _Answer, masks: _Masks
     ) -> tuple[list[Instance], list[float]]:
-        """The instances of SIS and their scores, 0 for each that is named and not found."""
+        """Return the instances of SIS and their scores, with 0 for each that is named but not found."""
         encoded, _ = masks
         named, _ = self._found(item, answer, masks)
         instances = visible_instances(
@@ -407,7 +407,7 @@ class SaliencyPipeline:
     def _found(
         self, item: LoadedSource, answer: _Answer, masks: _Masks
     ) -> tuple[list[Instance], Segmentation]:
-        """An instance for each expression of the answer, and the masks that they are made of."""
+        """Return an instance for each expression of the answer, and the masks that they are made from."""
         expressions = answer.response.expressions
         encoded, found = masks
         if answer.stands_out:
@@ -417,7 +417,7 @@ class SaliencyPipeline:
 
 
 def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
-    """The nano segmenter's folder within a policy's, on disk or on the hub; None if it has none."""
+    """Return the folder of the nano segmenter inside a policy's, on disk or on the hub; None without one."""
     from transformers.utils import cached_file
 
     from saliency_r1.policy.checkpoint_check import reachable
@@ -438,7 +438,7 @@ def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
 
 
 def _tokens(output: PolicyOutput) -> tuple[int, int] | None:
-    """Prompt and completion tokens, if a server counted them."""
+    """Return prompt and completion tokens, if a server counted them."""
     if output.prompt_tokens is None or output.completion_tokens is None:
         return None
     return output.prompt_tokens, output.completion_tokens
@@ -449,7 +449,7 @@ def _pixels(item: LoadedSource) -> int:
 
 
 def _visible(found: Segmentation, picture: LoadedImage) -> Segmentation:
-    """The masks without what is transparent in the picture: nothing is seen there."""
+    """Remove transparent parts of the picture from the masks, because nothing is visible there."""
     if picture.layer is None:
         return found
     alpha = np.asarray(picture.layer.getchannel("A"), dtype=np.float32) / np.float32(255)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 BAND = 0.2
-"""How far a band reaches down, as a share of the picture's height."""
+"""Height of a band, as a share of the picture's height."""
 
 
 def reading_order(centres: Sequence[tuple[float, float]]) -> list[int]:
-    """The order to read places in: bands from top to bottom, left to right within a band.
+    """Return the reading order of places: bands from top to bottom, left to right within a band.
 
-    A band begins with the highest place that is in none yet, and reaches a fifth of the picture below it.
+    A band begins at the highest place that is in no band yet, and reaches a fifth of the picture below it.
 
     Args:
         centres: row and column of each, 0 to 1.

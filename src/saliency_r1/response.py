@@ -1,11 +1,11 @@
-"""The textual interface between policy and segmenter: response text to `Response` and back.
+"""The textual interface between policy and segmenter: converts response text to `Response` and back.
 
-A response reasons first and then names what is salient:
+A response first reasons and then names what is salient:
 
     <think>The dog is large and sharp.</think><answer><rg>brown dog</rg></answer>
 
-`<rg>` holds the one region of SOD and CoSOD, `<ins>` an instance of SIS, any number of them.
-`<answer></answer>` says, in every task, that nothing is salient.
+`<rg>` holds the one region of SOD and CoSOD. `<ins>` holds an instance of SIS; there may be any number.
+`<answer></answer>` means, in every task, that nothing is salient.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ from saliency_r1.errors import ResponseError
 from saliency_r1.tasks import Task
 
 _EXPRESSION_TAGS = ("rg", "ins")
-# The possessive quantifiers keep the scan linear. The names are ASCII alone: lower() must not meet "ſ" or the
-# Kelvin sign.
+# The possessive quantifiers keep the scan linear. The names are ASCII only, because lower() must not see "ſ"
+# or the Kelvin sign.
 _TAG = re.compile(r"<\s*+(/?)\s*+((?ai:think|answer|rg|ins))\s*+>")
 _EXCERPT = 40
 
 
 class MissingTagError(ResponseError):
-    """A tag is absent where it is expected."""
+    """An expected tag is missing."""
 
 
 class WrongTagError(ResponseError):
-    """The expression tag of another task, or a tag that is not written exactly so (`<THINK>`, `< rg>`)."""
+    """A tag is the expression tag of another task, or is not written exactly (`<THINK>`, `< rg>`)."""
 
 
 class NestedTagError(ResponseError):
-    """A tag inside the reasoning or inside an expression."""
+    """A tag is inside the reasoning or inside an expression."""
 
 
 class RepeatedTagError(ResponseError):
-    """A second reasoning or answer, or a second expression where the task has one."""
+    """There is a second reasoning or answer, or a second expression where the task has only one."""
 
 
 class EmptyExpressionError(ResponseError):
-    """An expression without text."""
+    """An expression has no text."""
 
 
 class StrayTextError(ResponseError):
-    """Text outside the reasoning and the expressions."""
+    """There is text outside the reasoning and the expressions."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """A response in parts. Whatever can be made reads back the same: `parse_strict(response.text, task)`.
+    """A response in parts. Every valid one reads back the same: `parse_strict(response.text, task)`.
 
-    White space around the reasoning is taken off; in an expression each run of white space becomes one space.
+    White space around the reasoning is removed; in an expression each run of white space becomes one space.
 
     Attributes:
-        reasoning: why; may be empty (a policy that is asked for the answer alone).
-        expressions: what is salient, one referring expression each; none if nothing is. At most one for the
-            tag `rg`.
+        reasoning: the explanation; empty if the policy is asked only for the answer.
+        expressions: a referring expression for each salient object; empty if nothing is salient. At most one
+            for the tag `rg`.
         tag: the tag of the expressions, `rg` or `ins`.
 
     Raises:
-        ResponseError: for parts whose text could not be read back: a tag in them, an empty expression, a
-            second region, an unknown tag.
+        ResponseError: if the text could not be read back: a part with a tag, an empty expression, a second
+            region, an unknown tag.
         TypeError: if the expressions are one string.
     """
 
@@ -89,18 +89,19 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The response as the policy writes it: no white space between the tags."""
+        """The response as the policy writes it, without white space between the tags."""
         inner = "".join(f"<{self.tag}>{expression}</{self.tag}>" for expression in self.expressions)
         return f"<think>{self.reasoning}</think><answer>{inner}</answer>"
 
 
 def parse_strict(text: str, task: Task | str) -> Response:
-    """Read a response that is exactly of the task's form, as training and rewards ask for.
+    """Read a response that has exactly the task's form, as training and rewards require.
 
     The form is `<think>…</think><answer>…</answer>` with the tags in lower case and in the answer one
     `<rg>…</rg>` (SOD, CoSOD) or any number of `<ins>…</ins>` (SIS); `<answer></answer>` is allowed in every
-    task. White space around tags is allowed, for it carries no meaning and chat models write it; any other
-    text outside the reasoning and the expressions is a fault. The reasoning may be empty, an expression not.
+    task. White space around tags is allowed, because it has no meaning and chat models write it; any other
+    text outside the reasoning and the expressions is an error. The reasoning may be empty, an expression may
+    not.
 
     Args:
         text: the response.
@@ -108,7 +109,7 @@ def parse_strict(text: str, task: Task | str) -> Response:
 
     Raises:
         ResponseError: `MissingTagError`, `WrongTagError`, `NestedTagError`, `RepeatedTagError`,
-            `EmptyExpressionError` or `StrayTextError`; the message says what was found and what is expected.
+            `EmptyExpressionError` or `StrayTextError`; the message says what was found and what was expected.
         SaliencyError: if there is no such task.
 
     Example:
@@ -138,26 +139,26 @@ def parse_strict(text: str, task: Task | str) -> Response:
 
 
 def parse_lenient(text: str, task: Task | str) -> Response:
-    """Make the best of any response, as inference asks for. It never raises for a string.
+    """Read any response as well as possible, as inference requires. It never raises for a string.
 
-    Where `parse_strict` succeeds the result is the same. Otherwise:
+    If `parse_strict` succeeds, the result is the same. Otherwise:
 
     - Tags count in any case and with white space inside the brackets; a tag cut off at the end of the text is
       dropped.
-    - What a thinking model thinks before its response is left out; see `own_thoughts_end`.
+    - A thinking model's own thoughts before its response are dropped; see `own_thoughts_end`.
     - The reasoning starts after the first `<think>`, or at the start of the text if there is none, and runs
-      to the `</think>` that closes it if an answer follows that, whatever tags are quoted between; else to
-      the first `</think>` that an answer follows, else to the first `<answer>` or expression tag, else to the
+      to the `</think>` that closes it if an answer follows that, with any quoted tags between; otherwise to
+      the first `</think>` that an answer follows, or to the first `<answer>` or expression tag, or to the
       end.
     - The answer runs from the first `<answer>` outside the reasoning to the next `</answer>`, `<answer>` or
-      `<think>`, or to the end. Without an `<answer>` all that is outside the reasoning counts.
+      `<think>`, or to the end. Without an `<answer>` everything outside the reasoning counts.
     - Both expression tags are read as the task's own. An expression runs to the next tag or the end; empty
       ones are dropped; SOD and CoSOD keep the first. An `<answer>` with text but without expression tags is
       one expression.
-    - A text without any tag is reasoning that names nothing.
+    - A text without any tag is a reasoning that names nothing.
 
     Args:
-        text: the response, perhaps cut off or malformed.
+        text: the response, which may be cut off or malformed.
         task: the task that was asked.
 
     Raises:
@@ -192,14 +193,14 @@ def parse_lenient(text: str, task: Task | str) -> Response:
 
 
 def own_thoughts_end(text: str) -> int:
-    """Where a response begins behind the thoughts that a thinking model writes on its own.
+    """Find the beginning of a response after a thinking model's own thoughts.
 
     Args:
-        text: as the model wrote it.
+        text: the model's text, unchanged.
 
     Returns:
-        The place of the second `<think>` of `<think>…</think><think>…`, tags within the first pair not
-        counted; 0 if the text does not begin so.
+        The position of the second `<think>` of `<think>…</think><think>…`, where tags within the first pair
+        are not counted; 0 if the text does not begin like that.
 
     Example:
         >>> own_thoughts_end("<think>Which format? ...</think><think>Large.</think><answer></answer>")
@@ -215,7 +216,7 @@ def own_thoughts_end(text: str) -> int:
 
 
 def _closing(tags: Sequence[str]) -> int | None:
-    """The index of the `</think>` that closes a `<think>` at the start, those between counted in pairs."""
+    """Return the index of the `</think>` that closes a `<think>` at the start, counting pairs between."""
     depth = 0
     for index, tag in enumerate(tags):
         depth += {"<think>": 1, "</think>": -1}.get(tag, 0)
@@ -232,7 +233,7 @@ class _Piece(NamedTuple):
 
 
 class _Reader:
-    """Walks over a text from tag to tag and says what is wrong where it is not the tag expected."""
+    """Step through a text from tag to tag, and report an unexpected one."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -244,14 +245,14 @@ class _Reader:
 
     @property
     def upcoming(self) -> str | None:
-        """The next tag as it is written, None at the end."""
+        """Return the next tag as it is written, None at the end."""
         return self._match[0] if self._match else None
 
     def take(self, expected: str, instead: str | None = None) -> str:
         """Step over the next tag, which must be `expected`; the text before it.
 
-        Before an opening tag and before `</answer>` there must be white space alone. `instead` is for the
-        message only.
+        Before an opening tag and before `</answer>` there may be only white space. `instead` is only for the
+        message.
         """
         inside = expected.startswith("</") and expected != "</answer>"
         wanted = f"{expected} or {instead}" if instead else expected
@@ -270,7 +271,7 @@ class _Reader:
         return before
 
     def finish(self) -> None:
-        """There must be no more text."""
+        """Check that there is no more text."""
         rest = self._text[self._position :]
         if self._match:
             raise self._fault(self._match, "the end of the text", inside=False)
@@ -301,7 +302,7 @@ def _plain(match: re.Match[str]) -> str:
 
 
 def _excerpt(text: str) -> str:
-    """The text on one line, shortened."""
+    """Return the text on one line, shortened."""
     return repr(text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…")
 
 
@@ -315,7 +316,7 @@ def _pieces(text: str) -> list[_Piece]:
 
 
 def _without_cut_tag(text: str) -> str:
-    """Drop what a generation that stopped within a tag has left of it: `…</ans`."""
+    """Drop the rest of a tag in which a generation stopped: `…</ans`."""
     at = text.rfind("<")
     if at < 0:
         return text
@@ -325,7 +326,7 @@ def _without_cut_tag(text: str) -> str:
 
 
 def _reasoning_span(pieces: list[_Piece]) -> range:
-    """Which pieces are the reasoning, as `parse_lenient` defines it."""
+    """Select the pieces that are the reasoning, as `parse_lenient` defines it."""
     tags = [piece.tag for piece in pieces]
     start = tags.index("<think>") if "<think>" in tags else 0
     answers = [i for i in range(start, len(tags)) if tags[i] in ("<answer>", "<rg>", "<ins>")]

@@ -1,4 +1,4 @@
-"""What one picture gives: masks with their expressions, the reasoning, and the files made of them."""
+"""The result of one picture: masks with their expressions, the reasoning, and the files made from them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ENDINGS = {
 
 
 def kinds_on_disk(folder: str | Path, stem: str, kinds: Sequence[str] = FILES) -> tuple[str, ...]:
-    """Return the kinds, of those asked about, of which a folder already holds the file of a photo.
+    """Return those of the given kinds of files that a folder already has for a photo.
 
     Args:
         folder: where results were saved.
@@ -61,13 +61,13 @@ class Instance:
     """One expression and the mask that the segmenter found for it.
 
     Attributes:
-        expression: what the policy calls it.
-        mask: probability of each pixel, float32 (H, W) in [0, 1], at the photo's size. To be read only.
+        expression: the policy's name for it.
+        mask: probability of each pixel, float32 (H, W) in [0, 1], at the photo's size. Read only.
         score: the IoU that the mask is expected to have, in [0, 1]. In SIS it ranks the instances of all
             photos, see `saliency_r1.sis`.
 
     Raises:
-        TypeError: if the mask is no float32 array.
+        TypeError: if the mask is not a float32 array.
         ValueError: if a shape or a value is out of range.
     """
 
@@ -114,7 +114,7 @@ class Instance:
         """The binary mask as compressed COCO run lengths: {"size": [H, W], "counts": str}."""
         from pycocotools import mask as coco
 
-        # PIL transposes a large picture several times as fast as numpy copies it column by column.
+        # PIL transposes a large picture several times faster than numpy copies it column by column.
         columns = Image.fromarray(self.binary.view(np.uint8)).transpose(Image.Transpose.TRANSPOSE)
         encoded = coco.encode(np.asarray(columns).T)
         return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
@@ -122,35 +122,34 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class SaliencyResult:
-    """What stands out in one picture, and why.
+    """The result of one picture: what stands out, and why.
 
     Attributes:
         name: stem of the files that `save` writes, may hold sub-folders (`holiday/dog`).
         source: the path it was read from, None if it was not read from a file.
-        image: the picture, RGB in sRGB; what is transparent in it lies on a plain ground.
+        image: the picture, RGB in sRGB; transparent parts have a plain background.
         task: the task that was asked.
-        text: the policy's response as it came.
-        reasoning: why, read from the text.
-        expressions: what is salient, read from the text; "the object" for a group whose expression the
-            segmenter does not find, see `saliency_r1.cosod`.
-        instances: a mask for each; none if nothing is salient.
+        text: the policy's response, unchanged.
+        reasoning: the explanation, parsed from the text.
+        expressions: the names of what is salient, parsed from the text; "the object" for a group whose
+            expression the segmenter does not find, see `saliency_r1.cosod`.
+        instances: the masks with their expressions; empty if nothing is salient.
         confidence: the IoU that the mask is expected to have, in [0, 1]; over several masks the mean. Without
-            a mask it is the policy's confidence that nothing stands out; None where that is unknown.
-        model: which policy and segmenter.
-        seconds: what it took, by part: `policy`, `segmenter`, once it is saved `writing`, and `total`.
+            a mask it is the policy's confidence that nothing stands out; None if unknown.
+        model: names of policy and segmenter.
+        seconds: seconds by part: `policy`, `segmenter`, after saving `writing`, and `total`.
         policy_confidence: the policy's confidence in the words of its answer, in [0, 1]; None if
             unknown.
         names: the five best names of what is salient, or shared by a group, with their probabilities, the
             most probable first. Each counts only the narrowest word of its classes, so that "cat" and
             "tabby" are separate. Empty if the policy gives none.
-        retries: how often the policy was asked a second time, because its response did not parse; for a
-            group, over all its chunks.
-        tokens: prompt and completion tokens that a server counted for it, for a group over all its chunks;
-            None where none did.
-        layer: the picture with its own transparency, RGBA of the same size; None if it is opaque throughout.
+        retries: number of second tries after a response that did not parse; for a group, over all chunks.
+        tokens: a server's counts of prompt and completion tokens, for a group over all chunks; None if it
+            counted none.
+        layer: the picture with its own transparency, RGBA of the same size; None if it is fully opaque.
 
     Raises:
-        TypeError, ValueError: if a part is of another type, size or range.
+        TypeError, ValueError: if a part has a wrong type, size or range.
         SaliencyError: if there is no such task.
     """
 
@@ -203,7 +202,7 @@ class SaliencyResult:
     def mask(self) -> np.ndarray:
         """Probability that a pixel is salient, float32 (H, W) in [0, 1]: the largest over the instances.
 
-        With one instance it is that instance's own array, to be read only.
+        With one instance it is that instance's array, read only.
         """
         if not self.instances:
             return np.zeros((self.image.height, self.image.width), np.float32)
@@ -217,15 +216,15 @@ class SaliencyResult:
         return self.mask >= 0.5
 
     def overlay(self, *, legend: bool = False) -> Image.Image:
-        """The photo with what is salient in colour on dimmed surroundings, see `saliency_r1.overlay`.
+        """Draw what is salient in colour on dimmed surroundings, see `saliency_r1.overlay`.
 
-        In SIS each instance has its number, in the order of `instances`.
+        In SIS the instances are numbered in the order of `instances`.
 
         Args:
-            legend: whether the numbered expressions stand below the photo.
+            legend: whether to list the numbered expressions below the photo.
 
         Returns:
-            RGB image of the photo's size; with a legend higher, and 320 pixels wide at least.
+            RGB image of the photo's size; with a legend it is higher, and at least 320 pixels wide.
         """
         numbered = self.task.spec.several_expressions
         picture = paint_masks(self.image, [one.mask for one in self.instances], numbered=numbered)
@@ -236,7 +235,7 @@ class SaliencyResult:
         )
 
     def _repr_png_(self) -> bytes:
-        """The overlay as notebooks show it, its longer side at most 800 pixels."""
+        """Return the overlay for notebooks as PNG, with at most 800 pixels on its longer side."""
         picture = self.overlay(legend=self.task.spec.several_expressions)
         picture.thumbnail((_SHOWN, _SHOWN))
         content = BytesIO()
@@ -244,12 +243,12 @@ class SaliencyResult:
         return content.getvalue()
 
     def cutout(self, *, matting: bool = False) -> Image.Image:
-        """Cut what is salient out of the photo, sharp at its edges and without its background's colours.
+        """Cut what is salient out of the photo, with sharp edges and without the background's colours.
 
-        How that is done is in `saliency_r1.cutting`. The alpha is at most the photo's own.
+        `saliency_r1.cutting` explains the method. The alpha is at most the photo's own.
 
         Args:
-            matting: whether alpha is refined for hair and fur, which takes longer.
+            matting: whether to refine alpha for hair and fur, which takes longer.
 
         Returns:
             RGBA image of the photo's size; what is fully transparent is black, not the photo.
@@ -260,17 +259,17 @@ class SaliencyResult:
             return cut_out(self.image, self.mask, matting=matting)
         own = self.layer.getchannel("A")
         share = np.asarray(own, np.float32) / 255
-        # The mask ends at the photo's own alpha, and that is no edge to be made sharper.
+        # The mask ends at the photo's own alpha; that edge must not be sharpened.
         mask = np.divide(self.mask, share, out=np.zeros_like(share), where=share > 0).clip(max=1)
         result = cut_out(self.image, mask, matting=matting)
         alpha = ImageChops.darker(result.getchannel("A"), own)
-        result.paste(self.layer, mask=own.point([255] * 255 + [0]))  # what is translucent has its own colour
+        result.paste(self.layer, mask=own.point([255] * 255 + [0]))  # translucent pixels keep their colour
         result.putalpha(alpha)
         result.paste((0, 0, 0, 0), mask=alpha.point([255] + [0] * 255))
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the pixels, ready for JSON: masks as COCO run lengths, boxes as [x, y, width, height]."""
+        """Return all but the pixels, for JSON: masks as COCO run lengths, boxes as [x, y, width, height]."""
         return {
             "name": self.name,
             "source": self.source,
@@ -301,7 +300,7 @@ class SaliencyResult:
         }
 
     def to_json(self) -> str:
-        """`to_dict` as one line, in ASCII, so that any terminal, pipe or file name can take it."""
+        """Return `to_dict` as one line of ASCII JSON, which every terminal and pipe can show."""
         return dumps(self.to_dict(), allow_nan=False)
 
     def save(
@@ -316,34 +315,34 @@ class SaliencyResult:
         overwrite: bool = False,
         matting: bool = False,
     ) -> dict[str, Path]:
-        """Write the files of this result, each of them whole or not at all.
+        """Write the files of this result, each of them completely or not at all.
 
         - `<stem>_mask.png`: the probability in 8-bit grey, at the photo's size; 128 and above is salient. In
-          SIS also `<stem>_mask_1.png`, … of the instances in their order; those of higher numbers, from an
+          SIS also `<stem>_mask_1.png`, … for the instances in order; files with higher numbers, from an
           earlier run that found more, are removed.
         - `<stem>_overlay.jpg` (`.png` if it is too long for JPEG, 65,500 pixels), in SIS with a legend
         - `<stem>_cutout.png`: RGBA
         - `<stem>.json`: `to_json`, one line
 
-        Files of an earlier run are replaced. Where this process has written another photo's files of that
-        name, this photo's are called `<stem>-2`, with a warning. What drawing and writing took, but for the
-        JSON, is added to `seconds` as `writing`, and to their total.
+        Files of an earlier run are replaced. If this process has written another photo's files of that name,
+        this photo's are called `<stem>-2`, with a warning. The time for drawing and writing, without the
+        JSON, is added to `seconds` as `writing`, and to the total.
 
         Args:
-            folder: where to; made if need be.
+            folder: output folder; created if necessary.
             stem: name of the files, may hold sub-folders; `name` by default.
             mask: whether to write the masks.
             overlay: whether to write the overlay.
             cutout: whether to write the cut-out.
             json: whether to write the JSON.
-            overwrite: whether another photo's files of this process are replaced too.
+            overwrite: whether to replace even another photo's files of this process.
             matting: see `cutout`.
 
         Returns:
             The files written, by `mask`, `mask_1`, …, `overlay`, `cutout`, `json`.
 
         Raises:
-            SaliencyError: if a file cannot be written, or the stem leads out of the folder.
+            SaliencyError: if a file cannot be written, or the stem leads outside the folder.
         """
         stem = self.name if stem is None else stem
         inner = PurePosixPath(Path(stem).as_posix())
@@ -357,7 +356,7 @@ class SaliencyResult:
         if mask and self.task.spec.several_expressions:
             masks |= {f"_{number}": one.mask for number, one in enumerate(self.instances, start=1)}
             for number in count(len(self.instances) + 1):
-                old = base.with_name(f"{base.name}_mask_{number}.png")  # of a run that found more
+                old = base.with_name(f"{base.name}_mask_{number}.png")  # from a run that found more
                 if not old.is_file():
                     break
                 old.unlink()
@@ -372,7 +371,7 @@ class SaliencyResult:
         def write_mask(number: str) -> Path:
             return save_png(to_grey(masks[number]), base.with_name(f"{base.name}_mask{number}.png"))
 
-        # The two large pictures side by side; drawing and encoding leave Python's lock.
+        # The two large pictures in parallel: drawing and encoding release Python's lock.
         with ThreadPoolExecutor(2) as pool:
             drawn = pool.submit(draw) if overlay else None
             cut_out = pool.submit(cut) if cutout else None
@@ -391,7 +390,7 @@ class SaliencyResult:
         return paths
 
     def _claimed(self, base: Path) -> Path:
-        """The folder and stem of this photo's files, with a number if another photo has the stem."""
+        """Return folder and stem of this photo's files, with a number if another photo has the stem."""
         if self.source is not None:
             photo: object = os.path.abspath(self.source)  # noqa: PTH100
         else:

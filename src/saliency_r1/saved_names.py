@@ -1,4 +1,4 @@
-"""Names of saved files: within one process no photo gets a name that another photo's files have."""
+"""Names of saved files: within one process no two photos get the same name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-# Hashes alone, so that a million photos take little memory.
+# Only hashes, so that a million photos take little memory.
 _taken: set[int] = set()
 _numbers: dict[tuple[int, int], int] = {}
 _last: dict[int, int] = {}
@@ -14,11 +14,11 @@ _lock = threading.Lock()
 
 
 def claim_name(base: Path, photo: object) -> Path:
-    """Give a photo a path of its own for its files: `base`, or `base-2`, `base-3`, ….
+    """Return a path for a photo's files that no other photo has: `base`, or `base-2`, `base-3`, ….
 
     Args:
         base: folder and stem.
-        photo: what tells the photo from others, hashable. It gets the same path again.
+        photo: a hashable value that identifies the photo. The same photo gets the same path again.
     """
     key = _key(base)
     asked = key, hash(photo)

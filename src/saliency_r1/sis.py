@@ -1,4 +1,4 @@
-"""Salient instances out of the masks of several expressions: which are the same, and how sure each is."""
+"""Turn the masks of several expressions into salient instances: which are the same, and their scores."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from saliency_r1.segmenters.base import Segmentation
 SAME_INSTANCE_IOU = 0.7
 
 Score: TypeAlias = Callable[[np.ndarray, float, float | None], float]
-"""What `instance_score` is; another one may be tried in its place."""
+"""The type of `instance_score`; another score may be tried instead."""
 
 
 def instance_score(probabilities: np.ndarray, segmenter_score: float, confidence: float | None) -> float:
-    """By which instances are ranked, in [0, 1]: the IoU that the segmenter expects its mask to have.
+    """Return the score that ranks instances, in [0, 1]: the IoU that the segmenter expects of the mask.
 
-    It is the one place that decides; `benchmarks/nano_tasks.py --rows scenes` compares the candidates.
+    Only this function decides it; `benchmarks/nano_tasks.py --rows scenes` compares the candidates.
 
     Args:
-        probabilities: of the mask, float32 (H, W) in [0, 1].
+        probabilities: the mask, float32 (H, W) in [0, 1].
         segmenter_score: the segmenter's own score of the mask, in [0, 1].
-        confidence: the policy's in the expression, in [0, 1]; None if it tells none.
+        confidence: the policy's confidence in the expression, in [0, 1]; None if unknown.
     """
     return segmenter_score
 
 
 def mean_probability(probabilities: np.ndarray) -> float:
-    """The mean of the probabilities of at least 0.5, in [0, 1]; 0 if there are none.
+    """Return the mean of the probabilities of at least 0.5, in [0, 1]; 0 if there are none.
 
     Args:
         probabilities: float32 (H, W) in [0, 1].
@@ -48,13 +48,13 @@ def scored_instances(
     confidences: Sequence[float | None],
     score: Score = instance_score,
 ) -> list[Instance]:
-    """An instance for each expression, in their order.
+    """Return an instance for each expression, in order.
 
     Args:
-        expressions: N of them.
+        expressions: N expressions.
         found: their masks on one image.
-        confidences: the policy's in each expression.
-        score: how an instance is scored.
+        confidences: the policy's confidence in each expression.
+        score: the function that scores an instance.
     """
     return [
         Instance(expression, mask, score(mask, float(own), confidence))
@@ -65,24 +65,24 @@ def scored_instances(
 
 
 def distinct_instances(instances: Sequence[Instance]) -> list[Instance]:
-    """The instances without those that are empty or that another one of a higher score nearly equals.
+    """Drop instances that are empty, or that nearly equal another one with a higher score.
 
-    Two masks nearly equal each other if their IoU is over 0.7 (both taken at 0.5). The order stays.
+    Two masks are nearly equal if their IoU is over 0.7 (both at 0.5). The order is kept.
     """
     return [instances[index] for index in _distinct(instances)]
 
 
 def share_out(instances: Sequence[Instance], salient: Callable[[], np.ndarray]) -> list[Instance]:
-    """`distinct_instances`, and those that it leaves out where something salient is left for them.
+    """Return `distinct_instances`, and those that it drops if a salient region is left for them.
 
-    The policy saw so many things; where an expression finds nothing, or finds what another one names, it was
-    meant for one of those that no expression found. Each takes the connected part of what is salient and
-    nobody's yet where its own probability is highest in the mean, the highest score first; its score is
-    multiplied with the mean of `salient` there. Parts under a hundredth of the picture do not count.
+    The policy's count is kept. If an expression finds nothing, or finds what another one names, it was meant
+    for an object that no expression found. It gets the connected part of the salient regions not yet assigned
+    to an instance where its own mean probability is highest; the highest score is served first. Its score is
+    multiplied by the mean of `salient` there. Parts under a hundredth of the picture do not count.
 
     Args:
-        instances: of one image, one an expression.
-        salient: gives the probabilities of all that is salient there, float32 (H, W); asked only if needed.
+        instances: instances of one image, one for each expression.
+        salient: returns the probabilities of everything salient, float32 (H, W); called only if needed.
     """
     chosen = {index: instances[index] for index in _distinct(instances)}
     left = sorted(set(range(len(instances))) - chosen.keys(), key=lambda index: -instances[index].score)
@@ -103,10 +103,10 @@ def share_out(instances: Sequence[Instance], salient: Callable[[], np.ndarray]) 
 
 
 def disjoint_instances(instances: Sequence[Instance]) -> list[Instance]:
-    """The instances without overlap, as what is visible of different things has none.
+    """Remove overlaps, because the visible parts of different objects do not overlap.
 
-    A pixel stays with the instance of the highest probability there, the first of equal ones, and has
-    probability 0 in the others. One that keeps no pixel of at least 0.5 is dropped. The order stays.
+    A pixel stays with the instance that has the highest probability there, the first of equal ones, and gets
+    probability 0 in the others. An instance without a pixel of at least 0.5 is dropped. The order is kept.
     """
     if not instances:
         return []
@@ -123,16 +123,16 @@ def disjoint_instances(instances: Sequence[Instance]) -> list[Instance]:
 
 
 def part_off(instances: Sequence[Instance], named: Sequence[Instance]) -> list[Instance]:
-    """The instances, and those that were named beside them, cut from masks that hold several parts.
+    """Add named instances that are missing, by splitting masks that have several parts.
 
-    Where fewer things were found than named, one mask may be of two of them. The largest connected part that
-    stands beside a larger one of its mask goes to the missing one of the highest score; so on while there are
-    both. Parts under a hundredth of the picture do not count. Both have the score of the mask. The order is
-    that of `named`.
+    If fewer objects were found than named, one mask may cover two of them. The largest connected part beside
+    a larger one of the same mask goes to the missing instance with the highest score; this is repeated while
+    there are both. Parts under a hundredth of the picture do not count. Both get the score of the mask. The
+    order is that of `named`.
 
     Args:
-        instances: what was found, of different pixels.
-        named: one an expression, with that expression.
+        instances: the found instances, without overlap.
+        named: an instance for each expression.
     """
     found, missing = list(instances), []
     unseen = Counter(one.expression for one in instances)
@@ -159,9 +159,9 @@ def part_off(instances: Sequence[Instance], named: Sequence[Instance]) -> list[I
 
 
 def visible_instances(named: Sequence[Instance], salient: Callable[[], np.ndarray]) -> list[Instance]:
-    """What an answer's expressions found, each thing once and no pixel twice.
+    """Return what an answer's expressions found: each object once, and no pixel twice.
 
-    `share_out`, then `disjoint_instances`, then `part_off`; arguments as of `share_out`.
+    It applies `share_out`, `disjoint_instances` and `part_off`; the arguments are those of `share_out`.
     """
     return part_off(disjoint_instances(share_out(named, salient)), named)
 

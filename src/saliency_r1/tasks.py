@@ -1,4 +1,4 @@
-"""The three saliency tasks: what each takes, what it asks, which tag names its answer."""
+"""The three saliency tasks: their inputs, questions and tags."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Task(StrEnum):
 
     @property
     def spec(self) -> TaskSpec:
-        """What the task takes and asks for."""
+        """The facts of the task."""
         return _SPECS[self]
 
     @classmethod
     def parse(cls, name: str | Task) -> Task:
-        """The task of that name.
+        """Return the task with that name.
 
         Raises:
             SaliencyError: if there is no such task.
@@ -39,11 +39,11 @@ class TaskSpec:
     """Facts of one task.
 
     Attributes:
-        title: the field's name of it.
+        title: its usual name in papers.
         tag: the tag of its expressions, `rg` (region) or `ins` (instance).
         several_images: whether one question is about a group of images.
         several_expressions: whether an answer may hold more than one expression.
-        question: what the policy is asked.
+        question: the question to the policy.
     """
 
     title: str
@@ -53,7 +53,7 @@ class TaskSpec:
     question: str
 
     def prompt(self, *, reasoning: bool = True) -> str:
-        """The user's text. Without `reasoning` it asks for the answer alone."""
+        """Return the user's text. Without `reasoning` it asks only for the answer."""
         return self.question if reasoning else f"{self.question} Answer at once."
 
 

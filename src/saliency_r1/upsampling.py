@@ -1,8 +1,8 @@
-"""Masks at a photo's own size, with edges that follow the photo's: a guided filter at bounded resolution.
+"""Resize masks to a photo's size with edges that follow the photo: a guided filter at bounded resolution.
 
-In each window of the photo the mask is taken as a linear function of the colour (He, Sun and Tang, "Guided
-image filtering", TPAMI 2013). As in their "Fast guided filter" (arXiv 1505.00996) the functions are found on
-a small grid and applied on a finer one, so that the time does not grow with the photo.
+In each window of the photo the mask is modelled as a linear function of the colour (He, Sun and Tang, "Guided
+image filtering", TPAMI 2013). As in their "Fast guided filter" (arXiv 1505.00996) the functions are fitted on
+a small grid and applied on a finer one, so the time does not grow with the photo.
 
 `saliency_r1.segmenters.torch_upsampling` does the same with torch, where masks stay on a device.
 """
@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 GUIDE_PIXELS = 1_000_000
-"""Pixels of the picture that edges are taken from, at most."""
+"""Maximum pixels of the picture from which edges are taken."""
 
 GRID_SIDE = 160
-"""The longer side of the grid on which the functions are found, at most."""
+"""Maximum longer side of the grid on which the functions are fitted."""
 
 # Chosen with benchmarks/upsampling.py --choosing.
 RADIUS = 0.015
@@ -26,7 +26,7 @@ EPSILON = 3e-4
 """Variance of the colour, in [0, 1], below which a window counts as flat."""
 
 CONTRAST = 1.5
-"""How much steeper the masks are made: a mean over a window makes them flatter."""
+"""Factor by which the masks are made steeper, because a mean over a window makes them flatter."""
 
 PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 """The six different entries of the covariance of three colours."""
@@ -35,24 +35,24 @@ _DENSE_SIDE = 200
 
 
 def guide_of(photo: Image.Image) -> np.ndarray:
-    """Reduce a photo to what `upsample` follows the edges of: uint8 (h, w, 3), at most `GUIDE_PIXELS`."""
+    """Reduce a photo to the guide of `upsample`: uint8 (h, w, 3), at most `GUIDE_PIXELS`."""
     scale = min(1.0, (GUIDE_PIXELS / (photo.width * photo.height)) ** 0.5)
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
-    # BOX reduction first keeps the time for a very large photo bounded.
+    # The BOX reduction first limits the time for a very large photo.
     return np.array(photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))
 
 
 def as_picture(pixels: np.ndarray) -> np.ndarray:
-    """Pixels, uint8 (H, W, 3), as float32 (3, H, W) in [0, 1]."""
+    """Convert pixels, uint8 (H, W, 3), to float32 (3, H, W) in [0, 1]."""
     return np.multiply(pixels.transpose(2, 0, 1), np.float32(1 / 255), dtype=np.float32, order="C")
 
 
 def upsample(logits: np.ndarray, guide: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bring masks to a photo's size along the edges of its guide.
+    """Resize masks to a photo's size along the edges of its guide.
 
     Args:
         logits: float32 (N, h, w), of any resolution.
-        guide: uint8 (H, W, 3), from `guide_of`.
+        guide: uint8 (H, W, 3), a result of `guide_of`.
         size: height and width of the photo.
 
     Returns:
@@ -64,7 +64,7 @@ def upsample(logits: np.ndarray, guide: np.ndarray, size: tuple[int, int]) -> np
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, float32 of any shape."""
+    """Return the probabilities of logits, float32 of any shape."""
     return 1 / (1 + np.exp(-logits.clip(-80, 80)))
 
 
@@ -79,7 +79,7 @@ def apply_functions(functions: np.ndarray, picture: np.ndarray) -> np.ndarray:
         float32 (N, H, W), cut to [0, 1].
     """
     found = []
-    for each in functions:  # one after the other: all at once are four pictures for each mask
+    for each in functions:  # one after the other: all at once would be four pictures for each mask
         *slopes, mask = resized(each, picture.shape[1:])
         for slope, channel in zip(slopes, picture, strict=True):
             slope *= channel
@@ -97,15 +97,15 @@ def linear_functions(
     contrast: float = 1.0,
     side: int = GRID_SIDE,
 ) -> np.ndarray:
-    """Find what the colour tells of the masks around each place, on a small grid.
+    """Fit the masks around each place as functions of the colour, on a small grid.
 
     Args:
         masks: float32 (N, h, w) in [0, 1].
         picture: float32 (3, H, W) in [0, 1].
         radius: half the window's side, as a share of the grid's longer side.
         epsilon: variance of the colour below which a window counts as flat.
-        contrast: how much steeper the masks are made, around one half.
-        side: the longer side of the grid, at most.
+        contrast: factor by which the masks are made steeper around one half.
+        side: maximum longer side of the grid.
 
     Returns:
         Three slopes and an offset, float32 (N, 4, h', w'): mask = sum(slope * colour) + offset.
@@ -139,7 +139,7 @@ def linear_functions(
 
 
 def resized(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Maps, float32 (…, h, w), at another size, bilinear and without smoothing where they become smaller."""
+    """Resize maps, float32 (…, h, w), bilinear and without smoothing where they become smaller."""
     shape = maps.shape[-2:]
     if shape == tuple(size):
         return maps.copy()
@@ -157,7 +157,7 @@ def resized(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def averaged(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Maps, float32 (…, h, w), at a smaller size: the mean of all that a place touches."""
+    """Reduce maps, float32 (…, h, w): each place is the mean of all that it touches."""
     for axis, length in ((-2, size[0]), (-1, size[1])):
         maps = np.moveaxis(maps, axis, 0)
         whole = maps.shape[0]
@@ -171,7 +171,7 @@ def averaged(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def _weights(source: int, target: int) -> np.ndarray:
-    """What each place of a line counts for each of another line, float32 (target, source)."""
+    """Return the weight of each place of a line in each of another line, float32 (target, source)."""
     place = ((np.arange(target) + 0.5) * (source / target) - 0.5).clip(0, source - 1)
     first = np.minimum(place.astype(int), source - 1)
     second = np.minimum(first + 1, source - 1)
@@ -183,7 +183,7 @@ def _weights(source: int, target: int) -> np.ndarray:
 
 
 def _mean(maps: np.ndarray, reach: int) -> np.ndarray:
-    """The mean over the square window around each place, of what of it lies within the map."""
+    """Return the mean over the part of the square window around each place that is inside the map."""
     for axis in (-2, -1):
         length = maps.shape[axis]
         line = np.arange(length)

@@ -1,11 +1,11 @@
-"""How expressions are compared, and how they are shown to people."""
+"""Compare expressions, and show them to people."""
 
 from __future__ import annotations
 
 import unicodedata
 
 UNNAMED = "the object"
-"""The expression for an object that the policy cannot name, and for what stands out whatever it is."""
+"""The expression for an object that the policy cannot name, and for whatever stands out."""
 
 _ARTICLES = frozenset({"the", "a", "an"})
 _WITHIN_WORDS = "-'"

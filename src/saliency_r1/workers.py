@@ -1,4 +1,4 @@
-"""Work in several processes that end with this one, however it ends."""
+"""Work in several processes that always end with this one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_WORKERS = 8
 
 
 def default_workers() -> int:
-    """As many as there are cores for this process, at most 8."""
+    """Return the number of cores of this process, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, MOST_WORKERS))
 
@@ -28,20 +28,20 @@ def default_workers() -> int:
 def map_unordered(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, preload: Sequence[str] = ()
 ) -> Iterator[tuple[Item, Result]]:
-    """`function` of each item, in worker processes, as they are done.
+    """Apply `function` to each item in worker processes, and yield the results as they are finished.
 
-    Each worker holds one item, and the next is drawn from `items` when one is done: memory does not grow with
-    their number. A worker whose parent is gone, even by a kill, reads the end of its pipe and leaves. OpenCV
-    and BLAS run on one thread in a worker.
+    Each worker holds one item, and the next is drawn from `items` when one is finished, so memory does not
+    grow with their number. A worker whose parent is gone, even by a kill, reads the end of its pipe and
+    exits. OpenCV and BLAS use one thread in a worker.
 
     Args:
-        function: importable by name, as its items and results must be picklable.
-        items: what to do.
-        workers: how many processes; with 0 the work is done in this one.
-        preload: modules to import before workers branch off, so that they share the memory of these.
+        function: importable by name; its items and results must be picklable.
+        items: the arguments of `function`.
+        workers: number of processes; 0 works in this one.
+        preload: modules to import before workers are forked, so that they share their memory.
 
     Raises:
-        SaliencyError: if a worker died. What `function` raises is raised here.
+        SaliencyError: if a worker died. Exceptions of `function` are raised here.
     """
     if workers == 0:
         for item in items:
@@ -91,15 +91,15 @@ def map_unordered(
 def _hand_out(connection: Connection, source: Iterator[Item], held: dict[Connection, Item]) -> None:
     for item in source:
         held[connection] = item
-        # A worker that died at start is noticed when its answer is read.
+        # If a worker died at its start, that is noticed when its answer is read.
         with suppress(BrokenPipeError):
             connection.send(item)
         return
 
 
 def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
-    """A worker's life: read an item, answer, until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    """The loop of a worker: read an item and answer, until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(1)
     while True:
@@ -118,7 +118,7 @@ def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
 
 
 class _one_thread:
-    """While it lasts, processes that start are told to use one thread each."""
+    """While it lasts, new processes use one thread each."""
 
     NAMES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -1,4 +1,4 @@
-"""What an answer is made of, by what its asker accepts: JSON, a PNG, or a zip of all files."""
+"""Make an answer in the type that the client accepts: JSON, a PNG, or a zip of all files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST_NAME = 80
 
 
 class View(StrEnum):
-    """Which picture a PNG answer is."""
+    """The picture in a PNG answer."""
 
     MASK = "mask"
     OVERLAY = "overlay"
@@ -34,20 +34,20 @@ class View(StrEnum):
 
 
 def choose_media(accept: str | None, images: int) -> str:
-    """The media type of the answer: of those that are accepted most, the first of JSON, PNG and zip.
+    """Choose the media type of the answer: the first of JSON, PNG and zip among those that are preferred.
 
     Args:
-        accept: the request's header of that name; without it everything is accepted.
-        images: of the request. PNG is offered for one alone.
+        accept: the request's `Accept` header; without it everything is accepted.
+        images: number of images of the request. PNG is offered only for one.
 
     Raises:
-        Problem: 406 if none is accepted.
+        Problem: 406 if no type is accepted.
     """
     offered = [media for media in (JSON, PNG, ZIP) if media != PNG or images == 1]
     ranges = [_media_range(part) for part in (accept or "*/*").split(",") if part.strip()]
     best, wanted = JSON, 0.0
     for media in offered:
-        # The most particular range that matches counts (RFC 9110, section 12.5.1).
+        # The most specific range that matches counts (RFC 9110, section 12.5.1).
         matching = [(len(one.rstrip("*")), quality) for one, quality in ranges if _matches(one, media)]
         quality = max(matching)[1] if matching else 0.0
         if quality > wanted:
@@ -75,7 +75,7 @@ def _matches(media_range: str, media: str) -> bool:
 
 
 def picture_names(file_names: Sequence[str | None]) -> list[str]:
-    """A name for each uploaded file, without folders and ending, no two equal."""
+    """Return a unique name for each uploaded file, without folders and ending."""
     names: list[str] = []
     for file_name in file_names:
         stem = PurePosixPath((file_name or "").replace("\\", "/")).stem
@@ -90,7 +90,7 @@ def picture_names(file_names: Sequence[str | None]) -> list[str]:
 
 
 def renderer(media: str, view: View) -> Callable[[Picture, SaliencyResult], Any]:
-    """What makes an answer's part of one result."""
+    """Return the function that makes an answer's part from one result."""
     if media == PNG:
         return lambda picture, result: png(result, view)
     if media == ZIP:
@@ -99,7 +99,7 @@ def renderer(media: str, view: View) -> Callable[[Picture, SaliencyResult], Any]
 
 
 def png(result: SaliencyResult, view: View) -> bytes:
-    """One picture of a result, as PNG: the mask in 8-bit grey, the overlay in RGB or the cut-out in RGBA."""
+    """Return a picture of a result as PNG: mask in 8-bit grey, overlay in RGB or cut-out in RGBA."""
     picture = {
         View.MASK: lambda: to_grey(result.mask),
         View.OVERLAY: lambda: result.overlay(legend=result.task.spec.several_expressions),
@@ -115,26 +115,26 @@ def _encoded(picture: Image.Image) -> bytes:
 
 
 def files(result: SaliencyResult) -> dict[str, bytes]:
-    """The files that `SaliencyResult.save` writes: name and content."""
+    """Return the files that `SaliencyResult.save` writes: name and content."""
     with TemporaryDirectory(prefix="saliency-r1-") as folder:
         paths = result.save(folder, overwrite=True).values()
         return {path.name: Path(path).read_bytes() for path in paths}
 
 
 def body(media: str, parts: Sequence[Any], facts: dict[str, Any]) -> bytes:
-    """The whole answer of the parts that `renderer` made.
+    """Make the whole answer from the parts that `renderer` made.
 
     Args:
         media: JSON, PNG or ZIP.
-        parts: one a picture.
-        facts: of the request, for JSON.
+        parts: a part for each picture.
+        facts: facts of the request, for JSON.
     """
     if media == PNG:
         return bytes(parts[0])
     if media == JSON:
         return json.dumps({**facts, "results": parts}, allow_nan=False).encode()
     buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # pictures are already compressed
         for part in parts:
             for name, content in part.items():
                 archive.writestr(name, content)

@@ -1,4 +1,4 @@
-"""The HTTP API: masks and words for pictures, and what watches a server asks for."""
+"""The HTTP API: masks and words for pictures, and endpoints for monitoring."""
 
 import asyncio
 import time
@@ -28,28 +28,28 @@ Every error is a problem detail (RFC 9457), `application/problem+json`. Its `det
 people, and its `type`, where it is not `about:blank`, names the kind of error for programs."""
 
 _IMAGES = (
-    "The pictures: JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, JPEG 2000 or MPO, and HEIC where the server "
+    "The pictures: JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, JPEG 2000 or MPO, and HEIC if the server "
     "has pillow-heif. In CoSOD they are one group."
 )
 _PROBLEM_CODES = {
     400: "The form cannot be read.",
     401: "The token is missing or wrong.",
-    403: "A page of another site asked.",
+    403: "The request came from a page of another site.",
     405: "Another method is expected.",
-    406: "None of what is accepted can be made.",
+    406: "None of the accepted types is available.",
     408: "The request took too long to arrive.",
     413: "The request or one of its pictures is larger than the limit.",
-    415: "The request is no multipart form.",
-    421: "The Host header is none of this machine's.",
+    415: "The request is not a multipart form.",
+    421: "The Host header is not this machine.",
     422: "A field is wrong, or a picture cannot be read.",
-    429: "Too many requests wait already.",
+    429: "Too many requests are waiting.",
     500: "A fault of the server.",
     503: "The model is not loaded yet, or the server is stopping.",
     504: "The answer took longer than the limit.",
 }
 _RETRY = {"Retry-After": {"description": "Seconds until then.", "schema": {"type": "integer", "minimum": 1}}}
 _RETRIED = (429, 503)
-_GONE = 499  # for the count of requests alone; nobody reads it
+_GONE = 499  # only for the count of requests; no client receives it
 
 
 def _problem_responses(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -70,18 +70,18 @@ def _require_form(request: Request) -> None:
 
 
 def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
-    """The API alone, without page, gate and life of its engine.
+    """Make the API, without the page, the gate and the start and stop of its engine.
 
     Args:
-        engine: answers.
-        settings: limits, and whether a token is asked.
+        engine: the engine that answers.
+        settings: limits, and whether a token is required.
     """
     limits = settings.limits
     app = FastAPI(
         title="Saliency-R1",
         version=version("saliency-r1"),
         description=_DESCRIPTION,
-        docs_url=None,  # both would load their scripts from elsewhere
+        docs_url=None,  # both would load scripts from other hosts
         redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
@@ -110,27 +110,31 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
     async def saliency(
         request: Request,
         task: Annotated[
-            Task, Form(description="One mask, one an instance, or what a group shares.", examples=["sis"])
+            Task,
+            Form(
+                description="sod: one mask; sis: a mask for each object; cosod: what a group shares.",
+                examples=["sis"],
+            ),
         ],
         images: Annotated[
             list[UploadFile], File(description=_IMAGES, min_length=1, max_length=limits.images)
         ],
-        # No bool: a form would also take yes, on and 1, which the document does not say.
+        # Not bool: a form would also accept yes, on and 1, which are not documented.
         reasoning: Annotated[
             Literal["true", "false"], Form(description="Whether the policy reasons first.")
         ] = "true",
         group_images: Annotated[
             int,
-            Form(ge=2, le=limits.images, description="CoSOD: how many pictures the policy sees at a time."),
+            Form(ge=2, le=limits.images, description="CoSOD: pictures that the policy sees at a time."),
         ] = min(GROUP_IMAGES, limits.images),
-        view: Annotated[View, Form(description="Which picture a PNG is.")] = View.MASK,
+        view: Annotated[View, Form(description="The picture in a PNG answer.")] = View.MASK,
     ) -> Response:
         start = time.perf_counter()
         media = choose_media(request.headers.get("accept"), len(images))
         names = picture_names([image.filename for image in images])
         for name, image in zip(names, images, strict=True):
             _check_picture(name, image, limits)
-        # Their content stays where the form put it, on disk if it is large, until its turn comes.
+        # Their content stays where the form put it, on disk if it is large, until their batch.
         pictures = [Picture(name, _reader(image)) for name, image in zip(names, images, strict=True)]
         work = Work(pictures, task, renderer(media, view), reasoning == "true", group_images)
         parts = await _while_there(request, engine.answer(work, request.state.deadline))
@@ -206,7 +210,7 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
 
 
 async def _while_there(request: Request, answer: Coroutine[Any, Any, list[Any]]) -> list[Any] | None:
-    """The answer; None as soon as its asker has left, and then nothing more is done for it."""
+    """Return the answer; None as soon as the client disconnects, and then the work is dropped."""
     answering, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(_leaves(request))
     try:
         await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -217,13 +221,13 @@ async def _while_there(request: Request, answer: Coroutine[Any, Any, list[Any]])
 
 
 async def _leaves(request: Request) -> None:
-    """Wait until the connection is closed; the body has been read."""
+    """Wait until the connection is closed, after the body has been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def _check_picture(name: str, image: UploadFile, limits: Limits) -> None:
-    """Refuse at once what is no picture, or too large a one; a broken one shows when it is decoded."""
+    """Refuse files that are no picture, or too large; broken pictures are found when they are decoded."""
     try:
         check_header(image.file, name, max_pixels=limits.pixels)
     except ImageSizeError as error:
@@ -248,7 +252,7 @@ def _answer(media: str, parts: Sequence[Any], facts: dict[str, Any], names: Sequ
 
 
 def _described(app: FastAPI, token: bool) -> Callable[[], dict[str, Any]]:
-    """What makes the app's OpenAPI: that of FastAPI, the shapes that are sent as bytes, and the token."""
+    """Return the function for the app's OpenAPI: FastAPI's, with the shapes sent as bytes and the token."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One thread that owns the model, and the requests that wait for it, which it answers in batches."""
+"""One thread owns the model and answers the waiting requests in batches."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 RENDERERS = 2
 _RENDERED_AT_ONCE = 4
 _LOADING_SECONDS = 5
-_DELIVERING_SECONDS = 0.2  # the page's answers go out over streams of their own
+_DELIVERING_SECONDS = 0.2  # the page's answers use streams of their own
 _STOPPING_SECONDS = 2
 
 
 class State(StrEnum):
-    """Where an engine is in its life."""
+    """The state of an engine."""
 
     LOADING = "loading"
     READY = "ready"
@@ -46,8 +46,8 @@ class Picture:
     """A picture of a request.
 
     Attributes:
-        name: what errors and files call it.
-        read: gives its content when its turn comes.
+        name: its name in errors and files.
+        read: returns its content when its turn comes.
     """
 
     name: str
@@ -56,14 +56,14 @@ class Picture:
 
 @dataclass(eq=False)
 class Work:
-    """What one request asks.
+    """The work of one request.
 
     Attributes:
-        pictures: one group in CoSOD, else each for itself.
+        pictures: the pictures; in CoSOD one group.
         task: see `saliency_r1.tasks`.
-        render: makes of each result what is answered. Results themselves are large and not kept.
+        render: makes the answer's part from each result. Results are large and not kept.
         reasoning: whether the policy reasons first.
-        group_images: for CoSOD, how many the policy sees at a time.
+        group_images: for CoSOD, number of pictures that the policy sees at a time.
     """
 
     pictures: Sequence[Picture]
@@ -77,16 +77,16 @@ class Work:
 
     @property
     def key(self) -> tuple[Task, bool]:
-        """Works of the same key can be done in one batch."""
+        """The key of the work; works with equal keys can be done in one batch."""
         return self.task, self.reasoning
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error, unless it is answered or given up already."""
+        """Answer with an error, unless it is already answered or dropped."""
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 
     def add(self, index: int, rendered: Any) -> None:
-        """Take what was made of picture `index`; with the last of them the work is done."""
+        """Add the part of picture `index`; with the last part the work is finished."""
         with self.lock:
             self.rendered[index] = rendered
             if len(self.rendered) == len(self.pictures):
@@ -95,24 +95,24 @@ class Work:
 
 
 class Engine:
-    """Takes requests, at most so many at a time, and answers those that wait together as one batch.
+    """Accept a limited number of requests, and answer those that wait together as one batch.
 
-    Of the waiting ones the oldest is served first, and with it those that ask for the same task with or
-    without reasoning, up to `batch_images` pictures. A CoSOD group is served alone. Pictures are decoded when
-    their turn comes, and what is answered is made by a few threads beside the model, so that memory is
-    bounded by one batch and a few results, whatever waits.
+    The oldest request is served first, together with others for the same task and kind of reasoning, up to
+    `batch_images` pictures. A CoSOD group is served alone. Pictures are decoded shortly before, and a few
+    threads beside the model make the answers. So memory is bounded by one batch and a few results, however
+    many requests wait.
 
     Args:
-        load: makes the pipeline, in the engine's own thread.
-        waiting: how many requests are taken at a time.
-        batch_images: pictures in a batch.
+        load: loads the pipeline, in the engine's own thread.
+        waiting: maximum number of accepted requests.
+        batch_images: maximum number of pictures in a batch.
 
     Attributes:
         state: see `State`.
         error: why the model could not be loaded.
-        metrics: what is counted.
-        stopping: set as soon as it is to stop.
-        emptied: set when after that all that was taken is answered.
+        metrics: the counters.
+        stopping: set when it should stop.
+        emptied: set when all accepted requests are answered after that.
     """
 
     def __init__(self, load: Callable[[], SaliencyPipeline], *, waiting: int, batch_images: int = 8) -> None:
@@ -134,15 +134,15 @@ class Engine:
         self._thread = threading.Thread(target=self._live, name="model", daemon=True)
 
     def start(self) -> None:
-        """Load the model and begin, in the background."""
+        """Load the model and start to work, in the background."""
         self._thread.start()
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """A place among the requests that are taken, held until the answer is out.
+        """Hold a place among the accepted requests until the answer is sent.
 
         Raises:
-            Problem: 503 if the model is not there, 429 if no place is free.
+            Problem: 503 if the model is not loaded, 429 if no place is free.
         """
         if self.state == State.LOADING:
             raise Problem(503, "the model is being loaded", "loading", retry_after=_LOADING_SECONDS)
@@ -167,11 +167,11 @@ class Engine:
                 self.taken -= 1
 
     async def answer(self, work: Work, deadline: float) -> list[Any]:
-        """What `work.render` made of each picture, in order.
+        """Return what `work.render` made from each picture, in order.
 
         Args:
-            work: what is asked; its asker holds a place.
-            deadline: the event loop's time by which the answer must be there.
+            work: the work of a request that holds a place.
+            deadline: the event loop's time by which the answer must be ready.
 
         Raises:
             Problem: 504 at the deadline; 422 if a picture cannot be decoded.
@@ -188,7 +188,7 @@ class Engine:
             ) from None
 
     async def drained(self) -> None:
-        """Take no more requests, and wait until those that were taken are answered."""
+        """Accept no more requests, and wait until the accepted ones are answered."""
         if self.state != State.FAILED:
             self.state = State.STOPPING
         self.stopping.set()
@@ -198,9 +198,9 @@ class Engine:
         self.emptied.set()
 
     def stop(self) -> None:
-        """End the engine's threads; a batch that nobody waits for has some seconds to end.
+        """End the engine's threads; a batch without clients gets some seconds to end.
 
-        Loading a model cannot be interrupted, and is not waited for.
+        Loading a model cannot be interrupted, and this does not wait for it.
         """
         with self._changed:
             if self.state != State.FAILED:
@@ -212,7 +212,7 @@ class Engine:
 
     @property
     def is_busy(self) -> bool:
-        """Whether its thread still loads or works. At the interpreter's end torch would abort the process."""
+        """Whether its thread still loads or works; torch would then abort at the interpreter's end."""
         return self._thread.is_alive()
 
     def _live(self) -> None:
@@ -236,7 +236,7 @@ class Engine:
             del batch
 
     def _next_batch(self) -> list[Work]:
-        """The oldest work and those that go with it; none once the engine is stopped and nothing waits."""
+        """Return the oldest work and those of its batch; none if the engine is stopped and nothing waits."""
         with self._changed:
             while True:
                 self._waiting = deque(work for work in self._waiting if not work.future.done())
@@ -260,7 +260,7 @@ class Engine:
             return batch
 
     def _do(self, pipe: SaliencyPipeline, batch: Sequence[Work]) -> None:
-        """Answer a batch; if it fails as a whole, each work of it alone, so that one spoils no other's."""
+        """Answer a batch; if it fails, answer each work alone, so that one does not spoil the others."""
         grouped = batch[0].task.spec.several_images
         try:
             if grouped:
@@ -302,11 +302,11 @@ class Engine:
         def contents() -> Iterator[bytes]:
             for work in batch:
                 for index, picture in enumerate(work.pictures):
-                    if work.future.done():  # given up, or one of its pictures is broken
+                    if work.future.done():  # dropped, or one of its pictures is broken
                         break
                     try:
                         content = picture.read()
-                    except (OSError, ValueError) as error:  # its asker is gone, and the file closed
+                    except (OSError, ValueError) as error:  # its client has left, and the file is closed
                         work.fail(error)
                         break
                     read.append((work, index))
@@ -326,7 +326,7 @@ class Engine:
             del result
 
     def _hand_over(self, work: Work, index: int, result: SaliencyResult) -> None:
-        """Have a result rendered beside the model, once one of the few places for that is free."""
+        """Render a result beside the model, as soon as one of the few threads for that is free."""
         self.metrics.images.labels(work.task.value).inc()
         if not work.future.done():
             self._rendering.acquire()
@@ -346,6 +346,6 @@ class Engine:
 
 
 def broken(name: str, error: ImageError) -> Problem:
-    """The answer to a picture that cannot be read."""
+    """Return the answer to a picture that cannot be read."""
     reason = str(error).removeprefix("bytes: ").removeprefix(f"{name}: ")
     return Problem(422, f"{name}: {reason}", "broken-picture", picture=name)

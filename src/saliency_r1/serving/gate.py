@@ -1,4 +1,4 @@
-"""What every request passes before the app: who asks, from where, and how much it brings."""
+"""Check every request before the app: its token, its origin and its size."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from saliency_r1.serving.settings import ServerSettings
 PAGE = "/page"
 SALIENCY = "/v1/saliency"
 OPEN = ("/healthz", "/readyz")
-"""Paths that ask for no token: what watches a server often has none."""
+"""Paths without a token, because monitoring often has none."""
 
 _KNOWN = (SALIENCY, "/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json", "/")
 _DRAIN_SECONDS = 5.0
-# The page's scripts are its own; a picture is shown from memory while it is uploaded.
+# The page's scripts are its own; a picture is shown from memory during its upload.
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -41,8 +41,8 @@ class Gate:
     """ASGI middleware around the whole app.
 
     Args:
-        app: what is behind it.
-        engine: whose places requests for masks take before their body is read.
+        app: the app behind it.
+        engine: the engine; requests for masks take one of its places before their body is read.
         settings: token and limits.
     """
 
@@ -78,7 +78,7 @@ class Gate:
                 self._check_size(headers)
                 await self.app(scope, self._limited(scope, receive), send_noted)
         except Problem as problem:
-            # The body is read first: an answer before its end is lost to many clients.
+            # Read the body first: many clients lose an answer that is sent before its end.
             if not self.engine.stopping.is_set():
                 await self._drain(receive)
             await problem.response()(scope, receive, send_noted)
@@ -91,13 +91,13 @@ class Gate:
 
     def _check_asker(self, scope: Scope, headers: Headers) -> None:
         if self.settings.is_local and not _is_local_name(headers.get("host", "")):
-            # A page elsewhere whose name was made to point here (DNS rebinding).
+            # A page of another site whose name was made to point here (DNS rebinding).
             raise Problem(421, "this server answers to localhost and 127.0.0.1 alone", "other-host")
         if headers.get("sec-fetch-site") == "cross-site" and scope["method"] not in ("GET", "HEAD"):
             raise Problem(403, "pages of other sites may not ask here", "other-site")
         token = self.settings.token
         if token is not None and scope["path"] not in OPEN and not _carries(headers, token):
-            # Browsers ask people for a password then: any name, and the token.
+            # Browsers then ask for a password: any user name, and the token.
             api = scope["path"].startswith("/v1/")
             challenge = "Bearer" if api else 'Basic realm="saliency-r1", charset="UTF-8"'
             raise Problem(
@@ -122,7 +122,7 @@ class Gate:
 
         async def limited() -> Message:
             nonlocal received, whole
-            if whole:  # tells when the asker leaves, and the streams of the page when the server does
+            if whole:  # signals that the client disconnects, or that the server stops
                 return await self._until(receive, self.engine.emptied) or {"type": "http.disconnect"}
             try:
                 async with asyncio.timeout_at(scope["state"]["deadline"]):
@@ -140,10 +140,10 @@ class Gate:
         return limited
 
     async def _arriving(self, receive: Receive) -> Message:
-        """The next part of a body; a request that is not whole when the server stops is given up.
+        """Return the next part of a body; an unfinished request is dropped when the server stops.
 
         Raises:
-            Problem: 503 if the server stops before the part is there.
+            Problem: 503 if the server stops before the part arrives.
         """
         message = await self._until(receive, self.engine.stopping)
         if message is None:
@@ -153,7 +153,7 @@ class Gate:
         return message
 
     async def _until(self, receive: Receive, event: asyncio.Event) -> Message | None:
-        """The next message, or None if the event comes first."""
+        """Return the next message, or None if the event comes first."""
         receiving = asyncio.ensure_future(receive())
         coming = asyncio.ensure_future(event.wait())
         try:
@@ -164,7 +164,7 @@ class Gate:
             coming.cancel()
 
     async def _drain(self, receive: Receive) -> None:
-        """Read what is left of a body, up to the limit once more and a few seconds."""
+        """Read the rest of a body, up to the limit again and for a few seconds."""
         left = self.settings.limits.bytes
         with suppress(TimeoutError, Problem):
             async with asyncio.timeout(_DRAIN_SECONDS):

@@ -1,4 +1,4 @@
-"""What the server counts, in the format of Prometheus."""
+"""The server's counters, in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """The counters of one server, in a registry of its own.
+    """The counters of one server, in its own registry.
 
     Args:
-        taken: tells how many requests are taken and not answered yet.
-        ready: tells whether the model is loaded.
+        taken: returns the number of accepted requests that are not answered yet.
+        ready: returns whether the model is loaded.
     """
 
     def __init__(self, taken: Callable[[], float], ready: Callable[[], float]) -> None:
@@ -45,5 +45,5 @@ class Metrics:
         Gauge("saliency_r1_ready", "Whether the model is loaded.", registry=self.registry).set_function(ready)
 
     def exposition(self) -> bytes:
-        """All of them as text, version 0.0.4 of the format."""
+        """Return all counters as text, version 0.0.4 of the format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): what went wrong, in JSON, the same shape everywhere."""
+"""Errors as problem details (RFC 9457), in JSON of the same shape everywhere."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(HTTPException):
-    """An error with an answer of its own.
+    """An error with its own answer.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         detail: one line for people: what was given, what is expected, what to do.
-        kind: the last part of the problem's type, for programs; without it the status tells all.
-        headers: of the answer.
+        kind: the last part of the problem's type, for programs; without it the status is enough.
+        headers: headers of the answer.
         retry_after: seconds after which the same request may succeed.
         extra: further members of the answer.
     """
@@ -44,7 +44,7 @@ class Problem(HTTPException):
         self.extra = extra
 
     def response(self) -> JSONResponse:
-        """The answer."""
+        """Return the answer."""
         content = {
             "type": f"urn:problem:saliency-r1:{self.kind}" if self.kind else "about:blank",
             "title": HTTPStatus(self.status_code).phrase,
@@ -56,7 +56,7 @@ class Problem(HTTPException):
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of the app, its framework's too, answered as problem details."""
+    """Answer every error of the app and of its framework as problem details."""
 
     async def answer_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -70,7 +70,7 @@ def install(app: FastAPI) -> None:
 
     async def answer_validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        # What was given is left out: it may be long, or no text at all.
+        # The given value is left out: it may be long, or not text.
         errors = [
             {"field": ".".join(str(part) for part in one["loc"][1:]), "message": str(one["msg"])}
             for one in error.errors()

@@ -1,4 +1,4 @@
-"""The shapes of the answers, for OpenAPI. Answers are made without them; the tests hold the two together."""
+"""The shapes of the answers, for OpenAPI. Answers are made without them; tests compare the two."""
 
 from typing import Annotated, Any
 
@@ -36,7 +36,7 @@ _RESULT: dict[str, Any] = {
 
 
 class Shape(BaseModel):
-    """What all have in common: nothing but what is listed."""
+    """Base of all shapes: other fields are not allowed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -52,7 +52,7 @@ class InstanceShape(Shape):
     """An expression and its mask."""
 
     expression: str
-    score: Annotated[Share, Field(description="How sure the segmenter is of the mask.")]
+    score: Annotated[Share, Field(description="The IoU that the mask is expected to have.")]
     box: Annotated[
         list[int] | None,
         Field(min_length=4, max_length=4, description="x, y, width, height; null for an empty mask."),
@@ -62,7 +62,7 @@ class InstanceShape(Shape):
 
 
 class Seconds(Shape):
-    """What a picture took."""
+    """Seconds of a picture, by part."""
 
     policy: Annotated[float, Field(ge=0)]
     segmenter: Annotated[float, Field(ge=0)]
@@ -70,30 +70,30 @@ class Seconds(Shape):
 
 
 class TokensShape(Shape):
-    """The tokens of a question and its answer, of all tries."""
+    """The tokens of a question and its answer, over all tries."""
 
     prompt: int
     completion: int
 
 
 class ResultShape(Shape):
-    """What stands out in one picture, and why; the same as `saliency-r1 predict --json` prints."""
+    """The result of one picture, as `saliency-r1 predict --json` prints it."""
 
-    name: Annotated[str, Field(description="Of the uploaded file, without its ending.")]
+    name: Annotated[str, Field(description="Name of the uploaded file, without its ending.")]
     source: None
     width: int
     height: int
     task: str
-    text: Annotated[str, Field(description="The policy's response as it came.")]
+    text: Annotated[str, Field(description="The policy's response, unchanged.")]
     reasoning: str
     expressions: list[str]
-    confidence: Annotated[Share | None, Field(description="The IoU that the masks are expected to have.")]
+    confidence: Annotated[Share | None, Field(description="The expected IoU, mean over the masks.")]
     names: Annotated[
-        list[dict[str, str | float]], Field(description="What it may be called, with probabilities.")
+        list[dict[str, str | float]], Field(description="Possible names with their probabilities.")
     ] = []
-    policy_confidence: Annotated[Share | None, Field(description="The policy's own, in its words.")]
+    policy_confidence: Annotated[Share | None, Field(description="The policy's confidence in its words.")]
     retries: int
-    tokens: Annotated[TokensShape | None, Field(description="What the policy's server counted.")]
+    tokens: Annotated[TokensShape | None, Field(description="Tokens that the policy's server counted.")]
     instances: list[InstanceShape]
     model: str
     version: str
@@ -114,22 +114,22 @@ class SaliencyAnswer(Shape):
     task: str
     model: str
     version: str
-    seconds: Annotated[float, Field(ge=0, description="From the request's first byte, waiting included.")]
-    results: Annotated[list[ResultShape], Field(description="One a picture, in their order.")]
+    seconds: Annotated[float, Field(ge=0, description="Seconds since the request's first byte.")]
+    results: Annotated[list[ResultShape], Field(description="One for each picture, in order.")]
 
 
 class LimitsShape(Shape):
-    """What one request may be."""
+    """Limits of a request."""
 
     bytes: int
-    pixels: Annotated[int, Field(description="Of a picture.")]
+    pixels: Annotated[int, Field(description="Maximum pixels of a picture.")]
     images: int
     seconds: float
-    waiting: Annotated[int, Field(description="Requests that are taken at a time.")]
+    waiting: Annotated[int, Field(description="Maximum number of accepted requests.")]
 
 
 class ModelShape(Shape):
-    """A model that answers here."""
+    """A loaded model."""
 
     name: str
     policy: str
@@ -139,7 +139,7 @@ class ModelShape(Shape):
 
 
 class Models(Shape):
-    """What answers here, none until it is loaded, and within which limits."""
+    """The models, none until they are loaded, and the limits."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -173,7 +173,7 @@ class Models(Shape):
 
 
 class Status(Shape):
-    """How the server is."""
+    """The state of the server."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready"}]})
 
@@ -181,7 +181,7 @@ class Status(Shape):
 
 
 class ProblemShape(BaseModel):
-    """An error as RFC 9457 has it; there may be further members."""
+    """An error as in RFC 9457; there may be further members."""
 
     model_config = ConfigDict(
         extra="allow",

@@ -1,4 +1,4 @@
-"""The server: API, page and engine together, until a stop that leaves nobody without an answer."""
+"""The server: API, page and engine together, with a stop that answers all accepted requests."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 
 def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -> tuple[Gate, FastAPI]:
-    """The ASGI app of API and page, whose lifespan starts and stops the engine.
+    """Make the ASGI app of API and page, whose lifespan starts and stops the engine.
 
     Args:
-        engine: not started yet.
+        engine: the engine, not started yet.
         settings: token and limits.
-        page: whether there is a page beside the API.
+        page: whether to serve the page too.
 
     Returns:
         The app to serve, and the FastAPI app within it.
@@ -63,19 +63,19 @@ def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -
 
         @api.get("/favicon.ico", include_in_schema=False, status_code=204)
         async def no_icon() -> None:
-            """Browsers ask for one; a missing one is an error on their consoles."""
+            """Answer the browsers' request for an icon; a missing one is an error on their consoles."""
 
         api = mount_page(api, engine, settings)
     return Gate(api, engine, settings), api
 
 
 class Server(uvicorn.Server):
-    """A server of uvicorn that answers what was accepted before it goes.
+    """A server of uvicorn that answers all accepted requests before it stops.
 
     Args:
-        config: of uvicorn.
-        engine: answers.
-        folder: temporary files, which a process that leaves at once removes.
+        config: uvicorn's configuration.
+        engine: the engine that answers.
+        folder: temporary files, which are removed even if the process exits at once.
     """
 
     def __init__(self, config: uvicorn.Config, engine: Engine, folder: Path | None = None) -> None:
@@ -85,21 +85,21 @@ class Server(uvicorn.Server):
         engine.on_failure = self.leave
 
     def leave(self) -> None:
-        """Stop, as a signal would have it."""
+        """Stop as after a signal."""
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop at a signal.
 
-        While the model is loaded nothing can be waiting: then, and at a second Ctrl-C, the process leaves at
-        once.
+        While the model is being loaded no request can be waiting: then, and at a second Ctrl-C, the process
+        exits at once.
         """
         if self.engine.state == State.LOADING or (self.should_exit and sig == signal.SIGINT):
             self.leave_at_once(128 + sig)
         super().handle_exit(sig, frame)
 
     def leave_at_once(self, code: int) -> NoReturn:
-        """End the process without waiting for threads, some of which torch would not let end in order."""
+        """End the process without waiting for threads; torch does not let all of them end properly."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
         sys.stdout.flush()
@@ -108,7 +108,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
-            server.close()  # nobody new
+            server.close()  # no new clients
         drained = asyncio.create_task(self.engine.drained())
         while not (drained.done() or self.force_exit):
             await asyncio.wait([drained], timeout=0.1)
@@ -123,16 +123,16 @@ def serve(
     page: bool = True,
     announce: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Run a server until it is told to stop by SIGINT or SIGTERM, or its model cannot be loaded.
+    """Run a server until SIGINT or SIGTERM, or until its model cannot be loaded.
 
     Args:
-        load: makes the pipeline, in the background: the page is there before it.
-        settings: where to listen, token and limits.
-        page: whether there is a page beside the API.
-        announce: told the address once it can be reached.
+        load: loads the pipeline, in the background; the page is available before.
+        settings: address, token and limits.
+        page: whether to serve the page too.
+        announce: called with the address when it can be reached.
 
     Raises:
-        SaliencyError: if the address cannot be had, or the model not be loaded.
+        SaliencyError: if the address is not available, or the model cannot be loaded.
     """
     keep_memory_flat()
     listener = _listen(settings)
@@ -167,7 +167,7 @@ def serve(
 
 
 def warm_up(pipe: SaliencyPipeline) -> None:
-    """Answer once for nobody: what is done at a first call alone is done before the first request."""
+    """Run the model once, so that the work of a first call is done before the first request."""
     for task in (Task.SOD, Task.SIS):
         pipe(Image.new("RGB", (64, 48), "grey"), task)
 
@@ -190,7 +190,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
 
 
 def keep_memory_flat() -> None:
-    """Have glibc keep few arenas: with one a thread, freed pictures of each stay with the process."""
+    """Make glibc keep few arenas: with one for each thread, the process keeps their freed memory."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes

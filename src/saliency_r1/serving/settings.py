@@ -1,4 +1,4 @@
-"""What a server is told: where it listens, who may ask, and how much at once."""
+"""Settings of a server: its address, its token and its limits."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 from saliency_r1.errors import SaliencyError
 
 TOKEN_VARIABLE = "SALIENCY_R1_TOKEN"
-"""The environment variable that holds the token, which every request must then carry."""
+"""The environment variable with the token that every request must send."""
 
 LEAST_TOKEN_CHARACTERS = 16
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may be, and how many of them are taken at a time.
+    """Limits of a request, and of the number of accepted requests.
 
     Attributes:
-        bytes: of the body of a request.
-        pixels: of each picture.
-        images: of a request.
-        seconds: from the first byte of a request to its answer.
-        waiting: requests that are taken and not answered yet; further ones are told to come again.
+        bytes: maximum size of a request's body.
+        pixels: maximum pixels of a picture.
+        images: maximum number of pictures in a request.
+        seconds: maximum time from the first byte of a request to its answer.
+        waiting: maximum number of accepted requests that are not answered yet; others get status 429.
     """
 
     bytes: int = 32_000_000
@@ -35,16 +35,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where a server listens and what it asks of its callers.
+    """The address of a server, and what it requires of requests.
 
     Attributes:
-        host: name or address.
-        port: 0 for a free one.
-        token: that every request must carry; None where none is asked.
+        host: name or address to listen on.
+        port: port to listen on; 0 for a free one.
+        token: token that every request must send; None if none is required.
         limits: see `Limits`.
 
     Raises:
-        SaliencyError: if it would listen beyond this machine without a token, or the token is short.
+        SaliencyError: if it would listen for other machines without a token, or the token is too short.
     """
 
     host: str = "127.0.0.1"
@@ -80,5 +80,5 @@ class ServerSettings:
 
 
 def token_from_environment() -> str | None:
-    """The token that the environment names, None without one."""
+    """Return the token of the environment variable; None without one."""
     return os.environ.get(TOKEN_VARIABLE) or None
