@@ -40,11 +40,15 @@ def photo(name: str = "chelsea.png", side: int = 160, kind: str = "JPEG") -> byt
 
 @contextmanager
 def serving(
-    load: Callable[[], SaliencyPipeline] = nano, token: str | None = None, wait: bool = True, **limits: Any
+    load: Callable[[], SaliencyPipeline] = nano,
+    token: str | None = None,
+    wait: bool = True,
+    accept_truncated: bool = False,
+    **limits: Any,
 ) -> Iterator[tuple[httpx.Client, Server]]:
     """The API behind a client, with these limits; stopped gracefully at the end."""
-    settings = ServerSettings(port=0, token=token, limits=Limits(**limits))
-    engine = Engine(load, waiting=settings.limits.waiting)
+    settings = ServerSettings(port=0, token=token, limits=Limits(**limits), accept_truncated=accept_truncated)
+    engine = Engine(load, waiting=settings.limits.waiting, accept_truncated=settings.accept_truncated)
     app, _ = create_app(engine, settings, page=False)
     server = Server(uvicorn.Config(app, port=0, log_level="error"), engine)
     thread = threading.Thread(target=server.run)

@@ -83,3 +83,18 @@ def test_a_mask_that_cannot_be_written_is_the_error_of_its_photo_alone(tmp_path:
     assert errors[0] is errors[2] is None
     assert errors[1].endswith("cannot be written (File name too long)")
     assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["a_mask.png", "c_mask.png"]
+
+
+def test_photos_that_are_cut_short_are_read_if_that_is_asked(tmp_path: Path) -> None:
+    pipe = SaliencyPipeline.from_pretrained()
+    photo().save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: len(content) * 3 // 4])
+    photos, _ = found(tmp_path / "a.png")
+    (refused,) = ChunkWorker(Job(lambda: pipe, Task.SOD, False, 5, None, None)).rows(photos)
+    assert "cut short" in refused["error"]
+    job = Job(lambda: pipe, Task.SOD, False, 5, None, None, accept_truncated=True)
+    with pytest.warns(UserWarning, match="cut short"):
+        (read,) = ChunkWorker(job).rows(photos)
+    assert read["error"] is None
+    assert [list(one["size"]) for one in read["rle"]] == [[60, 90]]

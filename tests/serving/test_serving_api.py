@@ -121,6 +121,16 @@ def test_errors_are_problem_details(client: httpx.Client) -> None:
     assert_problem(ask(client, bytes(500_000), task="sod"), 413, "400000 bytes")
 
 
+def test_pictures_that_are_cut_short_are_read_where_the_server_accepts_them() -> None:
+    good, cut = photo(kind="PNG"), photo(kind="PNG")[:30000]
+    assert len(cut) < len(good)
+    with serving(accept_truncated=True) as (client, _):
+        for task in ("sod", "cosod"):
+            answer = ask(client, good, cut, task=task)
+            assert answer.status_code == 200, answer.text
+            assert len(answer.json()["results"]) == 2
+
+
 @pytest.mark.parametrize("task", ["sod", "cosod"])
 def test_a_picture_that_breaks_off_is_named_and_spoils_no_other(client: httpx.Client, task: str) -> None:
     good, cut = photo(), photo(kind="PNG")[:3000]

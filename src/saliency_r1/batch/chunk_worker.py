@@ -37,6 +37,7 @@ class Job:
         group_images: see `saliency_r1.cosod`.
         masks: the folder that masks are written to as PNG; None if they are not.
         threads: number of torch threads; None keeps torch's own.
+        accept_truncated: see `saliency_r1.images.load_image`.
     """
 
     load: LoadPipeline
@@ -45,6 +46,7 @@ class Job:
     group_images: int
     masks: str | None
     threads: int | None
+    accept_truncated: bool = False
 
 
 class ChunkWorker:
@@ -111,6 +113,7 @@ class ChunkWorker:
             batch_images=CHUNK_PHOTOS,
             group_images=job.group_images,
             on_error=on_error,
+            accept_truncated=job.accept_truncated,
         )
         for result in done:
             photo, _ = waiting.popleft()

@@ -40,6 +40,7 @@ class Settings:
         column: column of photos in tables, see `find_photos`.
         group_column: column of groups in tables.
         version: version of this package.
+        accept_truncated: whether damaged photos that end too early are read as far as they go.
     """
 
     sources: tuple[str, ...]
@@ -53,6 +54,7 @@ class Settings:
     column: str | None
     group_column: str | None
     version: str
+    accept_truncated: bool = False
 
     @classmethod
     def make(cls, sources: Sequence[str], **given: Any) -> Settings:

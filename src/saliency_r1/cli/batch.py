@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saliency_r1.cli.options import DeviceOption, FastOption, GroupImagesOption, PolicyOption, SegmenterOption
+from saliency_r1.cli.options import FastOption, GroupImagesOption, ModelFlags, TruncatedOption, spread
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.errors import SaliencyError
 from saliency_r1.tasks import Task
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_RAY = "Ray"
+_ray = partial(typer.Option, rich_help_panel="Ray")
 
 
 class Engine(StrEnum):
@@ -28,71 +29,74 @@ class Engine(StrEnum):
     RAY = "ray"
 
 
-SourcesArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="SOURCES...",
-        help="Folders, globs, lists (.txt), Parquet (.parquet), WebDataset shards (.tar); paths or URLs.",
-    ),
-]
-OutOption = Annotated[str, typer.Option(help="Folder or URL for the Parquet shards.")]
-TaskOption = Annotated[
-    Task,
-    typer.Option(help="The task for each photo. With cosod, the photos of each folder are one group."),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Number of processes or actors; each loads the models. Default: one for each core, at most 8, "
-        "or 1 if --policy or --segmenter is given.",
-    ),
-]
-ShardRowsOption = Annotated[int, typer.Option(min=1, help="Rows in one Parquet shard.")]
-PngOption = Annotated[bool, typer.Option("--png", help="Also write _masks/…_mask.png as `predict` does.")]
-ColumnOption = Annotated[
-    str | None,
-    typer.Option(help="For Parquet sources: the column of paths or bytes. Default: image, path, url, …"),
-]
-GroupColumnOption = Annotated[
-    str | None, typer.Option(help="For Parquet sources and cosod: the column of group names.")
-]
-EngineOption = Annotated[Engine, typer.Option(help="Run in processes on this machine, or in Ray actors.")]
-AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Address of the cluster: auto or HOST:PORT. Default: a local Ray instance.", rich_help_panel=_RAY
-    ),
-]
-MinWorkersOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Minimum number of actors; Ray adds up to --workers.", rich_help_panel=_RAY),
-]
-GpusOption = Annotated[
-    float,
-    typer.Option(min=0, help="GPUs for each actor; 0.5 means two on one GPU.", rich_help_panel=_RAY),
-]
+@dataclass(frozen=True)
+class RowFlags:
+    """The options of what is read from tables, and of what is written."""
+
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows in one Parquet shard.")] = 256
+    png: Annotated[bool, typer.Option("--png", help="Also write _masks/…_mask.png as `predict` does.")] = (
+        False
+    )
+    column: Annotated[
+        str | None,
+        typer.Option(help="For Parquet sources: the column of paths or bytes. Default: image, path, url, …"),
+    ] = None
+    group_column: Annotated[
+        str | None, typer.Option(help="For Parquet sources and cosod: the column of group names.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class EngineFlags:
+    """The options of the engine and of its size."""
+
+    engine: Annotated[Engine, typer.Option(help="Run in processes on this machine, or in Ray actors.")] = (
+        Engine.LOCAL
+    )
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of processes or actors; each loads the models. Default: one for each core, at most "
+            "8, or 1 if --policy or --segmenter is given.",
+        ),
+    ] = None
+    address: Annotated[
+        str | None,
+        _ray(help="Address of the cluster: auto or HOST:PORT. Default: a local Ray instance."),
+    ] = None
+    min_workers: Annotated[
+        int | None,
+        _ray(min=1, help="Minimum number of actors; Ray adds up to --workers."),
+    ] = None
+    gpus: Annotated[
+        float,
+        _ray(min=0, help="GPUs for each actor; 0.5 means two on one GPU."),
+    ] = 0
 
 
 @app.command()
+@spread
 def batch(
-    sources: SourcesArgument,
-    out: OutOption,
-    task: TaskOption = Task.SOD,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCES...",
+            help="Folders, globs, lists (.txt), Parquet (.parquet), WebDataset shards (.tar); paths or URLs.",
+        ),
+    ],
+    *,
+    out: Annotated[str, typer.Option(help="Folder or URL for the Parquet shards.")],
+    task: Annotated[
+        Task,
+        typer.Option(help="The task for each photo. With cosod, the photos of each folder are one group."),
+    ] = Task.SOD,
     fast: FastOption = False,
     group_images: GroupImagesOption = GROUP_IMAGES,
-    policy: PolicyOption = None,
-    segmenter: SegmenterOption = None,
-    device: DeviceOption = "auto",
-    workers: WorkersOption = None,
-    shard_rows: ShardRowsOption = 256,
-    png: PngOption = False,
-    column: ColumnOption = None,
-    group_column: GroupColumnOption = None,
-    engine: EngineOption = Engine.LOCAL,
-    address: AddressOption = None,
-    min_workers: MinWorkersOption = None,
-    gpus: GpusOption = 0,
+    accept_truncated: TruncatedOption = False,
+    models: ModelFlags,
+    rows: RowFlags,
+    run: EngineFlags,
 ) -> None:
     """Find what stands out in very many photos, and write one row for each.
 
@@ -118,45 +122,41 @@ def batch(
         task=task,
         fast=fast,
         group_images=group_images,
-        policy=policy,
-        segmenter=segmenter,
-        shard_rows=shard_rows,
-        png=png,
-        column=column,
-        group_column=group_column,
+        policy=models.policy,
+        segmenter=models.segmenter,
+        accept_truncated=accept_truncated,
+        **asdict(rows),
     )
-    if workers is None:
-        workers = 1 if policy or segmenter else default_workers()
+    workers = run.workers or (1 if models.policy or models.segmenter else default_workers())
     where = absolute(out).rstrip("/")
     job = Job(
-        load=partial(load_pipeline, policy, segmenter, device),
+        load=partial(load_pipeline, models.policy, models.segmenter, models.device),
         task=task,
         reasoning=not fast,
         group_images=group_images,
-        masks=f"{where}/_masks" if png else None,
-        threads=max(1, cores() // workers) if engine is Engine.LOCAL else None,
+        masks=f"{where}/_masks" if rows.png else None,
+        threads=max(1, cores() // workers) if run.engine is Engine.LOCAL else None,
+        accept_truncated=accept_truncated,
     )
-    run_engine = _engine(engine, job, workers, address, min_workers, gpus)
     console = Console(stderr=True, highlight=False, markup=False)
-    outcome = run_batch(settings, Folder(where), run_engine, console)
+    outcome = run_batch(settings, Folder(where), _engine(run, job, workers), console)
     failed = f", {outcome.errors:,} of them with an error" if outcome.errors else ""
     console.print(f"{outcome.photos:,} rows{failed} are in {out}", style="dim", soft_wrap=True)
     raise typer.Exit(1 if outcome.errors else 0)
 
 
-def _engine(
-    engine: Engine, job: Job, workers: int, address: str | None, min_workers: int | None, gpus: float
-) -> Any:
+def _engine(run: EngineFlags, job: Job, workers: int) -> Any:
     """Return what runs the job: worker processes, or actors on Ray."""
-    if engine is Engine.LOCAL:
+    if run.engine is Engine.LOCAL:
         from saliency_r1.batch.local import run_local
 
-        if address is not None or min_workers is not None or gpus:
+        if run.address is not None or run.min_workers is not None or run.gpus:
             raise SaliencyError("--address, --min-workers and --gpus need --engine ray")
         return partial(run_local, job=job, workers=workers)
     from saliency_r1.batch.on_ray import RayOptions, run_on_ray
 
-    return partial(run_on_ray, job=job, options=RayOptions(address, min_workers or workers, workers, gpus))
+    options = RayOptions(run.address, run.min_workers or workers, workers, run.gpus)
+    return partial(run_on_ray, job=job, options=options)
 
 
 def _check_extra() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saliency_r1.cli.options import DeviceOption, PolicyOption, SegmenterOption
+from saliency_r1.cli.options import ModelFlags, spread
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,6 +24,7 @@ STANDARD = "-"
 
 
 @app.command()
+@spread
 def cutout(
     paths: Annotated[
         list[str],
@@ -33,6 +34,7 @@ def cutout(
             "- is stdin, or stdout.",
         ),
     ],
+    *,
     background: Annotated[
         str | None,
         typer.Option(
@@ -51,9 +53,7 @@ def cutout(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Skip photos whose output file exists.")
     ] = False,
-    policy: PolicyOption = None,
-    segmenter: SegmenterOption = None,
-    device: DeviceOption = "auto",
+    models: ModelFlags,
 ) -> None:
     """Cut what stands out of photos, with soft edges and no colour of the background.
 
@@ -100,7 +100,7 @@ def cutout(
     if photos:
         from saliency_r1.cli.models import load_pipeline
 
-        pipe = load_pipeline(policy, segmenter, device)
+        pipe = load_pipeline(models.policy, models.segmenter, models.device)
         for source, target in photos:
             try:
                 picture = finished(pipe(source, reasoning=False))

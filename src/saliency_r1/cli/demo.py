@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saliency_r1.cli.options import DeviceOption, FastOption, PolicyOption, SegmenterOption
+from saliency_r1.cli.options import FastOption, ModelFlags, spread
 
 if TYPE_CHECKING:
     from saliency_r1.pictures.finding import FoundImage
@@ -29,14 +29,14 @@ GROUP = (
 
 
 @app.command()
+@spread
 def demo(
+    *,
     out: Annotated[
         Path, typer.Option(help="Folder for all files, including the contact sheet demo.jpg.")
     ] = Path("out"),
     fast: FastOption = False,
-    policy: PolicyOption = None,
-    segmenter: SegmenterOption = None,
-    device: DeviceOption = "auto",
+    models: ModelFlags,
 ) -> None:
     """Do all three tasks on sample photos of scikit-image and draw a contact sheet."""
     from saliency_r1.cli.reporting import load_aloud, run
@@ -51,7 +51,7 @@ def demo(
     whole: list[SaliencyResult] = []
     instances: list[SaliencyResult] = []
     group = GroupSheet()
-    pipe = load_aloud(policy, segmenter, device)
+    pipe = load_aloud(models)
     failed = 0
     for task, photos, taken_by in (
         (Task.SOD, single, whole.append),

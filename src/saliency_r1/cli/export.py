@@ -2,64 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from saliency_r1.cli.options import spread
+
 app = typer.Typer()
 
 
-PolicyArgument = Annotated[
-    str,
-    typer.Argument(metavar="POLICY", help="A model's folder or hub name, a LoRA adapter's folder, or nano."),
-]
-OutOption = Annotated[Path, typer.Option(help="The folder to write. It must be new or empty.")]
-SegmenterOption = Annotated[
-    str | None,
-    typer.Option(metavar="FOLDER", help="A nano segmenter to include; nano is the embedded one."),
-]
-MetricsOption = Annotated[
-    list[Path] | None, typer.Option(help="summary.json of `evaluate`, or its folder. May be repeated.")
-]
-MergeOption = Annotated[bool, typer.Option("--merge", help="Merge a LoRA adapter into its model.")]
-BaseModelOption = Annotated[
-    str | None,
-    typer.Option(help="The model that it was made from. Default: as adapter or recipe says."),
-]
-FineTunedOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--fine-tuned/--zero-shot",
-        help="Whether it knows the response format. Default: yes for adapters and for policies of a run.",
-    ),
-]
-LicenceOption = Annotated[
-    str | None, typer.Option(help="Licence of the weights, by its name on the hub, such as apache-2.0.")
-]
-DatasetOption = Annotated[
-    list[str] | None, typer.Option(help="Data set that it was trained on, by its hub name. May be repeated.")
-]
-ShardSizeOption = Annotated[str, typer.Option(help="Maximum size of one weights file.")]
-PushOption = Annotated[
-    str | None,
-    typer.Option(metavar="OWNER/NAME", help="Upload it too. The token is read from HF_TOKEN."),
-]
+@dataclass(frozen=True)
+class ExportFlags:
+    """The options that `Export` takes as they are."""
+
+    segmenter: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="A nano segmenter to include; nano is the embedded one."),
+    ] = None
+    metrics: Annotated[
+        list[Path] | None, typer.Option(help="summary.json of `evaluate`, or its folder. May be repeated.")
+    ] = None
+    merge: Annotated[bool, typer.Option("--merge", help="Merge a LoRA adapter into its model.")] = False
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="The model that it was made from. Default: as adapter or recipe says."),
+    ] = None
+    fine_tuned: Annotated[
+        bool | None,
+        typer.Option(
+            "--fine-tuned/--zero-shot",
+            help="Whether it knows the response format. Default: yes for adapters and for policies of a run.",
+        ),
+    ] = None
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the weights, by its name on the hub, such as apache-2.0.")
+    ] = None
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="Data set that it was trained on, by its hub name. May be repeated."),
+    ] = None
+    shard_size: Annotated[str, typer.Option(help="Maximum size of one weights file.")] = "5GB"
 
 
 @app.command()
+@spread
 def export(
-    policy: PolicyArgument,
-    out: OutOption,
-    segmenter: SegmenterOption = None,
-    metrics: MetricsOption = None,
-    merge: MergeOption = False,
-    base_model: BaseModelOption = None,
-    fine_tuned: FineTunedOption = None,
-    licence: LicenceOption = None,
-    dataset: DatasetOption = None,
-    shard_size: ShardSizeOption = "5GB",
-    push: PushOption = None,
+    policy: Annotated[
+        str,
+        typer.Argument(
+            metavar="POLICY", help="A model's folder or hub name, a LoRA adapter's folder, or nano."
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="The folder to write. It must be new or empty.")],
+    flags: ExportFlags,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Upload it too. The token is read from HF_TOKEN."),
+    ] = None,
 ) -> None:
     """Write a model as a folder that from_pretrained and the hub can load: safetensors, processor, card.
 
@@ -77,20 +79,8 @@ def export(
 
     if push is not None:
         check_push(push)
-    folder = write(
-        Export(
-            policy,
-            out,
-            segmenter=segmenter,
-            merge=merge,
-            base_model=base_model,
-            fine_tuned=fine_tuned,
-            metrics=tuple(metrics or ()),
-            licence=licence,
-            datasets=tuple(dataset or ()),
-            shard_size=shard_size,
-        )
-    )
+    given = {name: value for name, value in vars(flags).items() if value is not None}
+    folder = write(Export(policy, out, **given))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 1e6:,.1f} MB; read {folder / 'README.md'} before you share it")
     if push is not None:

@@ -8,76 +8,51 @@ from typing import Annotated
 import typer
 
 from saliency_r1.cli.options import (
-    DeviceMapOption,
-    DeviceOption,
-    DtypeOption,
     FastOption,
     GroupImagesOption,
-    MaxNewTokensOption,
-    MaxPixelsOption,
-    PolicyOption,
-    PromptingOption,
-    RevisionOption,
-    SegmenterOption,
-    StructuredOption,
-    TimeoutOption,
+    ModelFlags,
+    PolicyFlags,
+    TruncatedOption,
+    spread,
 )
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.errors import SaliencyError
-from saliency_r1.policy.options import TIMEOUT_SECONDS, PolicyOptions
-from saliency_r1.policy.prompts import Prompting
 from saliency_r1.tasks import Task
 
 app = typer.Typer()
 
-OutOption = Annotated[
-    Path | None,
-    typer.Option(help="Folder for the files. Default: out/; with --json no files are written."),
-]
-TaskOption = Annotated[
-    Task,
-    typer.Option(help="sod: what stands out. sis: each object on its own. cosod: what all photos share."),
-]
-OnlyOption = Annotated[
-    str | None,
-    typer.Option(metavar="KINDS", help="Write only these of mask,overlay,cutout,json."),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON line for each photo and nothing else, for pipes.")
-]
-SkipOption = Annotated[
-    bool, typer.Option("--skip-existing", help="Skip photos whose files are in the folder already.")
-]
-TruncatedOption = Annotated[
-    bool, typer.Option("--accept-truncated", help="Read damaged files that end too early, as far as they go.")
-]
-
 
 @app.command()
+@spread
 def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(metavar="PHOTOS...", help="Files, folders (searched recursively) and globs."),
     ],
-    out: OutOption = None,
-    task: TaskOption = Task.SOD,
-    only: OnlyOption = None,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the files. Default: out/; with --json no files are written."),
+    ] = None,
+    task: Annotated[
+        Task,
+        typer.Option(help="sod: what stands out. sis: each object on its own. cosod: what all photos share."),
+    ] = Task.SOD,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="KINDS", help="Write only these of mask,overlay,cutout,json."),
+    ] = None,
     fast: FastOption = False,
-    as_json: JsonOption = False,
-    skip_existing: SkipOption = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON line for each photo and nothing else, for pipes.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Skip photos whose files are in the folder already.")
+    ] = False,
     group_images: GroupImagesOption = GROUP_IMAGES,
     accept_truncated: TruncatedOption = False,
-    policy: PolicyOption = None,
-    segmenter: SegmenterOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = None,
-    device_map: DeviceMapOption = None,
-    revision: RevisionOption = None,
-    max_pixels: MaxPixelsOption = None,
-    prompting: PromptingOption = Prompting.AUTO,
-    timeout: TimeoutOption = TIMEOUT_SECONDS,
-    max_new_tokens: MaxNewTokensOption = None,
-    structured: StructuredOption = False,
+    models: ModelFlags,
+    asked: PolicyFlags,
 ) -> None:
     """Find what stands out in photos, say why, and write mask, overlay, cut-out and JSON.
 
@@ -90,19 +65,14 @@ def predict(
     from saliency_r1.pictures.finding import find_images
 
     kinds = chosen_files(only)
-    options = PolicyOptions(
-        dtype, device_map, revision, max_pixels, prompting, timeout, max_new_tokens, structured
-    )
     if out is None and not as_json:
         out = Path("out")
-    if skip_existing and out is None:
-        raise SaliencyError("--skip-existing with --json needs a folder to look in: give --out")
-    if skip_existing and task.spec.several_images:
-        raise SaliencyError(f"--skip-existing is not for --task {task}: all photos are one group")
+    if skip_existing:
+        _check_skipping(task, out)
     sheet = GroupSheet() if task.spec.several_images and out is not None else None
     failed = run(
         find_images(inputs, out=out),
-        lambda: load_aloud(policy, segmenter, device, policy_options=options, quiet=as_json),
+        lambda: load_aloud(models, asked, quiet=as_json),
         task=task,
         reasoning=not fast,
         out=out,
@@ -118,3 +88,10 @@ def predict(
         if not as_json:
             print(f"The group sheet is {path}")
     raise typer.Exit(1 if failed else 0)
+
+
+def _check_skipping(task: Task, out: Path | None) -> None:
+    if out is None:
+        raise SaliencyError("--skip-existing with --json needs a folder to look in: give --out")
+    if task.spec.several_images:
+        raise SaliencyError(f"--skip-existing is not for --task {task}: all photos are one group")

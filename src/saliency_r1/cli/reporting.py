@@ -22,6 +22,7 @@ from saliency_r1.result import FILES, kinds_on_disk
 from saliency_r1.wording import shown_name
 
 if TYPE_CHECKING:
+    from saliency_r1.cli.options import ModelFlags
     from saliency_r1.pipeline import SaliencyPipeline
     from saliency_r1.policy.options import PolicyOptions
     from saliency_r1.result import SaliencyResult
@@ -160,15 +161,10 @@ def chosen_files(text: str | None) -> tuple[str, ...]:
 
 
 def load_aloud(
-    policy: str | None,
-    segmenter: str | None,
-    device: str,
-    *,
-    policy_options: PolicyOptions | None = None,
-    quiet: bool = False,
+    models: ModelFlags, asked: PolicyOptions | None = None, *, quiet: bool = False
 ) -> SaliencyPipeline:
     """Load a pipeline and, unless `quiet`, print on stderr which models run where."""
-    pipe = load_pipeline(policy, segmenter, device, policy_options)
+    pipe = load_pipeline(models.policy, models.segmenter, models.device, asked)
     remarks = Console(stderr=True, highlight=False, markup=False, quiet=quiet)
     remarks.print(_device_line(pipe), style="dim")
     return pipe

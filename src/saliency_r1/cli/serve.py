@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saliency_r1.cli.options import DeviceOption, PolicyOption, SegmenterOption
+from saliency_r1.cli.options import ModelFlags, TruncatedOption, spread
 from saliency_r1.errors import SaliencyError
 from saliency_r1.serving.settings import Limits, ServerSettings, token_from_environment
 
@@ -15,12 +17,36 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_LIMITS = "Limits"
-_DEFAULT = Limits()
+_limit = partial(typer.Option, rich_help_panel="Limits")
+
+
+@dataclass(frozen=True)
+class LimitFlags(Limits):
+    """`Limits` as options of the command."""
+
+    bytes: Annotated[int, _limit("--max-bytes", min=1000, help="Maximum size of a request, bytes.")] = (
+        Limits.bytes
+    )
+    pixels: Annotated[int, _limit("--max-pixels", min=1, help="Maximum size of a picture, pixels.")] = (
+        Limits.pixels
+    )
+    images: Annotated[int, _limit("--max-images", min=2, help="Maximum number of pictures in a request.")] = (
+        Limits.images
+    )
+    seconds: Annotated[
+        float,
+        _limit("--max-seconds", min=0.1, help="Maximum time for a request, seconds."),
+    ] = Limits.seconds
+    waiting: Annotated[
+        int,
+        _limit("--max-waiting", min=1, help="Requests accepted at a time; others get status 429."),
+    ] = Limits.waiting
 
 
 @app.command()
+@spread
 def serve(
+    *,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Other machines need a token in SALIENCY_R1_TOKEN.")
     ] = "127.0.0.1",
@@ -28,28 +54,9 @@ def serve(
     page: Annotated[
         bool, typer.Option("--page/--no-page", help="Serve the page too, or only the API.")
     ] = True,
-    policy: PolicyOption = None,
-    segmenter: SegmenterOption = None,
-    device: DeviceOption = "auto",
-    max_bytes: Annotated[
-        int, typer.Option(min=1000, help="Maximum size of a request, bytes.", rich_help_panel=_LIMITS)
-    ] = _DEFAULT.bytes,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Maximum size of a picture, pixels.", rich_help_panel=_LIMITS)
-    ] = _DEFAULT.pixels,
-    max_images: Annotated[
-        int, typer.Option(min=2, help="Maximum number of pictures in a request.", rich_help_panel=_LIMITS)
-    ] = _DEFAULT.images,
-    max_seconds: Annotated[
-        float,
-        typer.Option(min=0.1, help="Maximum time for a request, seconds.", rich_help_panel=_LIMITS),
-    ] = _DEFAULT.seconds,
-    max_waiting: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Requests accepted at a time; others get status 429.", rich_help_panel=_LIMITS
-        ),
-    ] = _DEFAULT.waiting,
+    accept_truncated: TruncatedOption = False,
+    models: ModelFlags,
+    limits: LimitFlags,
 ) -> None:
     """Serve a web page and an HTTP API until Ctrl-C.
 
@@ -60,9 +67,8 @@ def serve(
     from saliency_r1.cli.models import load_pipeline, prepare_hub
     from saliency_r1.policy.options import is_endpoint
 
-    limits = Limits(max_bytes, max_pixels, max_images, max_seconds, max_waiting)
-    settings = ServerSettings(host, port, token_from_environment(), limits)
-    prepare_hub(policy, segmenter)
+    settings = ServerSettings(host, port, token_from_environment(), limits, accept_truncated)
+    prepare_hub(models.policy, models.segmenter)
     try:
         from saliency_r1.serving.server import serve as run
         from saliency_r1.serving.server import warm_up
@@ -76,8 +82,8 @@ def serve(
         console.print(f"{what} on {url}", soft_wrap=True)
 
     def load() -> SaliencyPipeline:
-        pipe = load_pipeline(policy, segmenter, device)
-        if not is_endpoint(policy):  # a warm-up question would cost time, and perhaps money
+        pipe = load_pipeline(models.policy, models.segmenter, models.device)
+        if not is_endpoint(models.policy):  # a warm-up question would cost time, and perhaps money
             warm_up(pipe)
         return pipe
 

@@ -106,6 +106,7 @@ class Engine:
         load: loads the pipeline, in the engine's own thread.
         waiting: maximum number of accepted requests.
         batch_images: maximum number of pictures in a batch.
+        accept_truncated: whether damaged pictures that end too early are read as far as they go.
 
     Attributes:
         state: see `State`.
@@ -115,7 +116,14 @@ class Engine:
         emptied: set when all accepted requests are answered after that.
     """
 
-    def __init__(self, load: Callable[[], SaliencyPipeline], *, waiting: int, batch_images: int = 8) -> None:
+    def __init__(
+        self,
+        load: Callable[[], SaliencyPipeline],
+        *,
+        waiting: int,
+        batch_images: int = 8,
+        accept_truncated: bool = False,
+    ) -> None:
         self.state = State.LOADING
         self.error: Exception | None = None
         self.pipe: SaliencyPipeline | None = None
@@ -126,6 +134,7 @@ class Engine:
         self._load = load
         self._most = waiting
         self._batch_images = batch_images
+        self._accept_truncated = accept_truncated
         self._waiting: deque[Work] = deque()
         self._changed = threading.Condition()
         self._seconds_a_picture = 0.1
@@ -289,6 +298,7 @@ class Engine:
             reasoning=work.reasoning,
             group_images=work.group_images,
             on_error=refuse,
+            accept_truncated=self._accept_truncated,
         )
         for index, result in enumerate(results):
             self._hand_over(work, index, result)
@@ -318,7 +328,12 @@ class Engine:
 
         task, reasoning = batch[0].key
         results = pipe.stream(
-            contents(), task, reasoning=reasoning, batch_images=self._batch_images, on_error=refuse
+            contents(),
+            task,
+            reasoning=reasoning,
+            batch_images=self._batch_images,
+            on_error=refuse,
+            accept_truncated=self._accept_truncated,
         )
         for result in results:
             work, index = read.popleft()

@@ -139,7 +139,7 @@ def serve(
     with listener:
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        engine = Engine(load, waiting=settings.limits.waiting)
+        engine = Engine(load, waiting=settings.limits.waiting, accept_truncated=settings.accept_truncated)
         app, api = create_app(engine, settings, page=page)
         config = uvicorn.Config(
             app,

@@ -42,6 +42,7 @@ class ServerSettings:
         port: port to listen on; 0 for a free one.
         token: token that every request must send; None if none is required.
         limits: see `Limits`.
+        accept_truncated: whether damaged pictures that end too early are read as far as they go.
 
     Raises:
         SaliencyError: if it would listen for other machines without a token, or the token is too short.
@@ -51,6 +52,7 @@ class ServerSettings:
     port: int = 8765
     token: str | None = field(default=None, repr=False)
     limits: Limits = Limits()
+    accept_truncated: bool = False
 
     def __post_init__(self) -> None:
         if self.token is None and not self.is_local:

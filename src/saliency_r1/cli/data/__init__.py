@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,13 @@ import typer
 from saliency_r1.cli.data.check import check
 from saliency_r1.cli.data.masks import masks
 from saliency_r1.cli.data.rationales import rationales
-from saliency_r1.cli.options import CacheOption, FrozenSegmenterOption, InstancePhotosOption, SeedOption
+from saliency_r1.cli.options import (
+    CacheOption,
+    FrozenSegmenterOption,
+    InstancePhotosOption,
+    SeedOption,
+    spread,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Check data sets, and make training data from them.")
 
@@ -61,66 +68,62 @@ def names(
     print(f"{out}: {len(tree.classes)} classes, {len(tree.words)} words")
 
 
-SftNamesOption = Annotated[
-    Path | None,
-    typer.Option(help="Names of `data names`; default those of the embedded policy and the data."),
-]
-SftDataOption = Annotated[
-    Path, typer.Option(help="The DUTS folder (DUTS-TR, synsets.json, groups.json), or photos and masks.")
-]
-SftOutOption = Annotated[
-    Path, typer.Option(help="Folder for train.jsonl, validation.jsonl, counts.json and composed pictures.")
-]
-SftTasksOption = Annotated[str, typer.Option(help="Tasks, a comma-separated list from sod,sis,cosod.")]
-SftScenesOption = Annotated[int, typer.Option(min=0, help="For sis: number of composed scenes to train on.")]
-SftPartsOption = Annotated[
-    int, typer.Option(min=0, help="For sis: number of DUTS photos whose mask parts are used as instances.")
-]
-SftDrawsOption = Annotated[int, typer.Option(min=0, help="For cosod: examples from each group of photos.")]
-SftGroupsOption = Annotated[int, typer.Option(min=0, help="For cosod: number of composed groups.")]
-SftVariantsOption = Annotated[int, typer.Option(min=1, help="Number of responses for each photo or scene.")]
-SftFastShareOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of responses without reasoning.")
-]
-SftMirrorOption = Annotated[bool, typer.Option(help="Also use each training photo mirrored.")]
-SftMinimumIouOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Least IoU with which an expression must find the true mask.")
-]
-SftMinimumFoundOption = Annotated[
-    float,
-    typer.Option(min=0, max=1, help="For sis: share of a picture's instances that must be found like that."),
-]
-SftMinimumGroupIouOption = Annotated[float, typer.Option(min=0, max=1, help="Least mean IoU over a group.")]
-SftLimitOption = Annotated[
-    int | None, typer.Option(min=1, help="Maximum number of photos of each split for sod, for a trial.")
-]
-SftDeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
-SftWorkersOption = Annotated[int, typer.Option(min=1, help="Number of threads.")]
+@dataclass(frozen=True)
+class SettingFlags:
+    """`SFTSetting` as options of a command."""
+
+    variants: Annotated[int, typer.Option(min=1, help="Number of responses for each photo or scene.")] = 4
+    fast_share: Annotated[float, typer.Option(min=0, max=1, help="Share of responses without reasoning.")] = (
+        0.25
+    )
+    mirror: Annotated[bool, typer.Option(help="Also use each training photo mirrored.")] = True
+    minimum_iou: Annotated[
+        float, typer.Option(min=0, max=1, help="Least IoU with which an expression must find the true mask.")
+    ] = 0.7
+    minimum_found: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="For sis: share of a picture's instances that must be found like that."
+        ),
+    ] = 1.0
+    minimum_group_iou: Annotated[float, typer.Option(min=0, max=1, help="Least mean IoU over a group.")] = 0.6
+    seed: SeedOption = 0
 
 
 @app.command()
+@spread
 def sft(
-    data: SftDataOption,
-    out: SftOutOption = Path("runs/sft-data"),
-    tasks: SftTasksOption = "sod",
+    *,
+    data: Annotated[
+        Path, typer.Option(help="The DUTS folder (DUTS-TR, synsets.json, groups.json), or photos and masks.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for train.jsonl, validation.jsonl, counts.json and composed pictures."),
+    ] = Path("runs/sft-data"),
+    tasks: Annotated[str, typer.Option(help="Tasks, a comma-separated list from sod,sis,cosod.")] = "sod",
     photos: InstancePhotosOption = None,
-    scenes: SftScenesOption = 6000,
-    parts: SftPartsOption = 0,
-    draws: SftDrawsOption = 16,
-    groups: SftGroupsOption = 1000,
+    scenes: Annotated[
+        int, typer.Option(min=0, help="For sis: number of composed scenes to train on.")
+    ] = 6000,
+    parts: Annotated[
+        int,
+        typer.Option(min=0, help="For sis: number of DUTS photos whose mask parts are used as instances."),
+    ] = 0,
+    draws: Annotated[int, typer.Option(min=0, help="For cosod: examples from each group of photos.")] = 16,
+    groups: Annotated[int, typer.Option(min=0, help="For cosod: number of composed groups.")] = 1000,
     cache: CacheOption = Path("cache/duts-tr-256"),
     segmenter: FrozenSegmenterOption = None,
-    names: SftNamesOption = None,
-    variants: SftVariantsOption = 4,
-    fast_share: SftFastShareOption = 0.25,
-    mirror: SftMirrorOption = True,
-    minimum_iou: SftMinimumIouOption = 0.7,
-    minimum_found: SftMinimumFoundOption = 1.0,
-    minimum_group_iou: SftMinimumGroupIouOption = 0.6,
-    limit: SftLimitOption = None,
-    seed: SeedOption = 0,
-    device: SftDeviceOption = "auto",
-    workers: SftWorkersOption = 2,
+    names: Annotated[
+        Path | None,
+        typer.Option(help="Names of `data names`; default those of the embedded policy and the data."),
+    ] = None,
+    made: SettingFlags,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of photos of each split for sod, for a trial.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Number of threads.")] = 2,
 ) -> None:
     """Write rationales whose expressions lead to the true masks. The same command continues after a kill.
 
@@ -141,7 +144,7 @@ def sft(
     from saliency_r1.writing.sft_sources import Sources, write_splits
 
     asked = tuple(Task.parse(task.strip()) for task in tasks.split(","))
-    setting = SFTSetting(variants, fast_share, mirror, minimum_iou, minimum_found, minimum_group_iou, seed)
+    setting = SFTSetting(**asdict(made))
     frozen = load_segmenter(segmenter, device)
     print(f"The segmenter is {frozen.name}, on {choose_device(device)}.")
     console = Console(stderr=True)
@@ -154,40 +157,27 @@ def sft(
     print(json.dumps(write_splits(sources, frozen, setting, track=progress, workers=workers), indent=1))
 
 
-PromptsOutArgument = Annotated[Path, typer.Argument(help="The JSON lines file to write.")]
-PromptsDutsOption = Annotated[
-    Path | None, typer.Option(help="The DUTS folder: its photos for sod, photos of one synset for cosod.")
-]
-PromptsSplitOption = Annotated[
-    str | None,
-    typer.Option(help="train or validation. Default: train for --duts and --photos, all for --sod."),
-]
-PromptsSodOption = Annotated[Path | None, typer.Option(help="A folder of photos and masks.")]
-PromptsSisOption = Annotated[
-    Path | None, typer.Option(help="COCO JSON, or photos and colour instance masks.")
-]
-PromptsCosodOption = Annotated[Path | None, typer.Option(help="A folder of groups of photos and masks.")]
-PromptsEachOption = Annotated[
-    int | None, typer.Option(min=1, help="Number of questions of each task. Default: all.")
-]
-PromptsGroupOption = Annotated[int, typer.Option(min=2, help="Number of photos in a question of cosod.")]
-PromptsFastOption = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of the questions without reasoning.")
-]
-
-
 @app.command()
 def prompts(
-    out: PromptsOutArgument,
-    duts: PromptsDutsOption = None,
-    split: PromptsSplitOption = None,
+    out: Annotated[Path, typer.Argument(help="The JSON lines file to write.")],
+    duts: Annotated[
+        Path | None, typer.Option(help="The DUTS folder: its photos for sod, photos of one synset for cosod.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train or validation. Default: train for --duts and --photos, all for --sod."),
+    ] = None,
     photos: InstancePhotosOption = None,
-    sod: PromptsSodOption = None,
-    sis: PromptsSisOption = None,
-    cosod: PromptsCosodOption = None,
-    each: PromptsEachOption = None,
-    group: PromptsGroupOption = 3,
-    fast: PromptsFastOption = 0.0,
+    sod: Annotated[Path | None, typer.Option(help="A folder of photos and masks.")] = None,
+    sis: Annotated[Path | None, typer.Option(help="COCO JSON, or photos and colour instance masks.")] = None,
+    cosod: Annotated[Path | None, typer.Option(help="A folder of groups of photos and masks.")] = None,
+    each: Annotated[
+        int | None, typer.Option(min=1, help="Number of questions of each task. Default: all.")
+    ] = None,
+    group: Annotated[int, typer.Option(min=2, help="Number of photos in a question of cosod.")] = 3,
+    fast: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the questions without reasoning.")
+    ] = 0.0,
     seed: SeedOption = 0,
 ) -> None:
     """Write the questions, with true masks, that `train cgpo` and `train grpo` learn from.
@@ -210,36 +200,29 @@ def prompts(
     print(f"{out}: " + ", ".join(f"{count} of {task}" for task, count in sorted(counts.items())))
 
 
-ScenesDataOption = Annotated[Path, typer.Option(help="The DUTS folder, or one of photos and masks.")]
-ScenesOutOption = Annotated[
-    Path, typer.Option(help="Folder for images, instances.json, expressions.jsonl and sheet.jpg.")
-]
-ScenesSplitOption = Annotated[str, typer.Option(help="Split of DUTS-TR: train or validation.")]
-ScenesCountOption = Annotated[int, typer.Option(min=0, help="Number of scenes.")]
-ScenesGroupsOption = Annotated[
-    int,
-    typer.Option(min=0, help="Number of groups for OUT/groups; every picture of a group has a distractor."),
-]
-ScenesGroupSizeOption = Annotated[int, typer.Option(min=2, help="Number of pictures in a group.")]
-ScenesWorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        min=0, help="Number of processes. Default: one for each core, at most 8. The result is the same."
-    ),
-]
-
-
 @app.command()
 def scenes(
-    data: ScenesDataOption,
-    out: ScenesOutOption = Path("runs/scenes"),
-    split: ScenesSplitOption = "validation",
-    count: ScenesCountOption = 500,
-    groups: ScenesGroupsOption = 0,
-    group_size: ScenesGroupSizeOption = 6,
+    data: Annotated[Path, typer.Option(help="The DUTS folder, or one of photos and masks.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for images, instances.json, expressions.jsonl and sheet.jpg.")
+    ] = Path("runs/scenes"),
+    split: Annotated[str, typer.Option(help="Split of DUTS-TR: train or validation.")] = "validation",
+    count: Annotated[int, typer.Option(min=0, help="Number of scenes.")] = 500,
+    groups: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Number of groups for OUT/groups; every picture of a group has a distractor."
+        ),
+    ] = 0,
+    group_size: Annotated[int, typer.Option(min=2, help="Number of pictures in a group.")] = 6,
     seed: SeedOption = 0,
     cache: CacheOption = Path("cache/duts-tr-256"),
-    workers: ScenesWorkersOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Number of processes. Default: one for each core, at most 8. The result is the same."
+        ),
+    ] = None,
 ) -> None:
     """Compose scenes: foregrounds on other photos, with exact instance masks and referring expressions.
 
