@@ -299,8 +299,9 @@ def reduced(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if mask.shape == size:
         return np.ascontiguousarray(mask)
-    grey = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
-    covered = np.asarray(grey.resize(size[::-1], Image.Resampling.BOX))
+    # Decoded run lengths lie column by column, so the mask on its side is read in the order of its memory.
+    grey = Image.fromarray(np.ascontiguousarray(mask.T).view(np.uint8) * np.uint8(255))
+    covered = np.asarray(grey.resize(size, Image.Resampling.BOX)).T
     most = int(covered.max())
     if most == 0:  # less than a 510th of any pixel
         row, column = (int(places.mean()) for places in np.nonzero(mask))

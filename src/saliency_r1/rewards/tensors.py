@@ -1,7 +1,8 @@
 """The parts of the rewards in torch, on the device where the masks are.
 
-Masks are grey values from 0 to 255. All sums over pixels are of whole numbers in float64, so they are exact:
-a reward depends neither on the device nor on the order of additions. Nothing here waits for the device.
+Masks are grey values from 0 to 255, so that the number of pixels of each value tells all that IoU and
+S-measure need. All sums are of whole numbers in float64, which is exact: a reward depends neither on the
+device nor on the order of additions. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import torch
 
 HALF = 128
 """The least grey value of probability one half: 127.5 of 255."""
+
+PIXELS_AT_ONCE = 2**17
+"""Pixels that are counted in one go: small parts stay in the cache, and need little memory."""
 
 _EPSILON = 2.220446049250313e-16
 
@@ -24,29 +28,49 @@ def s_measure(mask: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     Returns:
         float64 (), in [0, 1].
     """
-    height, width = truth.shape
-    grey, inside = mask.double(), truth.double()
-    rows, columns = inside.sum(1), inside.sum(0)
-    area = rows.sum()
-    row, column = (
-        torch.arange(length, device=mask.device, dtype=torch.float64) for length in (height, width)
+    return _s_measure(_counted(mask, truth))
+
+
+def _counted(mask: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Count the pixels of each grey value around the truth's centre.
+
+    Returns:
+        float64 (2, 2, 2, 256): above and below the centre, left and right of it, outside and inside the
+        truth, grey value.
+    """
+    rows, columns = truth.sum(1), truth.sum(0)
+    below, right = (
+        (torch.arange(len(lengths), device=mask.device) > _centre(lengths)).short()
+        for lengths in (rows, columns)
     )
-    centre_row = (rows @ row / area.clamp(min=1)).round()
-    centre_column = (columns @ column / area.clamp(min=1)).round()
-    upper, left = (row <= centre_row).double(), (column <= centre_column).double()
-    bands = torch.stack([upper, 1 - upper]), torch.stack([left, 1 - left], 1)
+    counts = torch.zeros(2048, dtype=torch.int64, device=mask.device)
+    one = torch.ones((), dtype=torch.int64, device=mask.device)
+    step = max(1, PIXELS_AT_ONCE // mask.shape[1])
+    for start in range(0, len(mask), step):
+        part = slice(start, start + step)
+        bins = below[part, None] * 1024 + right * 512
+        bins += truth[part].short() * 256
+        bins += mask[part]
+        counts.scatter_add_(0, bins.flatten().long(), one.expand(bins.numel()))
+    return counts.double().view(2, 2, 2, 256)
 
-    def quarters(values: torch.Tensor) -> torch.Tensor:
-        return bands[0] @ values @ bands[1]  # (2, 2) sums over the quarters around the centre
 
-    both = grey * inside
-    sums = quarters(grey), quarters(grey * grey), quarters(inside), quarters(both)
-    pixels = bands[0].sum(1)[:, None] * bands[1].sum(0)[None]
-    region = (_similarity(*sums, pixels) * pixels).sum() / (height * width)
+def _centre(lengths: torch.Tensor) -> torch.Tensor:
+    """The mean place, rounded, of so many pixels at each place; 0 without any."""
+    places = torch.arange(len(lengths), device=lengths.device, dtype=torch.float64)
+    return (lengths.double() @ places / lengths.sum().clamp(min=1)).round()
 
-    total = height * width
-    inner, inner_squares = both.sum(), (both * grey).sum()
-    outer, outer_squares = sums[0].sum() - inner, sums[1].sum() - inner_squares
+
+def _s_measure(counts: torch.Tensor) -> torch.Tensor:
+    values = torch.arange(256, device=counts.device, dtype=torch.float64)
+    grey, squares = counts @ values, counts @ values**2  # (2, 2, 2) sums over the quarters around the centre
+    pixels, inside = counts.sum((2, 3)), counts[:, :, 1].sum(2)
+    total, area = pixels.sum(), inside.sum()
+    similarity = _similarity(grey.sum(2), squares.sum(2), inside, grey[:, :, 1], pixels)
+    region = (similarity * pixels).sum() / total
+
+    outer, inner = grey.sum((0, 1))
+    outer_squares, inner_squares = squares.sum((0, 1))
     object_score = (
         _object(inner, inner_squares, area) * area
         # Of the background it is 1 - p that is judged.
@@ -57,7 +81,7 @@ def s_measure(mask: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         )
         * (total - area)
     ) / total
-    mean = sums[0].sum() / (255 * total)
+    mean = (inner + outer) / (255 * total)
     score = torch.where(area == 0, 1 - mean, (object_score + region) / 2)
     return torch.where(area == total, mean, score).clamp(0, 1)
 
@@ -97,10 +121,11 @@ def sod_parts_of(mask: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     Returns:
         float64 (2,), each in [0, 1].
     """
-    binary = mask >= HALF
-    some, wanted = binary.any(), truth.any()
-    both, either = (binary & truth).sum(), (binary | truth).sum()
-    parts = torch.stack([both.double() / either.clamp(min=1), s_measure(mask, truth)])
+    counts = _counted(mask, truth)
+    found, area = counts[..., HALF:].sum((0, 1, 3)), counts[:, :, 1].sum()
+    some, wanted = found.sum() > 0, area > 0
+    iou = found[1] / (found[0] + area).clamp(min=1)
+    parts = torch.stack([iou, _s_measure(counts)])
     return torch.where(some & wanted, parts, (~some & ~wanted).double())
 
 

@@ -15,12 +15,15 @@ def upsample(logits: Tensor, guide: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         logits: float (N, 1, h, w), of any resolution.
         guide: uint8 (H, W, 3), from `guide_of`, on the same device.
-        size: height and width of the photo.
+        size: height and width of the photo, or smaller ones for masks that are only compared; then the guide
+            is made smaller first.
 
     Returns:
         Probabilities, float (N, 1, *size) in [0, 1].
     """
     picture = guide.permute(2, 0, 1)[None].to(logits.dtype) / 255
+    if size[0] < picture.shape[2] and size[1] < picture.shape[3]:
+        picture = F.interpolate(picture, size=size, mode="area")
     functions = linear_functions(logits.sigmoid(), picture, RADIUS, EPSILON, contrast=CONTRAST)
     return _resized(apply_functions(functions, picture), size)
 
