@@ -74,7 +74,7 @@ def map_unordered(
                     pool[connection].join(5)
                     raise SaliencyError(
                         f"a worker process died (exit code {pool[connection].exitcode}); was memory short? "
-                        "Try fewer --workers; the same command goes on where this stopped"
+                        "Try fewer --workers; the same command continues this run"
                     ) from None
                 if raised:
                     raise result

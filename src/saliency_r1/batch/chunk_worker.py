@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from saliency_r1.result import SaliencyResult
 
 LoadPipeline: TypeAlias = "Callable[[], SaliencyPipeline]"
-"""Makes the pipeline of a worker; importable by name, with arguments that can be pickled."""
+"""Function that loads the pipeline of a worker; importable by name, with picklable arguments."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Job:
     """The settings that all chunks of a run share.
 
     Attributes:
-        load: makes the pipeline.
+        load: loads the pipeline.
         task: the task.
         reasoning: whether the policy reasons.
         group_images: see `saliency_r1.cosod`.
-        masks: the folder that masks are written to as PNG; None if they are not.
+        masks: folder for masks as PNG; None writes none.
         threads: number of torch threads; None keeps torch's own.
         accept_truncated: see `saliency_r1.images.load_image`.
     """
@@ -50,7 +50,7 @@ class Job:
 
 
 class ChunkWorker:
-    """Holds the models and does chunks.
+    """Holds the models and processes chunks.
 
     Args:
         job: the settings of the run.
@@ -70,13 +70,13 @@ class ChunkWorker:
         self.model = self._pipe.name
 
     def rows(self, photos: Sequence[Photo]) -> list[Row]:
-        """The rows of the photos, in their order; for co-saliency they are one group.
+        """Return the rows of the photos, in order; for co-saliency they are one group.
 
-        A photo that cannot be read, over which the models fail, or whose mask cannot be written, gives a row
-        with its error.
+        A photo gets a row with an error if it cannot be read, if the models fail on it, or if its mask cannot
+        be written.
 
         Raises:
-            SaliencyError: if what fails is not a photo: an endpoint that does not answer, a full disk.
+            SaliencyError: if something else fails: an endpoint that does not answer, a full disk.
         """
         try:
             return self._rows(photos)

@@ -25,7 +25,7 @@ RETRIES = 2
 
 @dataclass
 class _Work:
-    """Photos of a chunk that go to a worker together."""
+    """Photos of a chunk that a worker gets together."""
 
     chunk: Chunk
     photos: Sequence[Photo]
@@ -34,7 +34,7 @@ class _Work:
 
 @dataclass
 class _Process:
-    """A worker and what it has to do."""
+    """A worker and its work."""
 
     process: Any
     connection: Connection
@@ -45,15 +45,15 @@ class _Process:
 def run_local(
     chunks: Iterable[tuple[Chunk, Sequence[Photo]]], job: Job, workers: int
 ) -> Iterator[tuple[Chunk, list[Row], str]]:
-    """Do chunks in worker processes; yields each with its rows and the model's name, as they are done.
+    """Process chunks in worker processes; yield each with its rows and the model's name as it is finished.
 
-    A worker holds one chunk and gets the next when it is done with it: memory does not grow with their
-    number. If a worker dies, another takes its place and the chunk is done again, then photo by photo, then
-    the rows of the photo over which it died for the third time say so. Workers leave when this process is
-    gone, even by a kill. There are no more of them than there are chunks.
+    A worker holds one chunk and gets the next when it has finished it, so memory does not grow with their
+    number. If a worker dies, another one replaces it and the chunk is processed again, then photo by photo.
+    If a photo kills its worker for the third time, its row says so. Workers exit when this process is gone,
+    even by a kill. There are at most as many workers as chunks.
 
     Raises:
-        SaliencyError: if a worker cannot load the models, or fails over what is not a photo.
+        SaliencyError: if a worker cannot load the models, or fails for another reason than a photo.
     """
     pool = _Pool(job, workers)
     try:
@@ -91,7 +91,7 @@ class _Pool:
     def _hand_out(
         self, chunks: Iterator[tuple[Chunk, Sequence[Photo]]], photos: dict[int, Sequence[Photo]]
     ) -> None:
-        """Give each worker that has nothing to do something, and start those that are still to be started."""
+        """Give work to each idle worker, and start workers that are missing."""
         for number in range(self._workers):
             started = number < len(self._processes)
             if started and self._processes[number].work is not None:
@@ -103,7 +103,7 @@ class _Pool:
                 self._processes.append(self._start())
             process = self._processes[number]
             process.work = work
-            with suppress(OSError):  # one that died is noticed when its answer is read
+            with suppress(OSError):  # a dead worker is noticed when its answer is read
                 process.connection.send(work.photos)
 
     def _next(
@@ -133,7 +133,7 @@ class _Pool:
             yield work.chunk, dict(zip(work.photos, answer, strict=True))
 
     def _replace(self, process: _Process) -> Iterator[tuple[Chunk, dict[Photo, Row]]]:
-        """Another worker in the place of one that died, and what is to become of what it had to do."""
+        """Replace a worker that died, and decide how to continue its work."""
         process.process.join(5)
         code = process.process.exitcode
         process.connection.close()
@@ -144,7 +144,7 @@ class _Pool:
             if self._unready_deaths > RETRIES:
                 raise SaliencyError(
                     f"worker processes die as they load the models (exit code {code}); was memory short? "
-                    "Try fewer --workers; the same command goes on where this stopped"
+                    "Try fewer --workers; the same command continues this run"
                 )
             self._again.append(work)
         else:
@@ -176,8 +176,8 @@ class _Pool:
 
 
 def _serve(connection: Connection, job: Job) -> None:
-    """A worker's life: load the models, then read photos and answer with rows, until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # both go to the whole group; the parent decides
+    """The loop of a worker: load the models, then read photos and answer with rows, until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # both reach the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         worker = ChunkWorker(job)

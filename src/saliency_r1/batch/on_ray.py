@@ -1,4 +1,4 @@
-"""The engine beyond one machine: Ray Data, with actors that hold the models."""
+"""The engine for several machines: Ray Data, with actors that hold the models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# Before Ray is imported: it sends usage statistics unless it is told not to.
+# Before Ray is imported, because it sends usage statistics by default.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
@@ -51,15 +51,15 @@ class RayOptions:
 def run_on_ray(
     chunks: Iterable[tuple[Chunk, Sequence[Photo]]], job: Job, options: RayOptions
 ) -> Iterator[tuple[Chunk, list[Row], str]]:
-    """Do chunks in actors on Ray; yields each with its rows and the model's name, as they are done.
+    """Process chunks in Ray actors; yield each with its rows and the model's name as it is finished.
 
-    Ray streams: actors wait when rows are not taken as fast as they are made. An actor that dies is started
-    again, and its chunk is done again, twice at most. What is then still missing is done in the end, photo by
-    photo, and the rows of those over which actors die once more say so.
+    Actors wait if rows are not taken as fast as they are made. An actor that dies is restarted, and its chunk
+    is processed again, at most twice. What is still missing is processed at the end, photo by photo, and the
+    rows of photos that kill their actor again say so.
 
     Raises:
-        SaliencyError: if there is no cluster at the address, or an actor cannot load the models or fails over
-            what is not a photo.
+        SaliencyError: if there is no cluster at the address, or if an actor cannot load the models or fails
+            for another reason than a photo.
     """
     if options.min_actors > options.max_actors:
         raise SaliencyError(f"--min-workers {options.min_actors} is more than --workers {options.max_actors}")
@@ -68,7 +68,7 @@ def run_on_ray(
         yield from _chunks(list(chunks), job, options)
     except ray.exceptions.RayError as error:
         raise SaliencyError(
-            f"Ray: {str(error).strip().splitlines()[-1]}; the same command goes on where this stopped"
+            f"Ray: {str(error).strip().splitlines()[-1]}; the same command continues this run"
         ) from error
     finally:
         ray.shutdown()
@@ -80,7 +80,7 @@ def _connect(address: str | None) -> None:
         quiet |= {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
         host, colon, port = (address or "").rpartition(":")
-        if colon and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes
+        if colon and port.isdecimal() and "/" not in host:  # Ray itself would retry for minutes
             socket.create_connection((host, int(port)), _SECONDS_TO_CONNECT).close()
         ray.init(address or "local", **quiet)
     except (OSError, RuntimeError, ValueError) as error:
@@ -112,20 +112,20 @@ def _chunks(
 def _stream(
     parts: Sequence[Sequence[Photo]], job: Job, options: RayOptions, *, last: bool = False
 ) -> Iterator[tuple[int, list[Row], str]]:
-    """Do photos that belong together; yields the number, rows and model of those that are not lost.
+    """Process photos that belong together; yield number, rows and model of those that are not lost.
 
-    In a `last` try an actor has nothing else that would be lost with it, and nothing is tried again.
+    In a `last` try an actor has no other work that would be lost with it, and nothing is retried.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # a block over which actors die is left out, and the others are done
+    context.max_errored_blocks = -1  # a block that kills actors is skipped, and the others are processed
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     items = [
         {"number": number, "photos": json.dumps([asdict(photo) for photo in photos])}
         for number, photos in enumerate(parts)
     ]
     with warnings.catch_warnings():
-        # Deprecated, and the only way to bound the retries; pyproject.toml holds Ray below its end.
+        # Deprecated, but the only way to limit the retries; pyproject.toml limits Ray's version.
         warnings.filterwarnings("ignore", message=".*ray_remote_args")
         answers = ray.data.from_items(items, override_num_blocks=min(len(items), _BLOCKS)).map_batches(
             _Actor,
@@ -147,7 +147,7 @@ def _stream(
 
 
 class _Actor:
-    """A worker as Ray Data calls it: a batch of one chunk in, one answer out."""
+    """A worker for Ray Data: it takes a batch of one chunk and returns one answer."""
 
     def __init__(self, job: Job) -> None:
         self._failed = ""

@@ -31,12 +31,12 @@ class Settings:
     Attributes:
         sources: the sources as given; local paths are absolute.
         task: the task.
-        fast: whether without reasoning.
+        fast: whether the policy skips the reasoning.
         group_images: for co-saliency, see `saliency_r1.cosod`.
         policy: name of the policy; None for the embedded one.
-        segmenter: likewise.
-        shard_rows: rows of a shard; a shard of groups has more where a group is larger.
-        png: whether masks are written as pictures too.
+        segmenter: name of the segmenter; None for the embedded one.
+        shard_rows: rows of a shard; a shard of groups has more if a group is larger.
+        png: whether masks are also written as pictures.
         column: column of photos in tables, see `find_photos`.
         group_column: column of groups in tables.
         version: version of this package.
@@ -58,19 +58,19 @@ class Settings:
 
     @classmethod
     def make(cls, sources: Sequence[str], **given: Any) -> Settings:
-        """The settings of this version, with local sources made absolute."""
+        """Return the settings of this version, with absolute local sources."""
         return cls(sources=tuple(map(absolute, sources)), version=version("saliency-r1"), **given)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Photos that one worker does in one go; for co-saliency a group.
+    """Photos that one worker processes together; for co-saliency a group.
 
     Attributes:
         index: the chunk's number in the plan.
-        shard: that its rows go into.
-        start: its first photo.
-        stop: one past its last photo.
+        shard: number of the shard of its rows.
+        start: index of its first photo.
+        stop: index after its last photo.
     """
 
     index: int
@@ -80,13 +80,13 @@ class Chunk:
 
 
 class Plan:
-    """The photos of a run, and how they are cut.
+    """The photos of a run, and their division into chunks and shards.
 
     The cuts depend only on the settings and the list of photos, so a resumed run has the same cuts.
 
     Args:
         settings: the settings of the run.
-        photos: table with `PHOTO_SCHEMA`; for co-saliency the photos of a group stand together.
+        photos: table with `PHOTO_SCHEMA`; for co-saliency the photos of a group are adjacent.
     """
 
     def __init__(self, settings: Settings, photos: pa.Table) -> None:
@@ -97,10 +97,10 @@ class Plan:
 
     @classmethod
     def open(cls, settings: Settings, out: Folder) -> tuple[Plan, bool]:
-        """The plan of the run that is in the folder, else a new one, which is written there.
+        """Read the plan of the run in the folder, or make a new one and write it there.
 
         Returns:
-            The plan, and whether it was there.
+            The plan, and whether it existed.
 
         Raises:
             SaliencyError: if the folder holds another run or other files, or the sources cannot be read.
@@ -129,7 +129,7 @@ class Plan:
         return counts
 
     def read(self, chunk: Chunk) -> list[Photo]:
-        """The photos of a chunk."""
+        """Return the photos of a chunk."""
         rows = self.photos.slice(chunk.start, chunk.stop - chunk.start).to_pylist()
         return [Photo(**row) for row in rows]
 
@@ -164,7 +164,7 @@ def _runs(values: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _grouped(photos: pa.Table) -> pa.Table:
-    """The photos with those of a group together, groups in the order of their first photo."""
+    """Sort the photos by group, with groups in the order of their first photo."""
     groups = photos.column("group").to_pylist()
     turns: dict[str, int] = {}
     for group in groups:
@@ -184,7 +184,7 @@ def _read(settings: Settings, out: Folder) -> pa.Table:
         if before.get(name) != now[name]:
             raise SaliencyError(
                 f"{out.url}: holds a run with {name} {_shown(before.get(name))}, this one has "
-                f"{_shown(now[name])}; give the same command to go on, or another --out"
+                f"{_shown(now[name])}; give the same command to continue it, or another --out"
             )
     return photos.cast(PHOTO_SCHEMA)
 

@@ -1,4 +1,4 @@
-"""The rows of the output: a row a photo, and shards of them as Parquet."""
+"""The rows of the output, one for each photo, and shards of rows as Parquet."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ SCHEMA = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
-"""`rle`, `boxes`, `scores` and `mask_expressions` have an entry a mask; see docs/batch.md."""
+"""`rle`, `boxes`, `scores` and `mask_expressions` have an entry for each mask; see docs/batch.md."""
 
 
 def result_row(photo: Photo, result: SaliencyResult) -> Row:
-    """The row of a photo that was done."""
+    """Return the row of a finished photo."""
     masks = result.instances
     return _row(photo, result.task) | {
         "response": result.text,
@@ -54,7 +54,7 @@ def result_row(photo: Photo, result: SaliencyResult) -> Row:
 
 
 def error_row(photo: Photo, task: Task, error: str) -> Row:
-    """The row of a photo that could not be done: all but what it is and why is null."""
+    """Return the row of a photo that failed: all columns but its identity and the error are null."""
     return _row(photo, task) | {"error": error}
 
 
@@ -65,12 +65,12 @@ def _row(photo: Photo, task: Task) -> Row:
 
 
 def shard_name(shard: int) -> str:
-    """The file of a shard."""
+    """Return the file name of a shard."""
     return f"part-{shard:05d}.parquet"
 
 
 def write_shard(out: Folder, shard: int, rows: Sequence[Row], model: str) -> None:
-    """Write a shard, whole or not at all.
+    """Write a shard, completely or not at all.
 
     Raises:
         SaliencyError: if it cannot be written.
@@ -87,10 +87,10 @@ def write_shard(out: Folder, shard: int, rows: Sequence[Row], model: str) -> Non
 
 
 def shard_counts(out: Folder, shard: int) -> tuple[int, int]:
-    """The rows of a shard that is there, and how many of them are errors.
+    """Return the number of rows of an existing shard, and how many of them are errors.
 
     Raises:
-        OSError, pyarrow.ArrowException, KeyError: if it is none.
+        OSError, pyarrow.ArrowException, KeyError: if it is not a shard.
     """
     with out.open(shard_name(shard)) as file:
         found = pq.ParquetFile(file)

@@ -1,4 +1,4 @@
-"""A run of many photos: what is still to do goes to an engine, rows come back, whole shards are written."""
+"""Run many photos: an engine processes what is missing, and complete shards of rows are written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from saliency_r1.errors import SaliencyError
 Engine: TypeAlias = Callable[
     [Iterable[tuple[Chunk, Sequence[Photo]]]], Iterator[tuple[Chunk, list[Row], str]]
 ]
-"""Does chunks, and yields each with its rows and the model's name, in any order."""
+"""Function that processes chunks and yields each with its rows and the model's name, in any order."""
 
 SIGTERM_EXIT = 128 + signal.SIGTERM
 """The exit code of a run that was asked to stop."""
@@ -44,9 +44,9 @@ class Outcome:
     """The state of an output folder after a run.
 
     Attributes:
-        photos: all rows.
-        errors: those of them that are errors.
-        before: rows that were there when the run began.
+        photos: number of rows.
+        errors: number of rows with an error.
+        before: number of rows that existed when the run began.
     """
 
     photos: int
@@ -67,7 +67,7 @@ def run_batch(settings: Settings, out: Folder, engine: Engine, console: Console)
         console: console for remarks and, on a terminal, progress with the rate and the time left.
 
     Raises:
-        SaliencyError: if the folder holds another run, a source or the folder fails, or the engine does.
+        SaliencyError: if the folder holds another run, or if a source, the folder or the engine fails.
     """
     with _ending_on_sigterm():
         plan, was_there = Plan.open(settings, out)
@@ -93,7 +93,7 @@ def _work(
     console: Console,
     before: int,
 ) -> int:
-    """Do the chunks, write their shards, and say how many rows were errors."""
+    """Process the chunks, write their shards, and return the number of rows with an error."""
     open_shards: dict[int, dict[int, list[Row]]] = defaultdict(dict)
     errors = 0
     columns = (
@@ -116,12 +116,12 @@ def _work(
                 errors += sum(row["error"] is not None for row in ordered)
                 del open_shards[chunk.shard]
     if open_shards:
-        raise SaliencyError("the engine lost photos; the same command does them again")
+        raise SaliencyError("the engine lost photos; the same command processes them again")
     return errors
 
 
 def _done(out: Folder, counts: Sequence[int]) -> dict[int, int]:
-    """The shards that are there, and how many rows of each are errors."""
+    """Return the existing shards, and the number of rows with an error of each."""
     names = set(out.names())
     there = [shard for shard in range(len(counts)) if shard_name(shard) in names]
 
@@ -130,7 +130,7 @@ def _done(out: Folder, counts: Sequence[int]) -> dict[int, int]:
             rows, errors = shard_counts(out, shard)
         except (OSError, pa.ArrowException, KeyError) as error:
             raise SaliencyError(
-                f"{out.url}/{shard_name(shard)}: cannot be read; remove it, the same command does it again"
+                f"{out.url}/{shard_name(shard)}: cannot be read; delete it, and the same command makes it again"
             ) from error
         if rows != counts[shard]:
             raise SaliencyError(
@@ -144,7 +144,7 @@ def _done(out: Folder, counts: Sequence[int]) -> dict[int, int]:
 
 
 class _Rate(ProgressColumn):
-    """Photos a second, of the last minute."""
+    """Return the photos per second of the last minute."""
 
     def render(self, task: Task) -> Text:
         speed = task.speed
@@ -153,7 +153,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
-    """While it lasts, SIGTERM ends the process in good order."""
+    """While it lasts, SIGTERM ends the process properly."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

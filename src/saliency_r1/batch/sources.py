@@ -22,7 +22,7 @@ from saliency_r1.pictures.finding import IMAGE_SUFFIXES, LeftOut
 TABLE, TAR, LIST = ".parquet", ".tar", ".txt"
 
 COLUMNS = ("image", "path", "url", "file_name", "jpg", "png")
-"""The columns of a table in which photos are looked for if none is named, in this order."""
+"""The columns of a table that may hold photos, in order, if none is named."""
 
 _READ_ROWS = 16
 _FILES = IMAGE_SUFFIXES | {TABLE, TAR, LIST}
@@ -36,9 +36,9 @@ class Photo:
         path: the photo's name in its row.
         stem: name of the files that are written for it, with `/` between folders; unique in the run.
         group: its group, for co-saliency.
-        url: the file that it is, or that it lies in.
-        offset: where it begins in a tar, or the number of its row in a table.
-        size: its bytes in a tar.
+        url: its file, or the file that contains it.
+        offset: its position in a tar, or the number of its row in a table.
+        size: its size in a tar, bytes.
         column: the column of a table whose cells are the photos.
     """
 
@@ -65,30 +65,29 @@ def find_photos(
     *,
     out: str | None = None,
 ) -> pa.Table:
-    """All photos of the sources, in their order.
+    """Find all photos of the sources, in order.
 
-    A folder gives the pictures in it and below, those with an ending in `IMAGE_SUFFIXES`, sorted; one
-    without pictures its tables, else its tars. A glob gives what it matches. A file is read by its ending:
-    `.txt` a path or URL a line, those without a root being from the list's folder on, in UTF-8 or as its
-    byte-order mark says; `.parquet` a table with
-    a column of paths or of pictures (bytes, or structs with `bytes`); `.tar` a WebDataset shard; any other is
-    a picture.
+    A folder is searched recursively for pictures with an ending in `IMAGE_SUFFIXES`, sorted; without pictures
+    its tables are used, otherwise its tars. A glob gives all matches. A file is read by its ending: `.txt`
+    has a path or URL per line, relative to the list's folder, in UTF-8 or as its byte-order mark says;
+    `.parquet` is a table with a column of paths or of pictures (bytes, or structs with `bytes`); `.tar` is a
+    WebDataset shard; any other file is a picture.
 
-    The group of a photo is the folder it lies in, in a tar without folders the tar, in a table the cell of
+    The group of a photo is its folder, in a tar without folders the tar, and in a table the cell of
     `group_column`, if there is one.
 
     Args:
         sources: paths, globs, URLs.
         column: column of photos in tables; default the first of `COLUMNS` that exists.
         group_column: column of groups in tables.
-        out: the folder that results go to. What lies in it is left out of the folders around it; one warning
-            counts and names the pictures that are left out, see `saliency_r1.pictures.finding`.
+        out: the output folder. Its files are skipped if it is inside a source; one warning counts and names
+            the skipped pictures, see `saliency_r1.pictures.finding`.
 
     Returns:
         A table with `PHOTO_SCHEMA`. A file reached twice is listed twice.
 
     Raises:
-        SaliencyError: if a source cannot be read, or gives nothing.
+        SaliencyError: if a source cannot be read, or has no photos.
     """
     wanted: Counter[str] = Counter()
     reading = _Reading(column, group_column, out)
@@ -115,7 +114,7 @@ def find_photos(
 
 
 def _unique(photos: Sequence[Photo], wanted: Counter[str]) -> Iterator[Photo]:
-    """The photos with stems of their own: the second `dog` becomes `dog-2`."""
+    """Make the stems of the photos unique: the second `dog` becomes `dog-2`."""
     taken: set[str] = set()
     numbers: Counter[str] = Counter()
     for photo in photos:
@@ -128,7 +127,7 @@ def _unique(photos: Sequence[Photo], wanted: Counter[str]) -> Iterator[Photo]:
 
 
 def _is_text(name: str) -> bool:
-    """Whether Parquet can hold a name: one of a file may be of any bytes."""
+    """Whether Parquet can hold a name; a file's name may have any bytes."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -137,7 +136,7 @@ def _is_text(name: str) -> bool:
 
 
 class _Reading:
-    """Reads sources; knows which columns to take and what to leave out."""
+    """Read sources, with settings for columns and for what to skip."""
 
     def __init__(self, column: str | None, group_column: str | None, out: str | None) -> None:
         self.column, self.group_column = column, group_column
@@ -155,7 +154,7 @@ class _Reading:
                     yield from self._folder(system, match, base)
                 elif self._is_taken(system, match, (*IMAGE_SUFFIXES, TABLE, TAR, LIST)):
                     yield from self._file(named(system, match), _relative(match, base))
-        elif not local and PurePosixPath(path).suffix.lower() in _FILES:  # asking may cost a download
+        elif not local and PurePosixPath(path).suffix.lower() in _FILES:  # asking may need a download
             yield from self._file(source, PurePosixPath(path).name)
         elif system.isdir(path):
             yield from self._folder(system, path, path)
@@ -179,7 +178,7 @@ class _Reading:
                 return
 
     def _is_taken(self, system: Any, path: str, endings: Collection[str]) -> bool:
-        """Whether a file has one of the endings and is not to be left out."""
+        """Whether a file has one of the endings and is not skipped."""
         suffix = PurePosixPath(path).suffix.lower()
         if suffix in (TABLE, TAR, LIST):
             return suffix in endings
@@ -187,7 +186,7 @@ class _Reading:
         return not self.left_out.takes(Path(path), is_local=local) and suffix in endings
 
     def _is_result(self, system: Any, path: str, folder: str) -> bool:
-        """Whether a file lies in the folder of results, and that below the folder that is read."""
+        """Whether a file is in the output folder, and that folder is inside the one that is read."""
         if self._out is None or not f"{named(system, path)}/".startswith(f"{self._out}/"):
             return False
         if named(system, folder).rstrip("/") == self._out:
@@ -197,7 +196,7 @@ class _Reading:
         return True
 
     def _file(self, url: str, inner: str) -> Iterator[Photo]:
-        """The photos of a file; `inner` is its path from the source on."""
+        """Return the photos of a file; `inner` is its path relative to the source."""
         ending = PurePosixPath(inner).suffix.lower()
         if ending == TABLE:
             yield from _table(url, self.column, self.group_column)
@@ -211,7 +210,7 @@ class _Reading:
 
 
 def _lines(content: bytes, url: str) -> Iterator[str]:
-    """The entries of a list. One that is not UTF-8 may hold names as they are on disk, or of Windows."""
+    """Return the entries of a list. One that is not UTF-8 may have names as on disk, or of Windows."""
     try:
         lines = decode_text(content).split("\n")
     except UnicodeDecodeError:
@@ -224,12 +223,12 @@ def _lines(content: bytes, url: str) -> Iterator[str]:
 
 
 def _placed(entry: str, url: str) -> str:
-    """An entry of the list or table at `url`; one without a root is from there on."""
+    """Resolve an entry of the list or table at `url`, which may be relative to it."""
     return entry if is_url(entry) or entry.startswith("/") else f"{url.rpartition('/')[0]}/{entry}"
 
 
 def _listed(entry: str, url: str, group: str | None = None) -> Photo:
-    """The photo that a list or table at `url` names."""
+    """Return the photo that a list or table at `url` names."""
     entry = _placed(entry, url)
     name = PurePosixPath(entry.partition("::")[0].partition("?")[0]).name
     return Photo(entry, _stem(name), entry.rpartition("/")[0] if group is None else group, entry)
@@ -307,9 +306,9 @@ def _relative(path: str, base: str) -> str:
 
 
 def read_photos(photos: Sequence[Photo]) -> Iterator[tuple[Photo, bytes | Exception]]:
-    """The content of each photo, or why it cannot be read, in their order.
+    """Yield the content of each photo, or the error, in order.
 
-    The cells of a table are read forward from the group of rows they lie in, a few at a time.
+    The cells of a table are read forward from their group of rows, a few at a time.
     """
     cells = _Cells()
     for photo in photos:
@@ -319,14 +318,14 @@ def read_photos(photos: Sequence[Photo]) -> Iterator[tuple[Photo, bytes | Except
                 content = cells.read(photo)
             else:
                 content = read_bytes(photo.url, photo.offset or 0, photo.size)
-        except Exception as error:  # each backend has errors of its own
+        except Exception as error:  # each backend has its own errors
             content = error
         yield photo, content
     cells.close()
 
 
 class _Cells:
-    """Reads cells of tables; those that follow each other cost one pass."""
+    """Read cells of tables; consecutive cells need one pass."""
 
     def __init__(self) -> None:
         self._url = ""

@@ -1,4 +1,4 @@
-"""Files of a folder or of any other place that fsspec knows, by path or URL."""
+"""Read and write files of a folder or of any place that fsspec knows, by path or URL."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_FILE_BYTES = 512_000_000
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The file system of a path or URL, and the path within it.
+    """Return the file system of a path or URL, and the path within it.
 
     Raises:
-        SaliencyError: if fsspec does not know it, or lacks the package for it.
+        SaliencyError: if fsspec does not know it, or its package is missing.
     """
     try:
         system, path = fsspec.url_to_fs(url)
@@ -33,26 +33,26 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def is_url(text: str) -> bool:
-    """Whether that has a protocol (`s3://`) or a chain of them."""
+    """Whether it has a protocol (`s3://`) or a chain of them."""
     return "::" in text or split_protocol(text)[0] is not None
 
 
 def absolute(text: str) -> str:
-    """A URL as it is, a local path made absolute: the same file wherever it is read."""
+    """Return a URL unchanged, or a local path made absolute."""
     return text if is_url(text) else str(Path(text).absolute())
 
 
 def named(system: Any, path: str) -> str:
-    """The name of a file that a listing gave: its path if it is a local one, else its URL."""
+    """Return the name of a file of a listing: its path if it is local, otherwise its URL."""
     return path if isinstance(system, LocalFileSystem) else str(system.unstrip_protocol(path))
 
 
 def read_bytes(url: str, offset: int = 0, size: int | None = None) -> bytes:
-    """A file, or `size` bytes of it from `offset` on.
+    """Read a file, or `size` bytes of it from `offset` on.
 
     Raises:
         OSError: if it cannot be read or is larger than `MAX_FILE_BYTES`; other backends of fsspec raise
-            errors of their own.
+            their own errors.
     """
     if size is not None and size > MAX_FILE_BYTES:
         raise OSError(f"{size:,} bytes, the limit is {MAX_FILE_BYTES:,}")
@@ -67,7 +67,7 @@ def read_bytes(url: str, offset: int = 0, size: int | None = None) -> bytes:
 
 
 class Folder:
-    """A folder to write to: a local one, or one at a URL.
+    """A folder for output, local or at a URL.
 
     Args:
         url: path or URL.
@@ -82,7 +82,7 @@ class Folder:
         self._local = isinstance(self._system, LocalFileSystem)
 
     def names(self) -> list[str]:
-        """The names of the files in it, not of those below; none if it is not there.
+        """Return the names of the files in it, without sub-folders; none if it does not exist.
 
         Raises:
             SaliencyError: if it cannot be listed.
@@ -98,11 +98,11 @@ class Folder:
         return sorted(posixpath.basename(str(each).rstrip("/")) for each in found)
 
     def open(self, name: str) -> Any:
-        """A file in it, open for reading."""
+        """Open a file in it for reading."""
         return self._system.open(posixpath.join(self._path, name), "rb")
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file that takes its place when it is whole; `name` may hold sub-folders.
+        """Write a file that appears when it is complete; `name` may have sub-folders.
 
         Raises:
             SaliencyError: if it cannot be written.
@@ -122,7 +122,7 @@ class Folder:
             raise SaliencyError(f"{self.url}/{name}: cannot be written ({one_line(error)})") from error
 
     def remove_unfinished(self) -> None:
-        """Remove the hidden files that a killed run left, here and below."""
+        """Remove the hidden files of a killed run, recursively."""
         try:
             found = self._system.find(self._path)
         except FileNotFoundError:

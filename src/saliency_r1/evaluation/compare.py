@@ -89,7 +89,7 @@ def load_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / SUMMARY).is_file():
         unfinished = (
-            " (it is unfinished: the same evaluate command goes on)"
+            " (it is unfinished: the same evaluate command continues it)"
             if (folder / ".unfinished").exists()
             else ""
         )

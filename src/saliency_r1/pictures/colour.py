@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 _SPACES = {"RGB": ("RGB", "RGBA"), "GRAY": ("L",), "CMYK": ("CMYK",), "Lab": ("LAB",)}
-"""The modes of PIL whose pixels are of the colour space of a profile."""
+"""The modes of PIL whose pixels have the colour space of a profile."""
 
-_SAME = 1  # of 255: a profile that changes no colour by more is sRGB itself
+_SAME = 1  # of 255: a profile that changes no colour by more counts as sRGB
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image:
@@ -30,8 +30,8 @@ def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image
         name: its name in warnings.
 
     Returns:
-        RGB or RGBA; `image` itself if the profile changes nothing. A profile that is broken, or of another
-        kind of pixels, is warned of and left out, as viewers do.
+        RGB or RGBA; `image` itself if the profile changes nothing. A profile that is broken, or for another
+        kind of pixels, is ignored with a warning, as in viewers.
     """
     if not profile:
         return image
@@ -47,7 +47,7 @@ def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image
             raise ValueError(f"it is of {space or 'unknown'} pixels, the picture of {image.mode}")
         transform = _transform(profile, image.mode)
         return image if transform is None else transform.apply(image)
-    except Exception as error:  # PIL wraps what lcms says in several classes
+    except Exception as error:  # PIL wraps the errors of lcms in several classes
         warnings.warn(
             f"{name}: its colour profile cannot be used, taken as sRGB ({one_line(error)})", stacklevel=2
         )

@@ -1,4 +1,4 @@
-"""Decoding picture files within a limit, and saying what is wrong with those that cannot be decoded."""
+"""Decode picture files within a limit, and explain why others cannot be decoded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from PIL import Image, ImageFile
 from saliency_r1.errors import ImageError, ImageSizeError, one_line
 from saliency_r1.pictures import jpeg, png, tiff
 
-# Formats that decode in this process from a header that says the size. EPS, for one, would start Ghostscript.
+# Formats that are decoded in this process and have their size in the header. EPS would start Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000")
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 HEIF_MISSING = "needs pillow-heif: pip install 'saliency-r1[heif]'"
 
-# What a file is that is often taken for a picture: how it begins, what it is, what to do.
+# Files that are often mistaken for pictures: how they begin, what they are, what to do.
 _OTHERS = (
     (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull`"),
     (b"/annex/objects/", "a git-annex pointer", "run `git annex get`"),
@@ -44,7 +44,7 @@ _OTHERS = (
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 _LOOKED_AT = 512
 
-# How files of these formats begin; of BMP and PPM, two letters, too much else begins so.
+# How files of these formats begin. BMP and PPM begin with two letters, like many other files.
 _BEGINNINGS = (b"\xff\xd8\xff", png.SIGNATURE, b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
 _BOXES = (b"ftypavif", *(b"ftyp" + brand for brand in _HEIF_BRANDS))
 
@@ -56,17 +56,17 @@ _STRIP = 256
 
 
 def identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
-    """Give the picture in a file, header read, not decoded.
+    """Open the picture in a file: read its header, but do not decode it.
 
-    `Image.open` does this too, but warns of a decompression bomb at 89 megapixels whatever our own limit is,
-    and neither its limit nor the warning can be set for one call.
+    `Image.open` does this too, but always warns of a decompression bomb at 89 megapixels, and neither its
+    limit nor the warning can be set for one call.
 
     Args:
         file: open for reading, at its beginning.
         name: its name in errors.
 
     Raises:
-        ImageError: if its content is of no format known here; it says what the content is.
+        ImageError: if its content has no known format; the message says what it is.
     """
     Image.init()
     head = file.read(_LOOKED_AT)
@@ -98,16 +98,17 @@ def identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
 
 
 def decode(file: BinaryIO, name: str, *, max_pixels: int, accept_truncated: bool = False) -> Image.Image:
-    """Decode the first picture in a file; neither turned nor converted.
+    """Decode the first picture in a file, without rotation and conversion.
 
-    A JPEG of which the end marker alone is missing is read with a warning. What else is cut short is an error
-    that says how much is there, or with `accept_truncated` a warning: what is missing is grey or black.
+    A JPEG that lacks only its end marker is read with a warning. Other files that end too early raise an
+    error that says how much is there; with `accept_truncated` it is a warning, and the missing part is grey
+    or black.
 
     Args:
         file: open for reading, at its beginning.
         name: its name in errors.
-        max_pixels: the most pixels allowed; larger pictures are refused from their header.
-        accept_truncated: whether JPEG, PNG, BMP and PPM that are cut short are read as far as they reach.
+        max_pixels: maximum number of pixels; larger pictures are refused after reading the header.
+        accept_truncated: whether to read JPEG, PNG, BMP and PPM that end too early as far as they go.
 
     Returns:
         PIL image of any mode; its `info` may hold an `icc_profile`.
@@ -129,7 +130,7 @@ def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     """Refuse a picture without pixels or with too many.
 
     Raises:
-        ImageError: if it has none.
+        ImageError: if it has no pixels.
         ImageSizeError: if it has more than `max_pixels`.
     """
     if width < 1 or height < 1:
@@ -140,7 +141,7 @@ def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
 
 
 def content_of(head: bytes) -> str:
-    """Say what a file is that is no picture, and what to do.
+    """Say what a file is that is not a picture, and what to do.
 
     Args:
         head: its first bytes, 512 or all.
@@ -165,18 +166,18 @@ def content_of(head: bytes) -> str:
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether a file that begins so is HEIC or HEIF."""
+    """Whether a file with this beginning is HEIC or HEIF."""
     return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and b"avif" not in head[8:48]
 
 
 def can_read_heif() -> bool:
-    """Whether pillow-heif is there."""
+    """Whether pillow-heif is installed."""
     return heif_opener() is not None
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file begins as one of a format that is read here; False for what cannot be read."""
-    if not path.is_file():  # reading a pipe would wait
+    """Whether a file begins like one of a supported format; False if it cannot be read."""
+    if not path.is_file():  # reading a pipe would block
         return False
     try:
         with path.open("rb") as file:
@@ -189,7 +190,7 @@ def is_picture(path: Path) -> bool:
 
 @cache
 def heif_opener() -> Any:
-    """The class of pillow-heif that opens HEIC and HEIF; None if it is not installed."""
+    """Return the class of pillow-heif that opens HEIC and HEIF; None if it is not installed."""
     try:
         from pillow_heif import HeifImageFile
     except ImportError:
@@ -198,7 +199,7 @@ def heif_opener() -> Any:
 
 
 def _without_descriptions(file: BinaryIO, kind: str) -> BinaryIO | None:
-    """The file without what only describes the picture, if there is any of that."""
+    """Remove what only describes the picture from the file, if there is any."""
     file.seek(0)
     plain = _PLAIN[kind](file.read())
     return BytesIO(plain) if plain is not None else None
@@ -298,13 +299,13 @@ def _rest_of_png(content: bytes, name: str) -> tuple[ImageFile.ImageFile, float]
 
 
 def _rest_of_rows(content: bytes, image: ImageFile.ImageFile, name: str) -> tuple[ImageFile.ImageFile, float]:
-    """A file of plain rows of pixels, with zeros after its end."""
+    """Return a file of plain rows of pixels, with zeros after its end."""
     size = image.width * image.height * len(image.getbands()) * (4 if image.mode in ("I", "F") else 1)
     return identify(_EndlessFile(content), name), min(len(content) / size, 0.99)
 
 
 class _EndlessFile(BytesIO):
-    """The content of a file, and after it zeros."""
+    """The content of a file, followed by zeros."""
 
     def read(self, size: int | None = -1) -> bytes:
         there = super().read(size)

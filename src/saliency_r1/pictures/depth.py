@@ -1,4 +1,4 @@
-"""Pixel values of any depth as 8 bits: one rule for photos, masks and saliency maps."""
+"""Convert pixel values of any depth to 8 bits: one rule for photos, masks and saliency maps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _ROWS = 256
 def to_bytes(values: np.ndarray, name: str, *, stretch: bool) -> np.ndarray:
     """Scale pixel values to uint8.
 
-    - uint8 stays as it is; False and True are 0 and 255.
-    - Integers are scaled by the smallest depth of 8, 10, 12, 14 and 16 bits that holds the largest value.
-    - Floats count as 0 to 1 if they lie there, else as 0 to 255.
-    - Values outside all of these ranges are an error, or are stretched from their least to their largest.
+    - uint8 is not changed; False and True become 0 and 255.
+    - Integers are scaled from the smallest depth of 8, 10, 12, 14 and 16 bits that holds the largest value.
+    - Floats count as 0 to 1 if all values are in that range, otherwise as 0 to 255.
+    - Values outside these ranges are an error, or are stretched from smallest to largest.
 
     Args:
         values: bool, integers or floats, of any shape but an empty one.
@@ -34,7 +34,7 @@ def to_bytes(values: np.ndarray, name: str, *, stretch: bool) -> np.ndarray:
     if not np.isfinite(low + high):
         raise ImageError(f"{name}: holds NaN or infinity, expected finite values")
     kind = values.dtype.kind
-    # The slack of a hundredth is for resampling, which overshoots a little.
+    # The tolerance of a hundredth is for resampling, which overshoots a little.
     if kind == "b" or (kind == "f" and low >= -0.01 and high <= 1.01):
         black, white = 0.0, 1.0
     elif kind == "f" and low >= -0.01 * high and high <= 257.0:
@@ -48,7 +48,7 @@ def to_bytes(values: np.ndarray, name: str, *, stretch: bool) -> np.ndarray:
             f"{name}: values from {low:g} to {high:g}, expected 0 to 1 (floats), 0 to 255 or 0 to 65535"
         )
     result = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), _ROWS):  # in strips, for the sake of memory
+    for top in range(0, len(values), _ROWS):  # in strips, to save memory
         strip = (values[top : top + _ROWS].astype(np.float64) - black) * (255.0 / (white - black))
         result[top : top + _ROWS] = np.rint(strip).clip(0, 255)
     return result

@@ -1,4 +1,4 @@
-"""Writing pictures: each marked as this package's own, and whole or not at all."""
+"""Write pictures: each is marked as this package's own, and written completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def save_jpeg(picture: Image.Image, path: Path) -> Path:
     """Write a picture as JPEG, or as PNG with that ending if it is too long for JPEG.
 
     Returns:
-        Where it is.
+        The path of the file.
 
     Raises:
         OutputError: if it cannot be written.
@@ -40,7 +40,7 @@ def save_png(picture: Image.Image, path: Path) -> Path:
     """Write a picture as PNG, see `write_png`.
 
     Returns:
-        Where it is.
+        The path of the file.
 
     Raises:
         OutputError: if it cannot be written.
@@ -51,10 +51,10 @@ def save_png(picture: Image.Image, path: Path) -> Path:
 
 
 def write_png(picture: Image.Image, file: BinaryIO) -> None:
-    """Write a picture as PNG to a file that is open, compressed for speed.
+    """Write a picture as PNG to an open file, compressed for speed.
 
-    What one filter leaves of the rows is coded as run lengths: little else repeats in a photo. OpenCV does
-    that in half the time of PIL, which tries every filter on every row.
+    One filter is applied and the result is coded as run lengths, because little else repeats in a photo.
+    OpenCV takes half the time of PIL, which tries every filter on every row.
     """
     import cv2
 
@@ -77,7 +77,7 @@ def write_png(picture: Image.Image, file: BinaryIO) -> None:
 
 
 def check_ending(path: Path, *, opaque: bool) -> None:
-    """See that a picture can be written to a file of that name.
+    """Check that a picture can be written to a file with that name.
 
     Args:
         path: the file.
@@ -97,7 +97,7 @@ def save_picture(picture: Image.Image, path: Path) -> Path:
     """Write a picture in the format of the name's ending, see `check_ending`; WebP and TIFF without loss.
 
     Returns:
-        Where it is.
+        The path of the file.
 
     Raises:
         OutputError: if it cannot be written.

@@ -1,4 +1,4 @@
-"""Finding the pictures that files, folders and globs name, and telling what is left out."""
+"""Find the pictures of files, folders and globs, and report what is skipped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo"}
     | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-"""The endings, in lower case, by which pictures are found in folders and globs."""
+"""The endings of pictures in folders and globs, in lower case."""
 
 _HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _UNREAD_SUFFIXES = frozenset(
@@ -28,19 +28,19 @@ _UNREAD_SUFFIXES = frozenset(
     | {".nef", ".nrw", ".orf", ".pef", ".psb", ".psd", ".raf", ".raw", ".rw2", ".sr2", ".srw", ".svg"}
     | {".svgz", ".tga", ".x3f", ".xcf"}
 )
-"""Endings of pictures and drawings of formats that are not read."""
+"""Endings of pictures and drawings in formats that are not read."""
 
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class FoundImage:
-    """A picture to read and the name its outputs get.
+    """A picture to read, with the name of its outputs.
 
     Attributes:
         path: the file.
-        stem: relative path without suffix, with `/` between folders; no two of one `find_images` call are
-            equal, in upper or lower case.
+        stem: relative path without suffix, with `/` between folders; unique within one `find_images`
+            call, ignoring case.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class FoundImage:
 
 
 class LeftOut:
-    """The pictures in folders and globs that are left out: file names by kind, and what to do.
+    """The skipped pictures in folders and globs: file names by kind, and what to do.
 
     Args:
         out: the folder that results go to.
@@ -65,7 +65,7 @@ class LeftOut:
         self._paths: dict[str, dict[Path, None]] = {}
 
     def add(self, kind: str, path: Path) -> None:
-        """Leave a file out."""
+        """Skip a file."""
         self._paths.setdefault(kind, {})[path] = None
 
     @property
@@ -74,11 +74,11 @@ class LeftOut:
         return sum(map(len, self._paths.values()))
 
     def takes(self, path: Path, *, is_local: bool = True) -> bool:
-        """Whether a file is to be left out, or is no picture; the former is added.
+        """Whether a file is skipped or is no picture; a skipped one is added.
 
         Args:
             path: the file; only its name matters if it is not local.
-            is_local: whether it can be looked into at no cost.
+            is_local: whether it can be read at no cost.
         """
         suffix = path.suffix.lower()
         if suffix in _UNREAD_SUFFIXES:
@@ -95,12 +95,12 @@ class LeftOut:
         return True
 
     def warn(self) -> None:
-        """Say what was left out, if there is any."""
+        """Report the skipped pictures, if there are any."""
         if self.count:
             warnings.warn(self.line(), stacklevel=3)
 
     def line(self) -> str:
-        """Tell all of them on one line."""
+        """Return all of them on one line."""
         kinds = []
         for kind, paths in self._paths.items():
             shown = ", ".join(printable(path.name) for path in list(paths)[:_NAMED])
@@ -114,25 +114,26 @@ def find_images(
 ) -> list[FoundImage | ImageError]:
     """Find the pictures that files, folders and globs name.
 
-    A file is taken whatever it is called. A folder gives all pictures in it and below, sorted, those with an
-    ending in `IMAGE_SUFFIXES`; a glob (`holiday/**/*.jpg`) likewise, and the folders it matches are searched.
-    Hidden files and folders are left out. A name that exists is never read as a glob. A file reached twice is
-    listed once.
+    A file may have any name. A folder is searched recursively for pictures with an ending in
+    `IMAGE_SUFFIXES`, sorted; so are the folders that a glob (`holiday/**/*.jpg`) matches. Hidden files and
+    folders are skipped. A name that exists is never read as a glob. A file that is reached twice is listed
+    once.
 
-    In folders and globs these pictures are left out too, and one warning counts and names them: what
-    `saliency-r1` wrote itself, what lies in `out`, HEIC where pillow-heif is not installed, formats that are
-    not read (camera raw files, SVG, …), and pictures whose names do not end as a picture's.
+    In folders and globs these pictures are skipped too, and one warning counts and names them: pictures that
+    `saliency-r1` wrote, files in `out`, HEIC if pillow-heif is not installed, formats that are not read
+    (camera raw files, SVG, …), and pictures without a picture's ending.
 
-    The stem of a file is its name; below a folder or glob it keeps the path from there. Where stems would be
-    equal (`a/dog.jpg b/dog.jpg`) the first keeps its own and the others get `-2`, `-3`, … in the order given.
+    The stem of a file is its name; in a folder or glob it includes the path from there. If stems would be
+    equal (`a/dog.jpg b/dog.jpg`), the first keeps its own and the others get `-2`, `-3`, … in the order
+    given.
 
     Args:
         inputs: paths and globs.
-        out: the folder that results go to.
+        out: the output folder.
 
     Returns:
-        In the order given, for each picture a `FoundImage`, and for each input that gives none an
-        `ImageError` (not raised, so that the other pictures can still be done).
+        In the given order, a `FoundImage` for each picture, and an `ImageError` for each input without one
+        (not raised, so that the other pictures can be processed).
     """
     found: list[tuple[Path, str] | ImageError] = []
     seen: set[tuple[str, str]] = set()
@@ -142,7 +143,7 @@ def find_images(
             if isinstance(item, ImageError):
                 found.append(item)
                 continue
-            # The link's own name counts: links of two names to one file are two pictures.
+            # The link's own name counts: two links to one file are two pictures.
             key = (os.path.realpath(item[0].parent), item[0].name)
             if key not in seen:
                 seen.add(key)
@@ -168,7 +169,7 @@ def find_images(
 
 
 def _expand(given: str | Path, left_out: LeftOut) -> Iterator[tuple[Path, str] | ImageError]:
-    """The pictures of one input, each with the stem it would have if it were alone."""
+    """Return the pictures of one input, each with the stem that it would have alone."""
     text, path = str(given), Path(given)
     name = printable(text)
     try:
@@ -240,7 +241,7 @@ def _pictures_below(folder: Path) -> Iterator[Path]:
 
 
 def _picture(path: Path, base: Path, left_out: LeftOut) -> Iterator[tuple[Path, str]]:
-    """The file with its stem from `base` on, if its name is a picture's."""
+    """Return the file with its stem relative to `base`, if its name is a picture's."""
     if path.name.startswith(".") or left_out.takes(path):
         return
     relative = Path(os.path.relpath(path, base))
@@ -254,7 +255,7 @@ def _is_glob(text: str) -> bool:
 
 
 def _glob_base(pattern: Path) -> Path:
-    """The folders in front of the first wildcard."""
+    """Return the folders before the first wildcard."""
     plain: list[str] = []
     for part in pattern.parts[:-1]:
         if _is_glob(part):

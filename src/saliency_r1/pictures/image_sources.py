@@ -1,4 +1,4 @@
-"""The images that a pipeline is given, read one by one, each with a name of its own."""
+"""Read the images of a pipeline one by one, each with a unique name."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ImageSource: TypeAlias = "str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor | FoundImage"
-"""A path, the content of an image file, a file object, a PIL image, an array, a tensor, or what `find_images`
-found."""
+"""A path, the content of an image file, a file object, a PIL image, an array, a tensor, or a result of
+`find_images`."""
 
 OnError: TypeAlias = Callable[[ImageSource, ImageError], None]
 """Called with an image that cannot be read, or that a policy's server refuses, and the reason."""
@@ -28,7 +28,7 @@ OnError: TypeAlias = Callable[[ImageSource, ImageError], None]
 
 @dataclass(frozen=True)
 class LoadedSource:
-    """An image that was read, what it is called, and the seconds that took."""
+    """An image that was read, its name, and the seconds for reading it."""
 
     source: ImageSource
     name: str
@@ -75,7 +75,7 @@ def load_sources(
 
 
 def rereadable(source: ImageSource) -> ImageSource:
-    """Give what can be read twice: the content of a file object, anything else as it is.
+    """Return a source that can be read twice: the content of a file object, anything else unchanged.
 
     Raises:
         ImageError: if the file object cannot be read.
@@ -90,7 +90,7 @@ class _Names:
         self._numbers: dict[str, int] = {}
 
     def of(self, source: ImageSource) -> str:
-        if isinstance(source, FoundImage):  # has one of its own
+        if isinstance(source, FoundImage):  # has its own name
             self._numbers.setdefault(source.stem.casefold(), 1)
             return source.stem
         path = _path_of(source)

@@ -1,4 +1,4 @@
-"""JPEG files as viewers take them: without what only describes the picture, where that is damaged."""
+"""Read JPEG files as viewers do: without damaged parts that only describe the picture."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ _APPLICATION = range(0xE0, 0xF0)
 
 
 def without_descriptions(content: bytes) -> bytes | None:
-    """Give a JPEG file without its application segments and comments; None if there are none.
+    """Return a JPEG file without its application segments and comments; None if there are none.
 
-    Adobe's segment stays, which tells how colours are kept.
+    Adobe's segment is kept, because it defines the colours.
     """
     kept, place, found = [content[:2]], 2, False
     while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != _SCAN:
         marker = content[place + 1]
-        if marker == 0xFF:  # a filler
+        if marker == 0xFF:  # a fill byte
             place += 1
             continue
         end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")

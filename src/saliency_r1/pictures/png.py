@@ -1,4 +1,4 @@
-"""PNG files as viewers take them: without what only describes the picture, and as far as they reach."""
+"""Read PNG files as viewers do: without parts that only describe the picture, and as far as they go."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 """The chunks that make the picture. Of an animation these are its first frame."""
 
 _EXIF, _PROFILE = b"eXIf", b"iCCP"
-_CHUNK_BYTES = 1 << 20  # of a chunk that is read whole here; EXIF and palettes are far smaller
+_CHUNK_BYTES = 1 << 20  # of a chunk that is read completely here; EXIF and palettes are far smaller
 _PROFILE_BYTES = 16 << 20
 _PIECE, _ZEROS = 4096, 1 << 20
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -28,7 +28,7 @@ class Essence:
     """The parts of a PNG file that make the picture.
 
     Attributes:
-        file: reads as a PNG file of these parts alone.
+        file: reads as a PNG file of only these parts.
         profile: the ICC profile; None without one, or if it is broken or larger than 16 MB.
         left_out: the damaged parts that were left out.
     """
@@ -39,13 +39,13 @@ class Essence:
 
 
 def essence(file: BinaryIO) -> Essence:
-    """Take what makes the picture out of a PNG file, and leave its descriptions aside.
+    """Return the parts of a PNG file that make the picture, without its descriptions.
 
-    PIL refuses a picture for a long text, a large profile, or a wrong checksum of either. Viewers show it.
-    Nothing but small chunks is read or copied.
+    PIL refuses a picture with a long text, a large profile, or a wrong checksum of either; viewers show it.
+    Only small chunks are read or copied.
 
     Args:
-        file: open for reading, at any place; it is read through what is returned.
+        file: file open for reading, at any position; the returned object reads from it.
     """
     parts: list[tuple[int, int]] = [(0, len(SIGNATURE))]
     found = Essence(file)
@@ -59,16 +59,14 @@ def essence(file: BinaryIO) -> Essence:
             found.profile = _profile(file, start, length)
             if found.profile is None:
                 found.left_out.append("colour profile")
-        elif (
-            kind in _SHOWN or not kind[0] & 0x20
-        ):  # an unknown part that must be understood is PIL's to refuse
+        elif kind in _SHOWN or not kind[0] & 0x20:  # PIL refuses unknown parts that are critical
             parts.append((start, length + 12))
     found.file = _Parts(file, parts)  # type: ignore[assignment]
     return found
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, place and length of each chunk's content, up to the end of the picture or of the file."""
+    """Yield kind, position and length of each chunk's content, up to the end of picture or file."""
     place = len(SIGNATURE)
     while True:
         file.seek(place)
@@ -91,7 +89,7 @@ def _intact(file: BinaryIO, start: int, length: int) -> bool:
 
 
 def _profile(file: BinaryIO, start: int, length: int) -> bytes | None:
-    """The profile in an iCCP chunk: a name, a zero, the method (0), and the compressed profile."""
+    """Return the profile in an iCCP chunk: a name, a zero, the method (0), and the compressed profile."""
     file.seek(start + 8)
     content = file.read(min(length, _PROFILE_BYTES))
     _, _, rest = content.partition(b"\0")
@@ -106,14 +104,14 @@ def _profile(file: BinaryIO, start: int, length: int) -> bytes | None:
 
 
 class _Parts(RawIOBase):
-    """Parts of a file as if they were one file, without a copy of it."""
+    """Parts of a file that read as one file, without a copy."""
 
     def __init__(self, file: BinaryIO, parts: list[tuple[int, int]]) -> None:
         self._file = file
         self._parts = parts
         self._place = 0
         self._size = sum(length for _, length in parts)
-        # Where the search for the part of the present place begins: most reads go on where the last ended.
+        # Where the search for the current part begins: most reads continue where the last one ended.
         self._part = self._before = 0
 
     def readable(self) -> bool:
@@ -152,13 +150,13 @@ class _Parts(RawIOBase):
 
 
 def completed(content: bytes) -> tuple[bytes, float] | None:
-    """A PNG file whose pixels end too early, filled up with zeros, and the share of them that is there.
+    """Fill up a PNG file whose pixels end too early with zeros; return it with the share that is there.
 
     Args:
         content: the file's content.
 
     Returns:
-        A whole PNG file and the share in [0, 1]; None if its header is not there.
+        A complete PNG file and the share in [0, 1]; None if its header is missing.
     """
     head = content[16:29]
     if len(head) < 13:

@@ -1,4 +1,4 @@
-"""TIFF files as viewers take them: without what only describes the picture, where that is damaged."""
+"""Read TIFF files as viewers do: without damaged parts that only describe the picture."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BYTE, _IGNORED = 1, 65_535
 
 
 def without_descriptions(content: bytes) -> bytes | None:
-    """Give a TIFF file whose first page has no descriptions; None if it has none, or is of another kind.
+    """Return a TIFF file whose first page has no descriptions; None if it has none, or is of another kind.
 
-    PIL reads no further in the list of tags than to one that leads out of the file, and then misses those
-    that tell how the pixels are kept.
+    PIL stops in the list of tags at one that leads outside the file, and then misses those that define the
+    pixels.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(content[:4])
     if order is None or len(content) < 8:

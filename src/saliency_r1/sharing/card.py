@@ -1,4 +1,4 @@
-"""The model card: README.md with metadata that the hub reads, numbers, data, commands."""
+"""Write the model card: README.md with metadata for the hub, numbers, data and commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saliency_r1.evaluation.outputs import TITLES, shown
 from saliency_r1.tasks import Task
 
 Kind: TypeAlias = Literal["nano", "model", "adapter"]
-"""A policy of our own architecture, a large model, a LoRA adapter."""
+"""The kind of model: a policy of our own architecture, a large model or a LoRA adapter."""
 
 RECIPE = "recipe.json"
 """The recipe's file name in a run's folder."""
@@ -46,8 +46,8 @@ class Card:
         datasets: names of data sets on the hub.
         summaries: summaries of evaluations, see `read_summaries`.
         recipes: recipes of its training, see `read_recipes`.
-        segmenter: whether a segmenter lies beside the policy.
-        about: text in place of the first paragraph, with its own title.
+        segmenter: whether the folder has a segmenter too.
+        about: text that replaces the first paragraph, with its own title.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Card:
     about: str | None = None
 
     def text(self) -> str:
-        """The content of README.md."""
+        """Return the content of README.md."""
         parts = [
             f"---\n{self._metadata()}\n---",
             f"# {self.name}\n\n{_TITLE[self.kind]}",
@@ -176,7 +176,7 @@ def read_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
         paths: `summary.json` files, or the folders that hold them.
 
     Raises:
-        SaliencyError: if one is none.
+        SaliencyError: if a file is not such a summary.
     """
     summaries = []
     for given in paths:
@@ -195,10 +195,10 @@ def read_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def read_recipes(policy: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The run folders and recipes that led to a policy, the last one first.
+    """Read the run folders and recipes that led to a policy, the last one first.
 
-    A recipe lies in the policy's folder or in that around it (`runs/sft/policy`, `runs/cgpo/checkpoint-100`);
-    what it started from leads to the run before.
+    A recipe is in the policy's folder or in its parent (`runs/sft/policy`, `runs/cgpo/checkpoint-100`); its
+    start leads to the run before.
     """
     recipes: list[tuple[Path, dict[str, Any]]] = []
     while len(recipes) < _LONGEST_CHAIN:
@@ -219,7 +219,7 @@ def read_recipes(policy: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def first_model(recipes: Sequence[tuple[Path, dict[str, Any]]]) -> str | None:
-    """The hub name that the first of these runs started from; None if it was something else."""
+    """Return the hub name from which the first of these runs started; None if it was something else."""
     start = _start(recipes[-1][1]) if recipes else None
     return start if start is not None and _on_the_hub(start) else None
 
@@ -231,7 +231,7 @@ def _start(recipe: dict[str, Any]) -> str | None:
 
 
 def _known(summary: dict[str, Any]) -> dict[str, float]:
-    """The metrics that have a value."""
+    """Return the metrics that have a value."""
     values = {metric: value for metric, value in summary["metrics"].items() if value is not None}
     return {metric: float(value) for metric, value in values.items() if not math.isnan(float(value))}
 
@@ -245,5 +245,5 @@ def _slug(name: str) -> str:
 
 
 def _lowered(text: str) -> str:
-    """The text with its headings a level lower."""
+    """Return the text with its headings one level lower."""
     return re.sub(r"^#", "##", text.strip(), flags=re.MULTILINE)

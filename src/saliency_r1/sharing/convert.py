@@ -1,7 +1,7 @@
-"""Safetensors of pickled weights, made once and at the user's word: no other code here reads a pickle.
+"""Convert pickled weights to safetensors, only if the user asks for it: no other code here reads a pickle.
 
-A pickle can name any function to run. It is read with `weights_only=True`, which lets tensors and plain
-containers through and nothing else, in a process of its own, which ends with it.
+A pickle can run any function. It is read with `weights_only=True`, which accepts only tensors and plain
+containers, in a separate process.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _LONGEST_REASON = 300
 
 
 def convert_pickle(source: Path, out: Path) -> int:
-    """Write `model.safetensors` from a pickled state dict, and copy what lies beside it.
+    """Write `model.safetensors` from a pickled state dict, and copy the files beside it.
 
     Args:
         source: the pickle (`pytorch_model.bin`), or the folder that holds one or all its parts.
         out: the folder to write; `model.safetensors` appears in one step.
 
     Returns:
-        How many tensors it holds.
+        The number of tensors.
 
     Raises:
-        SaliencyError: if there is no pickle, it holds anything but tensors by name, it cannot be read, or
+        SaliencyError: if there is no pickle, if it has anything but named tensors or cannot be read, or if
             `out` holds weights already.
     """
     files = sorted(source.glob("pytorch_model*.bin")) if source.is_dir() else [source]
@@ -84,10 +84,10 @@ def _convert(files: Sequence[Path], fresh: Path, sender: Any) -> None:
             ):
                 sender.send("holds other things than tensors by name; give the state dict of a model")
                 return
-            # Tensors that share memory, such as tied weights, are each written whole.
+            # Tensors that share memory, such as tied weights, are each written completely.
             tensors |= {name: tensor.contiguous().clone() for name, tensor in content.items()}
         save_file(tensors, fresh, metadata={"format": "pt"})
-    except Exception as error:  # whatever a broken or malicious file brings about
+    except Exception as error:  # a broken or malicious file may raise anything
         reason = one_line(error)
         reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
         sender.send(f"no weights could be read ({reason})")

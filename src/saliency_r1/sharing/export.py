@@ -1,7 +1,7 @@
-"""A folder to share: safetensors, configuration, processor, tokenizer and a model card.
+"""Write a folder to share: safetensors, configuration, processor, tokenizer and a model card.
 
-Transformers' Auto classes and the hub read it, and `SaliencyPipeline.from_pretrained` does. It never holds a
-pickle, code, or a trainer's state: known files alone are written.
+Transformers' Auto classes, the hub and `SaliencyPipeline.from_pretrained` can read it. It never holds a
+pickle, code or a trainer's state, because only known files are written.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class Export:
     Attributes:
         policy: a folder or a hub name of a model, the folder of a LoRA adapter, or `nano` for the embedded
             policy.
-        out: the folder, which must not hold anything yet.
+        out: the folder, which must be new or empty.
         segmenter: the folder of a nano segmenter to put beside it, or `nano` for the embedded one.
-        merge: whether a LoRA adapter is merged into its model; else it is written as it is.
-        base_model: the model that an adapter belongs to, or that the policy was made from; None for what the
-            adapter or the recipe says.
-        fine_tuned: whether the policy knows the response format, so that it is asked plainly; None for yes
-            if it was marked so, is an adapter's, or lies in a training run's folder.
+        merge: whether to merge a LoRA adapter into its model; otherwise it is written unchanged.
+        base_model: the model of an adapter, or that the policy was made from; None takes it from the adapter
+            or the recipe.
+        fine_tuned: whether the policy knows the response format and gets the plain question; None means yes
+            if it is marked, is an adapter's, or is in a training run's folder.
         metrics: `summary.json` files of `saliency-r1 evaluate`.
         licence: licence of the weights, by its name on the hub (`apache-2.0`); None if unknown.
         datasets: data sets that it was trained on, by their names on the hub.
@@ -86,8 +86,8 @@ def export(what: Export) -> Path:
     """Write the folder, in one step.
 
     Raises:
-        SaliencyError: if the policy or the segmenter cannot be read, or has pickled weights alone; a summary
-            is none; there is no adapter to merge; or the folder holds files already.
+        SaliencyError: if policy or segmenter cannot be read or have only pickled weights, if a summary is
+            invalid, if there is no adapter to merge, or if the folder is not empty.
     """
     if what.out.exists() and (not what.out.is_dir() or any(what.out.iterdir())):
         raise SaliencyError(f"{what.out}: holds files already; choose another folder, or empty it")
@@ -105,13 +105,13 @@ def export(what: Export) -> Path:
     try:
         if adapter is not None and not what.merge:
             _copy_adapter(Path(source), adapter, base, fresh)
-            # Whoever takes an adapter has its model: nothing is fetched for this.
+            # Users of an adapter have its model: nothing is downloaded for this.
             near = [source, str(adapter["base_model_name_or_path"])]
             _copy_processor([folder for folder in near if Path(folder).is_dir()], fresh)
         else:
             model = base if adapter else None
             kind = _write_model(source, model, bool(recipes), what.fine_tuned, fresh, what.shard_size)
-            # A trainer saves a processor anew; the model's own files are the stock ones.
+            # A trainer rewrites the processor; the model's own files are the original ones.
             if not _copy_processor([model or source, source], fresh):
                 raise SaliencyError(f"{source}: has no processor; copy that of the model it was made from")
         if what.segmenter is not None:
@@ -136,7 +136,7 @@ def export(what: Export) -> Path:
 
 
 def _adapter(source: str) -> dict[str, Any] | None:
-    """The configuration of a LoRA adapter's folder; None if it is none."""
+    """Return the configuration of a LoRA adapter's folder; None if it is not one."""
     path = Path(source) / _ADAPTER_CONFIG
     if not path.is_file() or (path.parent / "config.json").is_file():
         return None
@@ -161,8 +161,8 @@ def _copy_adapter(source: Path, adapter: dict[str, Any], base: str | None, out: 
 def _write_model(
     source: str, base: str | None, trained: bool, fine_tuned: bool | None, out: Path, shard_size: str
 ) -> Kind:
-    """Weights and configurations of a whole model, of `base` with the adapter at `source` merged if given."""
-    # In the numbers that the weights are stored in.
+    """Write weights and configurations of a model, or of `base` with the adapter at `source` merged."""
+    # In the stored type of the weights.
     policy = TransformersPolicy.from_pretrained(base or source, device="cpu", dtype="auto")
     model = policy.model if base is None else _merged(policy.model, source)
     nano_policy = model.config.model_type == MODEL_TYPE
@@ -191,13 +191,13 @@ def _merged(model: Any, adapter: str) -> Any:
 
 
 def _copy_processor(sources: Sequence[str], out: Path) -> bool:
-    """The files of processor and tokenizer, as they are, of the first source that has them."""
+    """Copy the files of processor and tokenizer from the first source that has them."""
     for source in dict.fromkeys(sources):
         found = {
             name: cached_file(source, name, _raise_exceptions_for_missing_entries=False)
             for name in PROCESSOR_FILES
         }
-        # Trainers put the tokenizer alone beside an adapter.
+        # Trainers put only the tokenizer beside an adapter.
         if found["processor_config.json"] or found["preprocessor_config.json"]:
             for name, path in found.items():
                 if path is not None:
@@ -208,7 +208,7 @@ def _copy_processor(sources: Sequence[str], out: Path) -> bool:
 
 
 def _copy_segmenter(folder: Path, out: Path) -> None:
-    NanoSegmenterModel.from_pretrained(folder)  # refuses what is none
+    NanoSegmenterModel.from_pretrained(folder)  # refuses an invalid one
     (out / SEGMENTER_FOLDER).mkdir()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         shutil.copyfile(folder / name, out / SEGMENTER_FOLDER / name)

@@ -1,4 +1,4 @@
-"""Putting an exported folder on the Hugging Face hub."""
+"""Upload an exported folder to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LONGEST_REASON = 300
 
 
 def check_push(repository: str) -> str:
-    """The token for pushing there, before any work is done.
+    """Check name and token for an upload, before any work is done; return the token.
 
-    It is read from the environment variable HF_TOKEN, and not from where the hub's own commands keep one.
+    It is read only from the environment variable HF_TOKEN, not from the files of the hub's own commands.
 
     Raises:
-        SaliencyError: if that is no name of a repository, there is no token, or the hub is switched off.
+        SaliencyError: if the repository's name is invalid, there is no token, or the hub is switched off.
     """
     if not _NAME.fullmatch(repository):
         raise SaliencyError(f"{repository}: is no repository on the hub; expected OWNER/NAME")
@@ -37,7 +37,7 @@ def check_push(repository: str) -> str:
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload a folder; a repository that is not there is made, private.
+    """Upload a folder; a missing repository is created as a private one.
 
     Args:
         folder: a folder that `export` wrote.
@@ -58,7 +58,7 @@ def push(folder: Path, repository: str) -> str:
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", "error")
         raise SaliencyError(f"{repository}: the hub refused it (HTTP {status}: {_line(error)})") from None
-    except Exception as error:  # whatever the HTTP library in use raises
+    except Exception as error:  # any error of the HTTP library in use
         raise SaliencyError(
             f"{repository}: could not be pushed, {folder} is complete ({_line(error)})"
         ) from None

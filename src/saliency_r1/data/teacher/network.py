@@ -199,7 +199,7 @@ def _begin_record(path: Path, record: dict[str, object], resume: bool) -> None:
         raise SaliencyError(f"{path}: cannot be read ({one_line(error)}); choose another folder") from error
     if not resume:
         raise SaliencyError(
-            f"{path.parent} holds masks already: go on with --resume, or choose another --out"
+            f"{path.parent} holds masks already: continue with --resume, or choose another --out"
         )
     # The name of the file may differ: its content counts.
     differing = [key for key in record if key != "teacher" and before.get(key) != record[key]]
