@@ -130,12 +130,12 @@ def _done(out: Folder, counts: Sequence[int]) -> dict[int, int]:
             rows, errors = shard_counts(out, shard)
         except (OSError, pa.ArrowException, KeyError) as error:
             raise SaliencyError(
-                f"{out.url}/{shard_name(shard)}: cannot be read; delete it, and the same command makes it again"
+                f"{out.url}/{shard_name(shard)}: cannot be read; delete it, and repeat the command"
             ) from error
         if rows != counts[shard]:
             raise SaliencyError(
-                f"{out.url}/{shard_name(shard)}: {rows} rows, expected {counts[shard]}; remove it, the same "
-                "command does it again"
+                f"{out.url}/{shard_name(shard)}: {rows} rows, expected {counts[shard]}; delete it, and "
+                "repeat the command"
             )
         return errors
 

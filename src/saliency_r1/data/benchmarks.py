@@ -1,6 +1,7 @@
-"""The field's benchmarks: how many photos each has, where it comes from, its terms and its known quirks.
+"""Known benchmarks: their numbers of photos, sources, terms and known quirks.
 
-None is downloaded from here, and none may be passed on: get each from its authors and read their terms.
+None is downloaded by this package, and none may be redistributed: get each from its authors and read the
+    terms.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Benchmark:
     """The known facts of a benchmark.
 
     Attributes:
-        name: the field's name of it.
+        name: its usual name.
         task: the task that it measures.
         counts: numbers of photos that it may have, by the name of the part.
         source: the authors' page.
@@ -48,7 +49,7 @@ class Benchmark:
 
     @property
     def expected(self) -> str:
-        """The counts in words."""
+        """Return the counts in words."""
         more = "at least " if self.at_least else ""
         photos = " or ".join(f"{more}{count:,} ({part})" for part, count in self.counts.items())
         return f"{photos} in {self.groups} groups" if self.groups else photos
@@ -164,7 +165,7 @@ BENCHMARKS = (
 
 
 def find_benchmark(name: str) -> Benchmark | None:
-    """The benchmark of that name, or of a folder of that name: case and punctuation do not matter."""
+    """Return the benchmark with that name, or of a folder with it; case and punctuation do not matter."""
     wanted = _plain(name)
     for benchmark in BENCHMARKS:
         if wanted in {_plain(known) for known in (benchmark.name, *benchmark.aliases)}:

@@ -1,4 +1,4 @@
-"""Looking a data set over: what is there, what is expected, what is wrong with it, and a fix for each."""
+"""Check a data set: compare it with what is expected, and find its faults, with a fix for each."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class Fault(StrEnum):
 
     @property
     def fatal(self) -> bool:
-        """Whether an evaluation stops at it or its numbers are wrong."""
+        """Whether an evaluation stops at it, or has wrong numbers."""
         return self in (Fault.UNREADABLE_PHOTO, Fault.UNREADABLE_MASK, Fault.SIZE)
 
     @property
     def fatal_if_most(self) -> bool:
-        """Whether numbers are wrong if most masks have it; of a few it may be right."""
+        """Whether numbers are wrong if most masks have it; in a few masks it may be right."""
         return self in (Fault.LOW, Fault.COLOURS, Fault.ALPHA)
 
 
@@ -116,7 +116,7 @@ class Looked:
 
 
 def look(samples: Sequence[Sample]) -> list[Looked]:
-    """Read photos and, of those that have one, masks; runs in a worker."""
+    """Read photos and their masks, if they have one; runs in a worker."""
     return [_look(sample) for sample in samples]
 
 
@@ -191,14 +191,14 @@ def look_at_instances(images: Sequence[InstanceImage]) -> Iterator[Looked]:
 
 @dataclass(frozen=True)
 class Checked:
-    """A data set that was looked over.
+    """A checked data set.
 
     Attributes:
         task: the task of its layout.
         benchmark: the benchmark, if its folder is named like one.
         photos: number of photos.
         groups: number of groups, for CoSOD.
-        findings: everything that is wrong, by photo.
+        findings: all faults, by photo.
     """
 
     task: Task
@@ -209,7 +209,7 @@ class Checked:
 
     @property
     def as_expected(self) -> bool:
-        """Whether the counts are those of the benchmark; True if it is none."""
+        """Whether the counts are those of the benchmark; True for other sets."""
         known = self.benchmark
         if known is None or known.task is not self.task:
             return True
@@ -217,7 +217,7 @@ class Checked:
 
     @property
     def good(self) -> bool:
-        """Whether an evaluation can run and its numbers are of the whole benchmark."""
+        """Whether an evaluation can run on the whole benchmark."""
         counts = Counter(finding.fault for finding in self.findings)
         return self.as_expected and not any(
             fault.fatal or (fault.fatal_if_most and 2 * count > self.photos)
@@ -233,17 +233,17 @@ def check_data(
     workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Checked:
-    """Look a data set over.
+    """Check a data set.
 
     Args:
         root: the data set's folder, see `saliency_r1.data.layouts`.
         task: the task; by default from the benchmark's name, otherwise from the layout.
-        against: a second set, or any folder of photos, to find duplicates in.
-        workers: processes; 0 for none but this.
+        against: a second set, or any folder of photos, in which to find duplicates.
+        workers: number of processes; 0 uses this one.
         progress: called with the number of finished photos and of all photos.
 
     Raises:
-        SaliencyError: if the layout is none that is known, or photos and masks do not pair.
+        SaliencyError: if the layout is unknown, or photos and masks do not match.
     """
     root = Path(root)
     benchmark = find_benchmark(root.parent.name if root.suffix == ".json" else root.name)
@@ -271,10 +271,10 @@ def check_data(
 
 
 def photos_of(root: str | Path) -> list[Sample]:
-    """The photos of a data set, or of any folder, without masks.
+    """Return the photos of a data set, or of any folder, without masks.
 
     Raises:
-        SaliencyError: if there are none.
+        SaliencyError: if there are no photos.
     """
     try:
         task = task_of(root)

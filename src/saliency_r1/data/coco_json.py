@@ -1,6 +1,6 @@
-"""SIS data as COCO json: one file of images and annotations, any categories, polygons or run lengths.
+"""Read SIS data in COCO JSON: a file of images and annotations, any categories, polygons or run lengths.
 
-Salient instances need no categories: no metric looks at them. A row, as read: `InstanceImage(key=9,
+Salient instances need no categories, and no metric uses them. A row, as read: `InstanceImage(key=9,
 name="000000000009", image=…/images/000000000009.jpg, height=360, width=480, instances=(…))`.
 """
 
@@ -24,10 +24,9 @@ _LOOKED_AT = 4096
 
 
 def find_json(root: str | Path) -> Path | None:
-    """The json file of a data set: `root` itself, or the only one in it or in its `annotations` folder.
+    """Find the JSON file of a data set: `root`, or the only one in it or in its `annotations` folder.
 
-    What is in a set's folder for other ends is left aside: the names in `synsets.json` and `groups.json`, and
-    json files that do not begin as COCO's do.
+    Other files are ignored: `synsets.json`, `groups.json`, and JSON files that do not begin like COCO's.
 
     Raises:
         SaliencyError: if there are several.
@@ -61,15 +60,15 @@ def _may_be_coco(path: Path) -> bool:
 
 
 def read_coco(path: str | Path) -> Iterator[InstanceImage]:
-    """The images with their instances, sorted by name, decoded when their turn comes.
+    """Yield the images with their instances, sorted by name, decoded when their turn comes.
 
     Args:
-        path: a COCO instance json. Photos are sought in a folder `images` (or another usual name) beside it
-            or one above, else beside it.
+        path: a COCO instance file. Photos are expected in a folder `images` (or another known name) beside it
+            or one level above, otherwise beside it.
 
     Raises:
-        SaliencyError: before the first image, if the file is no COCO json, ids are used twice or unknown; at
-            an image, if a mask is broken or of another size.
+        SaliencyError: before the first image, if the file is not COCO JSON, or if ids are unknown or used
+            twice; at an image, if a mask is broken or has another size.
     """
     path = Path(path)
     content = load_json(path)
@@ -95,10 +94,10 @@ def read_coco(path: str | Path) -> Iterator[InstanceImage]:
 
 
 def load_json(path: Path) -> Any:
-    """The content of a json file.
+    """Read a JSON file.
 
     Raises:
-        SaliencyError: if it cannot be read, or is no json.
+        SaliencyError: if it cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -131,7 +130,7 @@ def _check_fields(path: Path, images: list[Any], annotations: list[Any]) -> None
 
 
 def _names(images: list[dict]) -> list[str]:
-    """Stems, or paths without suffix where stems recur."""
+    """Return stems, or paths without suffix if stems repeat."""
     stems = [Path(image["file_name"]).stem for image in images]
     if len(set(stems)) == len(stems):
         return stems
@@ -147,7 +146,7 @@ def _image_folder(path: Path) -> Path:
 
 
 def _categories(content: dict) -> dict[Any, str]:
-    """The names of categories by their ids; what is no category is passed over."""
+    """Return the names of categories by their ids; invalid entries are skipped."""
     listed_ones = content.get("categories")
     rows = listed_ones if isinstance(listed_ones, list) else []
     return {

@@ -1,4 +1,4 @@
-"""Photos that are the same, or nearly: by the hash of the file, and by a perceptual hash."""
+"""Find photos that are equal, or nearly equal, by the file's hash and by a perceptual hash."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 NEAR_BITS = 10
-"""Perceptual hashes that differ in at most so many of 64 bits may be of one photo …"""
+"""Perceptual hashes that differ in at most so many of 64 bits may belong to one photo …"""
 
 NEAR_CORRELATION = 0.96
-"""… and are if the small grey pictures correlate this well."""
+"""… and do if the small grey pictures have at least this correlation."""
 
 _SIDE = 32
 _KEPT = 8
@@ -42,7 +42,7 @@ class Fingerprint:
 
 
 def fingerprint(name: str, digest: str, photo: Image.Image) -> Fingerprint:
-    """The fingerprint of a photo that was read."""
+    """Compute the fingerprint of a photo."""
     grey = photo.convert("L")
     side = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64)
     low = (_COSINES @ side @ _COSINES.T).ravel()
@@ -57,14 +57,14 @@ def fingerprint(name: str, digest: str, photo: Image.Image) -> Fingerprint:
 def duplicates(
     photos: Sequence[Fingerprint], others: Sequence[Fingerprint] | None = None
 ) -> Iterator[tuple[str, str, bool]]:
-    """Pairs of photos that are the same.
+    """Find pairs of equal photos.
 
     Args:
         photos: a set.
-        others: another set; None to look within the one.
+        others: another set; None searches within the first.
 
     Yields:
-        Name, the other's name, and whether the files are equal (else nearly the same to the eye).
+        Name, the other's name, and whether the files are equal (otherwise they look nearly equal).
     """
     within = others is None
     second = photos if others is None else others

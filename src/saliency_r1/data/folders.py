@@ -1,4 +1,4 @@
-"""Finding the folders and files of a data set by the names that are met in the wild."""
+"""Find the folders and files of a data set by their usual names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from saliency_r1.pictures.finding import IMAGE_SUFFIXES
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "im", "rgb")
 MASK_FOLDERS = ("masks", "mask", "gts", "gt", "ground_truth_mask", "pixelwisegt-new-png", "binary")
 INSTANCE_FOLDERS = ("instances", "instance", "gt_instance", "instance_gt", *MASK_FOLDERS)
-"""Names in lower case; upper case is met too, and so are names that end in `-Image`, `-Mask`, `-Instance`."""
+"""Names in lower case; upper case and names that end in `-Image`, `-Mask`, `-Instance` are known too."""
 
 
 def find_folders(root: Path, truth: Collection[str] = MASK_FOLDERS) -> tuple[Path, Path]:
-    """The folders of the pictures and of the ground truth, in `root` or the one folder in it that has both.
+    """Find the folders of pictures and ground truth, in `root` or in the one folder in it that has both.
 
     Args:
         root: folder of a data set.
@@ -58,7 +58,7 @@ def _folders_in(root: Path, truth: Collection[str]) -> tuple[Path, Path] | None:
 
 
 def _named(root: Path, names: Collection[str], ending: str) -> Path | None:
-    """The one folder in root of such a name."""
+    """Return the one folder in root with such a name."""
     found = [
         child
         for child in subfolders(root)
@@ -72,19 +72,19 @@ def _named(root: Path, names: Collection[str], ending: str) -> Path | None:
 
 
 def subfolders(root: Path) -> list[Path]:
-    """The folders in a folder, sorted, without hidden ones."""
+    """Return the folders in a folder, sorted, without hidden ones."""
     return sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 def pictures_by_stem(
     folder: Path, what: str = "pictures", more_suffixes: Collection[str] = ()
 ) -> dict[str, Path]:
-    """The picture files in a folder, sorted by stem; other and hidden files are left out.
+    """Return the picture files in a folder, sorted by stem; other and hidden files are skipped.
 
     Args:
         folder: folder of the files.
         what: their name in errors.
-        more_suffixes: endings that count beside those of pictures, in lower case.
+        more_suffixes: further endings besides those of pictures, in lower case.
 
     Raises:
         SaliencyError: if there is no such folder, or two files have one stem.
@@ -105,7 +105,7 @@ def pictures_by_stem(
 
 
 def listed(names: Iterable[str], limit: int = 10) -> str:
-    """The first names of many and how many more there are, on one line."""
+    """Return the first names of many and how many more there are, on one line."""
     every = sorted(names)
     more = len(every) - limit
     return ", ".join(every[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,9 +1,9 @@
-"""CoSOD data: photos and masks in one folder a group. The photos of a group share an object.
+"""Read CoSOD data: photos and masks with a folder for each group. The photos of a group share an object.
 
 A row, as read: `Sample(name="Accordion/51499", image=…/images/CoCA/Accordion/51499.jpg,
-mask=…/gts/CoCA/Accordion/51499.png)`: the group is part of the name, since file names recur across groups.
+mask=…/gts/CoCA/Accordion/51499.png)`: the group is part of the name, because file names repeat across groups.
 
-Three layouts are met: `images/<set>/<group>` with `gts/<set>/<group>`, `<set>/image/<group>` with
+Three layouts are known: `images/<set>/<group>` with `gts/<set>/<group>`, `<set>/image/<group>` with
 `<set>/gt/<group>`, and `<group>` folders under `images` and `masks`.
 """
 
@@ -19,15 +19,15 @@ from saliency_r1.errors import SaliencyError
 
 
 def read_groups(root: str | Path) -> Iterator[Sample]:
-    """The photos with their masks, group after group; no picture is opened.
+    """Yield the photos with their masks, group by group; no picture is opened.
 
     Args:
         root: folder of the set. For the layout `images/<set>/<group>` it may be the folder above with the
             set's name after it, which need not exist (`DATA/CoCA` for `DATA/images/CoCA`).
 
     Raises:
-        SaliencyError: before the first sample, if the folders are not there or empty, a group's masks are
-            missing, two files of a group have one stem, or a photo has no mask or a mask no photo.
+        SaliencyError: before the first sample, if the folders are missing or empty, if a group's masks are
+            missing, if two files of a group have one stem, or if photos and masks do not match.
     """
     images, masks = group_folders(Path(root))
     groups, groups_of_masks = _names(images), _names(masks)
@@ -50,7 +50,7 @@ def read_groups(root: str | Path) -> Iterator[Sample]:
 
 
 def group_folders(root: Path) -> tuple[Path, Path]:
-    """The folder of the groups of photos and the folder of the groups of masks.
+    """Return the folder of the groups of photos and the folder of the groups of masks.
 
     Raises:
         SaliencyError: if there are none, or several sets.
@@ -78,12 +78,12 @@ def group_folders(root: Path) -> tuple[Path, Path]:
 
 
 def group_of(name: str) -> str:
-    """The group in a sample's name."""
+    """Return the group in a sample's name."""
     return name.rpartition("/")[0]
 
 
 def by_group(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
-    """The samples of each group, in order."""
+    """Yield the samples of each group, in order."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(group_of(sample.name), []).append(sample)

@@ -1,4 +1,4 @@
-"""Reading ground truth masks and saliency maps: with the reader of photos, as 8-bit grey, of any mode."""
+"""Read ground truth masks and saliency maps of any mode as 8-bit grey, with the reader of photos."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saliency_r1.pictures.decoding import decode, identify
 from saliency_r1.pictures.depth import to_bytes
 
 ARRAY_SUFFIX = ".npy"
-"""The ending of saliency maps that numpy saved."""
+"""The ending of saliency maps saved by numpy."""
 
 _MAX_PIXELS = 100_000_000
 _GREY_SPREAD, _LEAST_COLOURED = 48, 0.001
@@ -34,7 +34,7 @@ class MaskValues(StrEnum):
 
 
 class Doubt(StrEnum):
-    """Why the grey values of a mask may not be what is meant."""
+    """The reason why the grey values of a mask may not be the object."""
 
     LOW = "low"
     COLOURS = "colours"
@@ -43,14 +43,14 @@ class Doubt(StrEnum):
 
 @dataclass(frozen=True)
 class MaskPicture:
-    """A mask or saliency map as it was read.
+    """A mask or saliency map that was read.
 
     Attributes:
         grey: uint8 (H, W), the luminance.
-        nonzero: bool (H, W): where the stored value, of a palette the index, is not 0.
+        nonzero: bool (H, W): where the stored value (in palettes the index) is not 0.
         alpha: uint8 (H, W); None without one, or if it is the same everywhere.
         high: the largest stored value.
-        coloured: whether it has colours that are no greys, beyond JPEG's noise.
+        coloured: whether it has colours that are not grey, beyond JPEG's noise.
     """
 
     grey: np.ndarray
@@ -60,10 +60,10 @@ class MaskPicture:
     coloured: bool
 
     def values(self, kind: MaskValues, name: str) -> np.ndarray:
-        """Give the values that count, as uint8 (H, W).
+        """Return the values that count, uint8 (H, W).
 
         Raises:
-            ImageError: if alpha is asked for, and there is none.
+            ImageError: if alpha is needed, and there is none.
         """
         if kind is MaskValues.NONZERO:
             return self.nonzero.astype(np.uint8) * np.uint8(255)
@@ -75,7 +75,7 @@ class MaskPicture:
 
     @property
     def doubt(self) -> Doubt | None:
-        """Why `grey` may not be what is meant; None where nothing speaks against it."""
+        """The reason why `grey` may not be the object; None if there is none."""
         inside = self.grey > THRESHOLD
         if self.alpha is not None and ((self.alpha > THRESHOLD) != inside).mean() > _LEAST_SHARE:
             return Doubt.ALPHA
@@ -87,7 +87,7 @@ class MaskPicture:
 
     @property
     def is_zero_and_one(self) -> bool:
-        """Whether its stored values are 0 and 1 where 255 would be white."""
+        """Whether its stored values are only 0 and 1 in a format where 255 is white."""
         return self.high == 1 and not (self.grey > THRESHOLD).any()
 
 
@@ -96,7 +96,7 @@ def load_mask(
 ) -> np.ndarray:
     """Read a ground truth mask as bool (H, W): above 127.
 
-    Arguments and errors as of `load_grey`.
+    The arguments and errors are those of `load_grey`.
     """
     return load_grey(source, name, values) > THRESHOLD
 
@@ -107,12 +107,12 @@ def load_grey(
     """Read a mask or saliency map as uint8 (H, W), at its own size.
 
     It is decoded as photos are, see `saliency_r1.images.load_image`: grey of more than 8 bits and floats are
-    scaled by the same rule. Of colours and palettes the luminance (ITU-R 601) is taken, as OpenCV does. Alpha
-    is dropped. EXIF and colour profiles are not applied: a mask is data. `.npy` files hold (H, W), (H, W, 1)
-    or (1, H, W).
+    scaled by the same rule. Colours and palettes become luminance (ITU-R 601), as in OpenCV. Alpha is
+    ignored. EXIF and colour profiles are not applied, because a mask is data. `.npy` files hold (H, W), (H,
+    W, 1) or (1, H, W).
 
     Args:
-        source: path or content of a picture file, or of one that numpy saved.
+        source: path or content of a picture file, or of a file saved by numpy.
         name: its name in errors.
         values: which values mean the object instead of the luminance, see `MaskPicture`.
 
@@ -197,7 +197,7 @@ def _is_coloured(image: Image.Image) -> bool:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Give height and width of a picture or `.npy` file from its header alone.
+    """Return height and width of a picture or `.npy` file from its header.
 
     Raises:
         ImageError: if there is no such file or no such header.

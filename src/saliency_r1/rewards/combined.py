@@ -71,29 +71,29 @@ class Scored:
 
     @property
     def parsed(self) -> bool:
-        """Whether the response is of the form."""
+        """Whether the response has the task's form."""
         return self.response is not None
 
 
 class SaliencyReward:
-    """Rewards of a mixed batch: parse strictly, segment together, compare with the true masks.
+    """Compute the rewards of a mixed batch: parse strictly, segment together, compare with the true masks.
 
-    Masks are compared in torch where the segmenter runs, at the size that it gives them, and the numbers of
-    the whole batch are fetched at once.
+    Masks are compared in torch on the segmenter's device, at the size of its masks, and the numbers of the
+    whole batch are copied at once.
 
-    If the response is of the task's form, r = (w_format + q + sum_k w_k r_k) / (w_format + 1 + sum_k w_k),
-    else 0, with q the masks' part (`sod_reward`, `sis_reward` or `cosod_reward`) and r_k a user's own
-    rewards. Rounded to four decimals, so that the grouping of segmenter calls, which changes the last digits,
-    does not change a run.
+    If the response has the task's form, r = (w_format + q + sum_k w_k r_k) / (w_format + 1 + sum_k w_k),
+    otherwise 0, where q is the masks' part (`sod_reward`, `sis_reward` or `cosod_reward`) and r_k are a
+    user's own rewards. It is rounded to four decimals, because the grouping of segmenter calls changes the
+    last digits.
 
-    It is a reward function of TRL: it takes the columns `example` and `images` of `training.rl`'s data set.
+    It is a reward function for TRL: it takes the columns `example` and `images` of `training.rl`'s data set.
 
     Args:
-        segmenter: the frozen one, with its memory.
+        segmenter: the frozen segmenter, with its cache.
         weights: weights of the parts.
         own: a user's rewards and their weights, by name. Each is called with `completions` (texts), `task`
-            (names), `example` and `images`, a list each, and returns for every completion a number in [0, 1],
-            or None where it has no say.
+            (names), `example` and `images`, each a list, and returns a number in [0, 1] for every completion,
+            or None if it does not apply.
 
     Example:
         >>> from saliency_r1.segmenters.nano import NanoSegmenter
@@ -125,7 +125,7 @@ class SaliencyReward:
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float]:
-        """The reward of each completion, and what it is made of to `log_metric`; see the class."""
+        """Return the reward of each completion, and log its parts with `log_metric`; see the class."""
         texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
         scored = self.score(texts, example, images)
         for one, asked in zip(scored, example, strict=True):
@@ -142,15 +142,15 @@ class SaliencyReward:
         examples: Sequence[PromptExample],
         images: Sequence[Sequence[Image.Image]],
     ) -> list[Scored]:
-        """The rewards and their parts.
+        """Compute the rewards and their parts.
 
         Args:
             texts: the responses.
             examples: the question of each.
-            images: the images of each question, mode RGB, mirrored where the question says so.
+            images: the images of each question, mode RGB, mirrored if the question says so.
 
         Raises:
-            SaliencyError: if a mask is of another size than its image, or a user's reward is out of range.
+            SaliencyError: if a mask does not have its image's size, or a user's reward is out of range.
         """
         responses = [parsed(text, example.task) for text, example in zip(texts, examples, strict=True)]
         questions, owners = [], []
@@ -169,7 +169,7 @@ class SaliencyReward:
             for row, response in enumerate(responses)
             if response
         }
-        # The samples of a group often say the same.
+        # The samples of a group are often equal.
         distinct = {answer: row for row, answer in answers.items()}
         judged = self._judged([(examples[row], images[row], found[row]) for row in distinct.values()])
         known = dict(zip(distinct, judged, strict=True))
@@ -187,11 +187,11 @@ class SaliencyReward:
     def _judged(
         self, answers: Sequence[tuple[PromptExample, Sequence[Image.Image], Sequence[GreyMasks]]]
     ) -> list[tuple[float, dict[str, float]]]:
-        """The masks' part of each reward, in [0, 1], and what it is made of."""
+        """Return the masks' part of each reward, in [0, 1], and its own parts."""
         compared = [self._compared(*answer) for answer in answers]
         if not compared:
             return []
-        # The one place that waits for the device.
+        # Only here the code waits for the device.
         numbers = (
             torch.cat([tensor.flatten() for tensor in compared])
             .cpu()
@@ -228,7 +228,7 @@ class SaliencyReward:
     def _truth(
         self, example: PromptExample, number: int, image: Image.Image, device: torch.device
     ) -> torch.Tensor:
-        """The true masks of an image at the size at which they are compared, bool (T, h, w), none empty."""
+        """Return the true masks of an image at the size of comparison, bool (T, h, w), none empty."""
         lengths = example.masks[number]
         for mask in lengths:
             if tuple(mask["size"]) != (image.height, image.width):
@@ -247,7 +247,7 @@ class SaliencyReward:
         return known
 
     def _joined(self, quality: float, own: Mapping[str, float]) -> float:
-        """The masks' part and a user's own rewards as one."""
+        """Combine the masks' part and a user's own rewards."""
         weighed = [(self.weights.format, 1.0), (1.0, quality)]
         weighed += [(self.own[name][1], value) for name, value in own.items()]
         reward = sum(weight * value for weight, value in weighed) / sum(weight for weight, _ in weighed)
@@ -259,7 +259,7 @@ class SaliencyReward:
         examples: Sequence[PromptExample],
         images: Sequence[Sequence[Image.Image]],
     ) -> dict[str, list[float | None]]:
-        """A user's own rewards, checked; NaN counts as None."""
+        """Compute and check a user's own rewards; NaN counts as None."""
         rewards: dict[str, list[float | None]] = {}
         tasks = [str(example.task) for example in examples]
         for name, (function, _) in self.own.items():
@@ -279,16 +279,16 @@ class SaliencyReward:
                     checked.append(float(value))
                 else:
                     raise SaliencyError(
-                        f"reward {name!r} returned {value}: expected 0 to 1, or None where it has no say"
+                        f"reward {name!r} returned {value}: expected 0 to 1, or None if it does not apply"
                     )
             rewards[name] = checked
         return rewards
 
 
 def reduced(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A true mask, not empty, at a smaller size: inside is what is covered at least by half.
+    """Reduce a true mask that is not empty: a pixel is inside if at least half of it is covered.
 
-    What is smaller than that keeps the pixel that it covers most.
+    A smaller object keeps the pixel that it covers most.
 
     Args:
         mask: bool (H, W).

@@ -1,4 +1,4 @@
-"""CoSOD reward: how well the masks of a group of images fit the object that they share."""
+"""CoSOD reward: how well the masks of a group fit the shared object."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from saliency_r1.rewards.sod import sod_parts, weighted_mean
 
 
 def cosod_parts(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Means over the group of IoU and S-measure, each in [0, 1]; see `sod_parts`.
+    """Return the means of IoU and S-measure over the group, each in [0, 1]; see `sod_parts`.
 
-    An image without the object has an empty truth: a mask on it, a false alarm, gets 0 there, none gets 1.
+    An image without the object has an empty truth: there a mask (a false alarm) gets 0, and an empty one 1.
 
     Args:
-        masks: one (H, W) for each image, in the images' order; sizes may differ from image to image.
-        truths: likewise, of each image.
+        masks: a mask (H, W) for each image, in order; sizes may differ between images.
+        truths: the true mask of each image.
 
     Raises:
-        ValueError: if there are no images, as many masks as truths are not given, or as of `sod_parts`.
+        ValueError: if there are no images, if the numbers of masks and truths differ, or see `sod_parts`.
     """
     if not masks or len(masks) != len(truths):
         raise ValueError(f"{len(masks)} masks and {len(truths)} truths: expected one of each for each image")
@@ -35,7 +35,7 @@ def cosod_reward(
     iou_weight: float = 0.5,
     s_measure_weight: float = 0.5,
 ) -> float:
-    """Mean over the group of `sod_reward`.
+    """Return the mean of `sod_reward` over the group.
 
     Args:
         masks: masks, see `cosod_parts`.
@@ -44,7 +44,7 @@ def cosod_reward(
         s_measure_weight: weight of the S-measure, see `weighted_mean`.
 
     Returns:
-        In [0, 1]. The order of the images does not matter.
+        The reward, in [0, 1]. The order of the images does not matter.
 
     Raises:
         ValueError: see `cosod_parts` and `weighted_mean`.

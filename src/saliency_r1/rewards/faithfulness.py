@@ -1,6 +1,6 @@
-"""Faithfulness reward: whether what the reasoning says of place, size, contrast and colour is true.
+"""Faithfulness reward: whether the reasoning's statements on place, size, contrast and colour are true.
 
-Ours, not the paper's. It joins a recipe as a reward of one's own does:
+It is ours, not the paper's. A recipe uses it like a reward of a user:
 
     rewards: [saliency_r1.rewards:faithful]
     rewards_weights: [0.2]
@@ -27,21 +27,21 @@ def faithful(
     images: Sequence[Sequence[Image.Image]],
     **columns: Any,
 ) -> list[float | None]:
-    """The rule of succession over the cue statements of each reasoning: (true + 1) / (all + 2).
+    """Return the rule of succession over the cue statements of each reasoning: (true + 1) / (all + 2).
 
-    Checked against the true mask, as `language.faithfulness` does it. Three of three give .8, one of one
-    .67, two of three .6, silence .5: one more statement pays where it is likelier to hold than those before
-    it. The bare share would reward the one statement that is nearly always true.
+    `language.faithfulness` checks them against the true mask. Three of three give .8, one of one .67, two of
+    three .6, and no statement .5. So one more statement pays if it is more probable to be true than those
+    before it. The plain share would reward the single statement that is nearly always true.
 
     Args:
         completions: the responses.
-        task: the name of each one's task.
+        task: the name of each task.
         example: the question of each, with its true masks.
         images: images of each question, mode RGB, mirrored if the question says so.
 
     Returns:
-        In (0, 1) for each; None where it has no say: another task than SOD, a question for the answer alone,
-        no object in the photo, or a response that is not of the form.
+        A value in (0, 1) for each; None if it does not apply: for other tasks than SOD, questions without
+        reasoning, photos without an object, and responses without the right form.
 
     Example:
         >>> import numpy as np

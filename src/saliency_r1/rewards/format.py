@@ -1,4 +1,4 @@
-"""Format reward: whether a response is exactly of the form that the task asks for."""
+"""Format reward: whether a response has exactly the form that the task requires."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def parsed(text: str, task: Task | str) -> Response | None:
 
 
 def format_reward(text: str, task: Task | str) -> float:
-    """1 if `parse_strict` reads the response, else 0.
+    """Return 1 if `parse_strict` reads the response, else 0.
 
     Raises:
         SaliencyError: if there is no such task.

@@ -1,4 +1,4 @@
-"""Naming reward: whether an answer says what is there, where that is known, and how precisely.
+"""Naming reward: whether an answer names the object, if its name is known, and how precisely.
 
 Ours, not the paper's: the masks alone are as good for "the object". It joins a recipe as a reward of one's
 own does:

@@ -1,4 +1,4 @@
-"""Rewards of a user's own, named in a recipe by their Python path."""
+"""Load a user's rewards, which a recipe names by their Python path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RewardFunction = Callable[..., Sequence[float | None]]
 
 
 def load_reward(path: str) -> RewardFunction:
-    """The function that a Python path names.
+    """Load the function that a Python path names.
 
     Args:
         path: `package.module:function`, or `folder/file.py:function`.
@@ -32,7 +32,7 @@ def load_reward(path: str) -> RewardFunction:
         raise SaliencyError(f"reward {path!r}: expected package.module:function or file.py:function")
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except Exception as error:  # the module is a user's: anything may go wrong in it
+    except Exception as error:  # a user's module may raise anything
         reason = one_line(error)
         raise SaliencyError(f"reward {path!r}: {place} cannot be imported ({reason})") from error
     function = getattr(module, name, None)
@@ -49,6 +49,6 @@ def _load_file(path: Path) -> object:
     if spec is None or spec.loader is None:
         raise ImportError("not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that dataclasses and pickling in it find their module
+    sys.modules[name] = module  # so that its dataclasses and pickling find their module
     spec.loader.exec_module(module)
     return module

@@ -1,8 +1,7 @@
-"""The fast way from expressions to masks: an image is encoded once, a pair of image and expression once.
+"""Find masks fast: encode an image once, and segment a pair of image and expression once.
 
-In training the same photo is asked about again and again: by the samples of a group, by the expressions of an
-answer, in the next epoch. What was computed is kept up to a bound on memory, the least recently used goes
-first.
+In training the same photo is used many times: by the samples of a group, by the expressions of an answer, in
+the next epoch. Results are kept up to a limit of memory; the least recently used are dropped first.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 MEMORY_BYTES = 512 * 1024**2
 EXPRESSIONS_AT_ONCE = 32
 _Found = tuple[torch.Tensor, torch.Tensor]
-"""A mask as it is kept, uint8 (h, w), probability times 255, and its score, float32 ()."""
+"""A kept mask, uint8 (h, w), probability times 255, and its score, float32 ()."""
 _Meant = tuple[Hashable, bool]
-"""The key of an image, and whether instances are looked for in it."""
+"""The key of an image, and whether its expressions mean instances."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """An image and what is looked for in it.
+    """An image and its expressions.
 
     Attributes:
         key: the image's key; equal keys mean equal images.
@@ -52,10 +51,10 @@ class Counts:
     """The work of a `CachedSegmenter` so far.
 
     Attributes:
-        encoded: images that the segmenter encoded.
-        segmented: pairs of image and expression that it segmented.
-        asked: pairs that were asked for.
-        seconds: spent in the segmenter.
+        encoded: number of encoded images.
+        segmented: number of segmented pairs of image and expression.
+        asked: number of requested pairs.
+        seconds: seconds in the segmenter.
     """
 
     encoded: int = 0
@@ -66,7 +65,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class GreyMasks:
-    """The masks of a question where the segmenter runs, in an eighth of a float64's memory.
+    """The masks of a question on the segmenter's device, with an eighth of the memory of float64.
 
     Attributes:
         values: uint8 (N, h, w), probability times 255.
@@ -78,19 +77,18 @@ class GreyMasks:
 
 
 def compared_size(height: int, width: int, longest: int | None) -> tuple[int, int]:
-    """The height and width at which the masks of a photo are compared: the photo's, or within `longest`."""
+    """Return height and width of a photo's masks for comparison: the photo's, or within `longest`."""
     scale = 1.0 if longest is None else min(1.0, longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 class CachedSegmenter:
-    """A segmenter that remembers.
+    """A segmenter with a cache.
 
     Args:
-        segmenter: the frozen one.
-        memory_bytes: the most that remembered encodings and masks may take together; 0 to remember nothing
-            beyond a call.
-        longest: the longer side of the masks at most, in pixels; None for the photo's size.
+        segmenter: the frozen segmenter.
+        memory_bytes: maximum bytes of kept encodings and masks; 0 keeps nothing after a call.
+        longest: maximum longer side of the masks, pixels; None for the photo's size.
 
     Attributes:
         counts: its work so far.
@@ -110,17 +108,16 @@ class CachedSegmenter:
         return self._kept.bytes
 
     def segment(self, questions: Sequence[Question]) -> list[Segmentation]:
-        """`find` as arrays on the CPU; probabilities are multiples of 1/255, as a saved mask holds them."""
+        """Return `find` as arrays on the CPU; probabilities are multiples of 1/255, as in a saved mask."""
         return [
             Segmentation(found.values.cpu().numpy() / np.float32(255), found.scores.float().cpu().numpy())
             for found in self.find(questions)
         ]
 
     def find(self, questions: Sequence[Question]) -> list[GreyMasks]:
-        """The masks of each question's expressions, and the segmenter's scores of them.
+        """Return the masks of each question's expressions, with the segmenter's scores.
 
-        All that is not known yet is computed together, `EXPRESSIONS_AT_ONCE` at a time, whichever questions
-        it belongs to.
+        What is not cached is computed together over all questions, `EXPRESSIONS_AT_ONCE` at a time.
         """
         answers: dict[tuple[_Meant, str], _Found] = {}
         images: dict[Hashable, Image.Image] = {}
@@ -171,7 +168,7 @@ class CachedSegmenter:
         for (meant, texts), result in zip(part, results, strict=True):
             grey = (result.probabilities * 255).round().to(torch.uint8)
             for text, values, score in zip(texts, grey, result.scores, strict=True):
-                found = values.clone(), score.clone()  # or each would keep them all
+                found = values.clone(), score.clone()  # otherwise each would keep all of them
                 self._kept.put(("mask", meant, text), found)
                 yield (meant, text), found
 
@@ -186,7 +183,7 @@ class CachedSegmenter:
 
 
 def _parts(missing: dict[_Meant, list[str]]) -> Iterator[list[tuple[_Meant, list[str]]]]:
-    """The images with their expressions, in parts of `EXPRESSIONS_AT_ONCE` at most; a long list is cut."""
+    """Yield images with expressions, at most `EXPRESSIONS_AT_ONCE` at a time; long lists are split."""
     part: list[tuple[_Meant, list[str]]] = []
     room = EXPRESSIONS_AT_ONCE
     for meant, texts in missing.items():

@@ -11,19 +11,19 @@ from saliency_r1.masks import as_probability, as_truth, check_pair
 
 
 def sis_reward(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
-    """Summed IoU of the best one-to-one matching, over the larger of the two numbers of masks.
+    """Return the summed IoU of the best one-to-one matching, over the larger of the two numbers of masks.
 
-    The matching is Kuhn's Hungarian method on IoU. A second mask of one instance finds no partner and lowers
-    the mean, as does an instance that was missed. The order of either side does not matter.
+    The matching is the Hungarian method on IoU. A second mask of one instance has no partner and lowers the
+    mean, as does a missed instance. The order of either side does not matter.
 
     Args:
-        masks: one (H, W) for each expression, of any form that `as_probability` takes; an empty one still
-            counts as an answer.
-        truths: one (H, W) for each salient instance, of any form that `as_truth` takes; empty ones are no
-            instances and are left out.
+        masks: a mask (H, W) for each expression, in any form that `as_probability` takes; an empty one counts
+            as an answer.
+        truths: a mask (H, W) for each salient instance, in any form that `as_truth` takes; empty ones are
+            ignored.
 
     Returns:
-        In [0, 1]: 1 if all are found exactly, and if there are none on either side.
+        The reward, in [0, 1]: 1 if all are found exactly, and if there are none on either side.
 
     Raises:
         ValueError: if shapes differ, or values are out of range.
@@ -48,7 +48,7 @@ def sis_reward(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> flo
 
 
 def matched(overlap: np.ndarray) -> float:
-    """The summed IoU of the best one-to-one matching over the larger side; 1 if both sides are empty.
+    """Return the summed IoU of the best one-to-one matching over the larger side; 1 if both are empty.
 
     Args:
         overlap: float (P, T), the IoU of each mask with each true instance.

@@ -11,12 +11,12 @@ _S_MEASURE = Smeasure()
 
 
 def sod_parts(mask: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """IoU (at 0.5) and S-measure (of the probabilities) of a mask, each in [0, 1].
+    """Return IoU (at 0.5) and S-measure (of the probabilities) of a mask, each in [0, 1].
 
     The S-measure (Fan et al., ICCV 2017, by pysodmetrics) of an empty mask is near one half, and so is that
-    of a small false alarm on a photo where nothing is salient. Saying "nothing" where there is something, or
-    something where there is nothing, is a wrong answer: both parts are 0 then. Both are 1 where both sides
-    are empty.
+    of a small false alarm on a photo where nothing is salient. But an empty mask where something is salient,
+    and a
+    mask where nothing is, are wrong answers: both parts are then 0. Both are 1 if both sides are empty.
 
     Args:
         mask: (H, W) probabilities in [0, 1], or any form that `as_probability` takes.
@@ -36,7 +36,7 @@ def sod_parts(mask: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
 
 def weighted_mean(overlap: float, structure: float, iou_weight: float, s_measure_weight: float) -> float:
-    """The parts of SOD or CoSOD as one number in [0, 1].
+    """Combine the parts of SOD or CoSOD to one number in [0, 1].
 
     Args:
         overlap: IoU, in [0, 1].
@@ -55,7 +55,7 @@ def weighted_mean(overlap: float, structure: float, iou_weight: float, s_measure
 def sod_reward(
     mask: np.ndarray, truth: np.ndarray, *, iou_weight: float = 0.5, s_measure_weight: float = 0.5
 ) -> float:
-    """Weighted mean of IoU and S-measure; see `sod_parts` for these and for empty masks.
+    """Return the weighted mean of IoU and S-measure; see `sod_parts` for these and for empty masks.
 
     Args:
         mask: mask, see `sod_parts`.
@@ -64,7 +64,7 @@ def sod_reward(
         s_measure_weight: weight of the S-measure, see `weighted_mean`.
 
     Returns:
-        In [0, 1]: 1 for the truth itself, and for two empty masks.
+        The reward, in [0, 1]: 1 for the truth itself, and for two empty masks.
 
     Raises:
         ValueError: see `sod_parts` and `weighted_mean`.

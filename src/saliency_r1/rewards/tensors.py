@@ -1,8 +1,8 @@
 """The parts of the rewards in torch, on the device where the masks are.
 
-Masks are grey values from 0 to 255, so that the number of pixels of each value tells all that IoU and
-S-measure need. All sums are of whole numbers in float64, which is exact: a reward depends neither on the
-device nor on the order of additions. Nothing here waits for the device.
+Masks are grey values from 0 to 255, so the number of pixels of each value is all that IoU and S-measure need.
+All sums are of whole numbers in float64, which is exact: a reward does not depend on the device or the order of
+additions. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _EPSILON = 2.220446049250313e-16
 
 
 def s_measure(mask: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """The S-measure (Fan et al., ICCV 2017, alpha 0.5) of a mask, as pysodmetrics computes it.
+    """Compute the S-measure (Fan et al., ICCV 2017, alpha 0.5) of a mask as pysodmetrics does.
 
     Args:
         mask: uint8 (H, W), probability times 255.
@@ -73,7 +73,7 @@ def _s_measure(counts: torch.Tensor) -> torch.Tensor:
     outer_squares, inner_squares = squares.sum((0, 1))
     object_score = (
         _object(inner, inner_squares, area) * area
-        # Of the background it is 1 - p that is judged.
+        # For the background 1 - p counts.
         + _object(
             255 * (total - area) - outer,
             255**2 * (total - area) - 510 * outer + outer_squares,
@@ -89,7 +89,7 @@ def _s_measure(counts: torch.Tensor) -> torch.Tensor:
 def _similarity(
     grey: torch.Tensor, squares: torch.Tensor, inside: torch.Tensor, both: torch.Tensor, pixels: torch.Tensor
 ) -> torch.Tensor:
-    """The structural similarity of each quarter from its sums; 1 where both sides are flat and equal."""
+    """Return the structural similarity of each quarter from its sums; 1 if both sides are flat and equal."""
     count = pixels.clamp(min=1)
     # Numerators of the variances are whole numbers: exactly 0 where a quarter is flat.
     spread = (count - 1 + _EPSILON) * count
@@ -103,7 +103,7 @@ def _similarity(
 
 
 def _object(grey: torch.Tensor, squares: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """The object-aware score of `count` grey values of that sum and sum of squares."""
+    """Return the object-aware score of `count` grey values with that sum and sum of squares."""
     several = count.clamp(min=2)
     mean = grey / count.clamp(min=1) / 255
     deviation = ((several * squares - grey * grey).clamp(min=0) / (several * (several - 1))).sqrt() / 255
@@ -112,7 +112,7 @@ def _object(grey: torch.Tensor, squares: torch.Tensor, count: torch.Tensor) -> t
 
 
 def sod_parts_of(mask: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """IoU and S-measure of a mask, with the rules for empty ones of `saliency_r1.rewards.sod.sod_parts`.
+    """Return IoU and S-measure of a mask, with the rules for empty ones of `rewards.sod.sod_parts`.
 
     Args:
         mask: uint8 (H, W), probability times 255.
@@ -130,7 +130,7 @@ def sod_parts_of(mask: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def overlaps(masks: torch.Tensor, truths: torch.Tensor) -> torch.Tensor:
-    """The IoU of each mask with each true instance.
+    """Return the IoU of each mask with each true instance.
 
     Args:
         masks: uint8 (P, H, W), probability times 255.

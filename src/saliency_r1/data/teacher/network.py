@@ -1,4 +1,4 @@
-"""Soft masks from a teacher: a trained salient object detection (SOD) network in the ONNX format.
+"""Make soft masks with a teacher: a trained salient object detection (SOD) network in the ONNX format.
 
 The defaults are those of U²-Net (Qin et al., Pattern Recognition 2020): 320×320 pixels, divided by the
 photo's largest value, normalised by ImageNet's mean and standard deviation, the first output stretched from
@@ -34,7 +34,7 @@ class Teacher:
     Args:
         path: the network's file.
         setting: how photos are preprocessed and which output is the mask.
-        threads: CPU threads; default those that torch takes, so that OMP_NUM_THREADS counts.
+        threads: CPU threads; default is torch's number, so OMP_NUM_THREADS applies.
 
     Raises:
         SaliencyError: if onnxruntime is not installed, or the file is no ONNX network with one float32 input
@@ -54,7 +54,9 @@ class Teacher:
         self._input = self._check_input()
         self._output = self._check_output()
         side = self.setting.size
-        self._run(np.zeros((1, 3, side, side), np.float32))  # so that a misfit shows before any photo
+        self._run(
+            np.zeros((1, 3, side, side), np.float32)
+        )  # so that a wrong network is found before any photo
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Return the soft mask of a photo.
@@ -66,7 +68,7 @@ class Teacher:
             float32 (H, W) in [0, 1] at the photo's size.
 
         Raises:
-            SaliencyError: if the network gives values that are not finite.
+            SaliencyError: if the network returns values that are not finite.
         """
         map_ = self._run(self._prepared(image))
         if not np.isfinite(map_).all():
@@ -75,13 +77,13 @@ class Teacher:
         return np.asarray(small.resize(image.size, Image.Resampling.BILINEAR)).clip(0, 1)
 
     def record(self) -> dict[str, object]:
-        """Return the file's name and SHA-256 and the setting, as JSON holds them."""
+        """Return the file's name and SHA-256 and the setting, for JSON."""
         with self.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"teacher": self.path.name, "sha256": digest, **json.loads(json.dumps(asdict(self.setting)))}
 
     def _prepared(self, image: Image.Image) -> np.ndarray:
-        """The network's input of a photo, float32 (1, 3, size, size)."""
+        """Return the network's input for a photo, float32 (1, 3, size, size)."""
         setting = self.setting
         resized = image.resize((setting.size, setting.size), Image.Resampling.LANCZOS)
         pixels = np.asarray(resized, dtype=np.float32)
@@ -91,7 +93,7 @@ class Teacher:
         return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
 
     def _run(self, pixels: np.ndarray) -> np.ndarray:
-        """The map at the setting's output, float32 (h, w)."""
+        """Return the map at the setting's output, float32 (h, w)."""
         try:
             (map_,) = self._session.run([self._output], {self._input: pixels})
         except Exception as error:  # onnxruntime raises a class of its own for each status
@@ -105,7 +107,7 @@ class Teacher:
         return map_.reshape(map_.shape[-2:]).astype(np.float32)
 
     def _check_input(self) -> str:
-        """The name of the one input."""
+        """Return the name of the only input."""
         inputs, side = self._session.get_inputs(), self.setting.size
         wanted = f"expected one float32 input (1, 3, {side}, {side})"
         if len(inputs) != 1:
@@ -125,7 +127,7 @@ class Teacher:
         return only.name
 
     def _check_output(self) -> str:
-        """The name of the output that the setting chooses."""
+        """Return the name of the output that the setting chooses."""
         outputs = self._session.get_outputs()
         if self.setting.output >= len(outputs):
             raise SaliencyError(
@@ -145,18 +147,18 @@ def write_masks(
 ) -> tuple[int, int]:
     """Write the teacher's mask of each photo as an 8-bit grey PNG of the photo's size.
 
-    The mask of `FoundImage.stem` is `out/STEM.png`: folders keep their tree. `out/teacher.json` records the
-    teacher and is written first. Every file appears whole or not at all.
+    The mask of `FoundImage.stem` is `out/STEM.png`, with its sub-folders. `out/teacher.json` records the
+    teacher and is written first. Every file is written completely or not at all.
 
     Args:
         photos: the photos.
         teacher: the network.
         out: folder of the masks.
-        resume: whether to leave out photos whose mask is there already.
+        resume: whether to skip photos whose mask exists.
         on_done: called after each photo, with the error of one that could not be read.
 
     Returns:
-        How many masks were written, and how many were there before.
+        The numbers of masks that were written and that existed before.
 
     Raises:
         SaliencyError: if `out` holds masks while `resume` is False, or those of another teacher or setting,
@@ -189,7 +191,7 @@ def _write_mask(photo: Path, teacher: Teacher, target: Path) -> ImageError | Non
 
 
 def _begin_record(path: Path, record: dict[str, object], resume: bool) -> None:
-    """Write the record of a new folder of masks, or see that an older one says the same."""
+    """Write the record of a new folder of masks, or check that an older one is equal."""
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -201,7 +203,7 @@ def _begin_record(path: Path, record: dict[str, object], resume: bool) -> None:
         raise SaliencyError(
             f"{path.parent} holds masks already: continue with --resume, or choose another --out"
         )
-    # The name of the file may differ: its content counts.
+    # The file's name may differ; only its content counts.
     differing = [key for key in record if key != "teacher" and before.get(key) != record[key]]
     if differing:
         told = "; ".join(f"{key} was {before.get(key)}, is now {record[key]}" for key in differing)
@@ -234,11 +236,11 @@ def _torch_threads() -> int:
 
 
 def _stretched(map_: np.ndarray, stretch: Stretch) -> np.ndarray:
-    """A network's map as float32 in [0, 1]."""
+    """Convert a network's map to float32 in [0, 1]."""
     if stretch is Stretch.SIGMOID:
         return (1 / (1 + np.exp(-map_.clip(-60, 60)))).astype(np.float32)
     if stretch is Stretch.NONE:
         return map_.clip(0, 1)
     least, largest = float(map_.min()), float(map_.max())
-    # A map without any difference says that nothing stands out.
+    # A constant map means that nothing stands out.
     return (map_ - least) / (largest - least) if largest > least else np.zeros_like(map_)
