@@ -345,7 +345,7 @@ def test_another_command_into_the_same_folder_is_refused(
     assert printed.count("\n") == 1
     assert "shard_rows 4, this one has 5" in printed
     (tmp_path / "out" / "part-00000.parquet").write_bytes(b"PAR1 broken")
-    with pytest.raises(SaliencyError, match=r"part-00000\.parquet: cannot be read; remove it"):
+    with pytest.raises(SaliencyError, match=r"part-00000\.parquet: cannot be read; delete it"):
         run(pipe, settings(folder / "b"), tmp_path / "out")
 
 

@@ -156,7 +156,7 @@ def test_resume_makes_what_is_left_alone(
     (out / "cat.png").unlink()
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("dog.png")}
     assert masks(*call) == 2
-    assert "holds masks already: go on with --resume" in capsys.readouterr().err
+    assert "holds masks already: continue with --resume" in capsys.readouterr().err
     assert not (out / "cat.png").exists()
     assert masks(*call, "--resume") == 0
     assert "1 masks written, 2 existed already" in capsys.readouterr().out
