@@ -1,8 +1,8 @@
 """The parts of the rewards in torch, on the device where the masks are.
 
 Masks are grey values from 0 to 255, so the number of pixels of each value is all that IoU and S-measure need.
-All sums are of whole numbers in float64, which is exact: a reward does not depend on the device or the order of
-additions. Nothing here waits for the device.
+All sums are of whole numbers in float64, which is exact: a reward does not depend on the device or the order
+of additions. Nothing here waits for the device.
 """
 
 from __future__ import annotations
