@@ -1,4 +1,4 @@
-"""Photos composed of real foregrounds: cutting, filling, pasting."""
+"""Compose photos of real foregrounds: cut, fill and paste."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def fill(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         hole: bool (H, W), what to fill.
 
     Returns:
-        uint8 (H, W, 3), unchanged outside the hole; mid grey where nothing is left to read from.
+        uint8 (H, W, 3), unchanged outside the hole; mid grey if nothing else is left.
     """
     height, width = hole.shape
     known = (~hole).astype(np.float32)[..., None]
@@ -41,13 +41,13 @@ def fill(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def _halve(x: np.ndarray) -> np.ndarray:
-    """Mean of 2x2 cells; an odd edge is repeated."""
+    """Return the means of 2x2 cells; an odd edge is repeated."""
     x = np.pad(x, ((0, x.shape[0] % 2), (0, x.shape[1] % 2), (0, 0)), mode="edge")
     return (x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2]) / 4
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom (exclusive) of a bool mask that is not empty."""
+    """Return left, top, right, bottom (exclusive) of a bool mask that is not empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 

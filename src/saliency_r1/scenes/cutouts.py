@@ -1,4 +1,4 @@
-"""Cutting an object out of a photo in its true shape, and setting it into another so that no seam shows."""
+"""Cut an object out of a photo in its true shape, and put it into another without a visible seam."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PLACES = 20
 
 @dataclass(frozen=True)
 class CutOut:
-    """An object by itself.
+    """A cut-out object.
 
     Attributes:
         colour: float32 (h, w, 3), 0 to 255.
@@ -31,20 +31,20 @@ class CutOut:
 
 
 def cut_out(image: np.ndarray, mask: np.ndarray, aspect: float, cut: frozenset[str], area: float) -> CutOut:
-    """The object of a photo that was squeezed to a square, in its true shape again.
+    """Cut the object out of a photo that was resized to a square, and restore its true shape.
 
     Args:
         image: uint8 (S, S, 3).
         mask: uint8 (S, S), 0 to 255, not empty at 128.
         aspect: width over height of the photo before.
         cut: the sides of the photo that cut the object.
-        area: the share of a picture of S by S that it is to cover; less where it would have to be enlarged by
+        area: the share of a picture of S by S that it should cover; less if it would have to be enlarged by
             more than a quarter, or be longer than the picture.
     """
     size = mask.shape[0]
     solid = mask > 127
     left, top, right, bottom = box_of(solid)
-    # Room for the soft edge; none where the photo cuts the object, so that it reaches the side there.
+    # Room for the soft edge; none where the photo cuts the object, so that it reaches that side.
     room = {side: -2 if side in cut else 3 for side in SIDES}
     left, right = max(0, left - room["left"]), min(size, right + room["right"])
     top, bottom = max(0, top - room["top"]), min(size, bottom + room["bottom"])
@@ -56,20 +56,20 @@ def cut_out(image: np.ndarray, mask: np.ndarray, aspect: float, cut: frozenset[s
     colour = Image.fromarray(image).resize(target, bicubic, box=box, reducing_gap=2.0)
     shape = Image.fromarray(mask).resize(target, bilinear, box=box)
     soft = np.asarray(shape.filter(ImageFilter.GaussianBlur(0.9)), np.float32) / 255
-    # The masks are drawn a little wide: the edge moves inward by half a pixel or so.
+    # The masks are a little too wide: move the edge inward by about half a pixel.
     alpha = np.clip((soft - 0.42) / 0.5, 0, 1)
     return CutOut(_unfringed(np.asarray(colour), alpha), alpha, cut)
 
 
 def turned(cut: CutOut) -> CutOut:
-    """Left and right swapped."""
+    """Mirror it left to right."""
     swap = {"left": "right", "right": "left"}
     sides = frozenset(swap.get(side, side) for side in cut.cut)
     return CutOut(cut.colour[:, ::-1], cut.alpha[:, ::-1], sides)
 
 
 def _unfringed(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """float32 (h, w, 3): at the edge the colours from further in: the old background shines through there."""
+    """Return float32 (h, w, 3), at the edge with colours from further inside, without the old background."""
     inner = (alpha > 0.98).astype(np.uint8)
     spread = ImageFilter.GaussianBlur(2)
     near = np.asarray(Image.fromarray(pixels * inner[..., None]).filter(spread), np.float32)
@@ -86,20 +86,20 @@ def place(
     overlap: float = 0.0,
     central: bool = False,
 ) -> tuple[int, int]:
-    """A place for an object that overlaps those already there by little.
+    """Find a place for an object with little overlap with the others.
 
-    An object that its photo cut at a side goes to that side; else feet stand low rather than high.
+    An object that its photo cut at a side goes to that side; otherwise low places are preferred.
 
     Args:
         cut: the object.
-        others: solid masks of what is there, bool (size, size).
+        others: solid masks of the other objects, bool (size, size).
         size: size of the picture.
-        rng: draws up to 20 places; the first that fits is taken, else the best.
+        rng: draws up to 20 places; the first that fits is used, otherwise the best.
         overlap: the share of an object that may be covered.
-        central: near the middle.
+        central: whether the place is near the middle.
 
     Returns:
-        Left and top.
+        The left and top of the place.
     """
     height, width = cut.alpha.shape
     solid = cut.alpha > 0.5
@@ -124,16 +124,16 @@ def place(
 
 
 def blend(ground: np.ndarray, cut: CutOut, x: int, y: int, matched: float) -> np.ndarray:
-    """Put a cut-out onto the ground, in place.
+    """Paste a cut-out onto the ground, in place.
 
     Args:
         ground: float32 (S, S, 3), 0 to 255; changed.
         cut: the object.
-        x, y: its left and top.
+        x, y: left and top of the cut-out.
         matched: how far its brightness, contrast and tint are moved to those of the place, 0 to 1.
 
     Returns:
-        Its solid mask, bool (S, S).
+        The solid mask of the object, bool (S, S).
     """
     height, width = cut.alpha.shape
     around = ground[max(0, y - 12) : y + height + 12, max(0, x - 12) : x + width + 12].reshape(-1, 3)
@@ -150,16 +150,16 @@ def blend(ground: np.ndarray, cut: CutOut, x: int, y: int, matched: float) -> np
 
 
 def solid_at(cut: CutOut, x: int, y: int, size: int) -> np.ndarray:
-    """The object's mask in a picture, bool (size, size), with its left and top there."""
+    """Return the object's mask in a picture, bool (size, size), at its left and top."""
     solid = np.zeros((size, size), bool)
     solid[y : y + cut.alpha.shape[0], x : x + cut.alpha.shape[1]] = cut.alpha > 0.5
     return solid
 
 
 def fill_grained(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """The hole filled smoothly, then with fine grain from elsewhere in the picture, so that it is no blur.
+    """Fill the hole smoothly, then add fine grain from elsewhere in the picture, so that it is not blurred.
 
-    The grain keeps to the strength that it has around the hole: a sky stays smooth.
+    The grain has the same strength as around the hole: a sky stays smooth.
 
     Args:
         image: uint8 (H, W, 3).
@@ -186,7 +186,7 @@ def fill_grained(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def square_box(aspect: float, size: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """A box in the squeezed photo that is a square in its true shape."""
+    """Return a box in the resized photo that is a square in its true shape."""
     width = max(8, round(size * share * min(1.0, 1 / aspect)))
     height = max(8, round(size * share * min(1.0, aspect)))
     x, y = int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1))

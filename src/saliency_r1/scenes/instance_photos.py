@@ -1,7 +1,7 @@
-"""Real photos of few instances, out of COCO json sets that were not labelled for saliency.
+"""Read photos of few instances from COCO JSON sets that were not labelled for saliency.
 
-Kept are photos of one to six instances, none of them a crowd, the largest over 5 % of the picture. A fifth is
-held out for validation, by a hash of the file name. An instance goes by the name of its category.
+Photos of one to six instances are kept if none is a crowd and the largest is over 5 % of the picture. A fifth
+is held out for validation, by a hash of the file name. An instance has the name of its category.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from saliency_r1.language.naming import OBJECT, subject_of
 
 MOST_INSTANCES = 6
 LEAST_LARGEST = 0.05
-"""Share of the picture that the largest instance covers at least."""
+"""Least share of the picture that the largest instance must cover."""
 
 _SYNONYMS = {
     "airplane": "plane|aeroplane",
@@ -64,10 +64,10 @@ class InstancePhoto:
 
     Attributes:
         name: unique in its set.
-        image: uint8 (S, S, 3), squeezed to a square.
+        image: uint8 (S, S, 3), resized to a square.
         masks: bool (N, S, S).
-        nouns: N, what each instance is called.
-        salient: uint8 (S, S), 0 to 255, what stands out as a whole; None where that is not known.
+        nouns: the names of the N instances.
+        salient: uint8 (S, S), 0 to 255, the mask of what stands out; None if unknown.
     """
 
     name: str
@@ -100,14 +100,14 @@ def fits(image: InstanceImage) -> bool:
 
 
 def select(root: str | Path, split: str) -> list[tuple[InstanceImage, tuple[str, ...]]]:
-    """The kept photos of a split of a COCO json set, with the category name of each instance, sorted by name.
+    """Select the photos of a split of a COCO JSON set, with the category of each instance, sorted by name.
 
     Args:
-        root: folder of the set, or its json file.
+        root: folder of the set, or its JSON file.
         split: `train` or `validation`.
 
     Raises:
-        SaliencyError: if there is no such split, or as of `coco_json.read_coco`.
+        SaliencyError: if there is no such split; see also `coco_json.read_coco`.
     """
     if split not in ("train", "validation"):
         raise SaliencyError(f"split {split!r}: expected train or validation")
@@ -122,7 +122,7 @@ def select(root: str | Path, split: str) -> list[tuple[InstanceImage, tuple[str,
 
 
 SALIENT_AGREEMENT = 0.75
-"""The least IoU of a teacher's mask and the instances that it covers, for these to be what is salient."""
+"""Least IoU of a teacher's mask with the instances that it covers, for these to count as salient."""
 _COVERED = 0.5
 _ALONE = 0.08
 
@@ -130,9 +130,9 @@ _ALONE = 0.08
 def salient_of(masks: np.ndarray, soft: np.ndarray | None) -> np.ndarray | None:
     """Find what stands out in a photo of annotated instances, from a teacher's mask and the true masks.
 
-    The instances that the teacher covers by half are salient if the teacher shows little else: then their
-    true masks count. Where the teacher disagrees, or there is none, an instance that is alone in its photo
-    and covers 8 % of it is salient.
+    The instances of which the teacher covers at least half are salient if the teacher shows little else;
+    their true masks are used. If the teacher disagrees, or there is none, a single instance that covers 8 %
+    of its photo is salient.
 
     Args:
         masks: bool (N, S, S), the instances.
@@ -156,16 +156,16 @@ def salient_of(masks: np.ndarray, soft: np.ndarray | None) -> np.ndarray | None:
 def open_photos(
     roots: Iterable[str | Path], split: str, size: int, teacher: str | Path | None = None
 ) -> list[InstancePhoto]:
-    """The kept photos of several sets, read and squeezed to squares; a few hundred fit in memory.
+    """Read the selected photos of several sets, resized to squares; a few hundred fit in memory.
 
-    One with an instance too small to be seen at that size is left out.
+    Photos with an instance that is too small at that size are skipped.
 
     Args:
         roots: folders of COCO json sets.
         split: `train` or `validation`.
         size: pixels of a side.
-        teacher: folder of a teacher's soft masks, in it a folder of the name of each root, as
-            `saliency-r1 data masks` writes them; roots without one have no such masks.
+        teacher: folder of a teacher's soft masks, with a folder for each root's name, as `saliency-r1 data
+            masks` writes them; roots without a folder have no such masks.
 
     Raises:
         SaliencyError: see `select`.
@@ -198,7 +198,7 @@ def _soft_mask(teacher: str | Path | None, root: Path, image: Path, size: int) -
 
 
 def category_names(roots: Iterable[str | Path]) -> list[str]:
-    """The category names of several sets, sorted."""
+    """Return the category names of several sets, sorted."""
     names: set[str] = set()
     for root in roots:
         path = find_json(root)
@@ -212,9 +212,9 @@ def _squeezed(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 def cropped(photo: InstancePhoto, box: tuple[int, int, int, int]) -> InstancePhoto | None:
-    """The part of a photo inside (left, top, right, bottom), at the photo's size.
+    """Crop a photo to (left, top, right, bottom), at the photo's size.
 
-    None if it cuts more than a fifth off an instance.
+    None if that cuts more than a fifth off an instance.
     """
     left, top, right, bottom = box
     whole = photo.masks.sum((1, 2))
@@ -239,7 +239,7 @@ def cropped(photo: InstancePhoto, box: tuple[int, int, int, int]) -> InstancePho
 
 
 def flipped(photo: InstancePhoto) -> InstancePhoto:
-    """The photo with left and right swapped."""
+    """Mirror the photo left to right."""
     salient = None if photo.salient is None else np.ascontiguousarray(photo.salient[:, ::-1])
     return replace(
         photo,
@@ -250,7 +250,7 @@ def flipped(photo: InstancePhoto) -> InstancePhoto:
 
 
 def vocabulary_of(names: Sequence[str]) -> list[str]:
-    """Every word that instances of these categories can be called by, sorted."""
+    """Return all words that may name instances of these categories, sorted."""
     words: set[str] = set()
     for name in names:
         words.update(word for kind in category_nouns(name).kinds for word in kind.split())

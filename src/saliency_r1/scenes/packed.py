@@ -1,4 +1,4 @@
-"""Photos and masks of one size in two arrays on disk, so that training reads no picture files."""
+"""Keep photos and masks of one size in two arrays on disk, so that training reads no picture files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saliency_r1.images import load_image
 
 @dataclass(frozen=True)
 class PackedPhotos:
-    """N photos and masks, squeezed to a square.
+    """N photos and masks, resized to a square.
 
     Attributes:
         names: N file names without suffix.
@@ -33,7 +33,7 @@ class PackedPhotos:
 
     @classmethod
     def open(cls, samples: Sequence[Sample], folder: str | Path, size: int) -> PackedPhotos:
-        """The packed form of `samples`, made in `folder` if it is not there yet (memory-mapped).
+        """Open the packed form of `samples`, memory-mapped; it is made in `folder` if it is missing.
 
         Raises:
             SaliencyError: if a sample has no mask.
@@ -49,7 +49,7 @@ class PackedPhotos:
         return cls(names, images, np.load(folder / "masks.npy", mmap_mode="r"))
 
     def colours(self) -> list[str | None]:
-        """The colour word of each photo's object where one is clear, else None; measured once, then kept."""
+        """Return the colour word of each photo's object, or None if unclear; measured once, then kept."""
         from rich.progress import track
 
         from saliency_r1.language.cues import measure

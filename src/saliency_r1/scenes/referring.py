@@ -26,12 +26,12 @@ from saliency_r1.scenes.scenes import Foregrounds, compose_scene
 
 @dataclass(frozen=True)
 class ReferringSample:
-    """A photo and what may be said of it.
+    """A photo with its expressions.
 
     Attributes:
         image: uint8 (S, S, 3).
         expressions: the texts.
-        masks: uint8 (len(expressions), S, S), 0 to 255; zeros for what is not there.
+        masks: uint8 (len(expressions), S, S), 0 to 255; zeros for an absent object.
     """
 
     image: np.ndarray
@@ -45,9 +45,9 @@ class Mix:
 
     Attributes:
         composed: photos of two objects.
-        negative: the second expression of a photo names what is not there.
+        negative: the second expression of a photo names something absent.
         crop: a random crop of a plain photo.
-        alone: a plain photo comes with one expression for what is salient and no second one.
+        alone: a plain photo has only the expression for what is salient.
         scenes: scenes of up to six objects, drawn before all other kinds.
         instances: real photos of one to six named instances, drawn likewise.
     """
@@ -61,7 +61,7 @@ class Mix:
 
 
 class ReferringPhotos:
-    """Sample number i of an endless, seeded stream over packed photos; any order, any worker, same result.
+    """An endless, seeded stream of samples over packed photos; sample i is the same in any order and worker.
 
     Args:
         photos: the packed training photos.
@@ -73,7 +73,7 @@ class ReferringPhotos:
         instances: the photos of named instances; needed for a share of them.
 
     Raises:
-        SaliencyError: if the mix has a share of what is not given.
+        SaliencyError: if the mix has a share of a kind without its source.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ReferringPhotos:
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.photos))
         rng = np.random.default_rng((self.seed, epoch, position))
         row = int(order[position])
-        # Without either share nothing is drawn, so that older recipes give what they gave.
+        # Without these shares nothing is drawn, so that older recipes give the same results.
         draw = rng.random() if self.mix.scenes or self.mix.instances else 1.0
         if draw < self.mix.scenes and self.scenes is not None:
             return self._jittered(self._of_scene(*self.scenes, rng), rng)
@@ -172,7 +172,7 @@ class ReferringPhotos:
         return replace(sample, expressions=texts, masks=np.stack([photo.salient, sample.masks[1]]))
 
     def _jittered(self, sample: ReferringSample, rng: np.random.Generator) -> ReferringSample:
-        """Change brightness and contrast, and the channels so little that colour words stay true."""
+        """Change brightness and contrast, and channels only so little that colour words stay true."""
         if rng.random() < 0.4:
             return sample
         table = (np.arange(256) - 127.0) * rng.uniform(0.7, 1.3) + 127.0 + rng.uniform(-30, 30)
@@ -188,7 +188,7 @@ def _of_many(
     found: Sequence[Referred],
     rng: np.random.Generator,
 ) -> ReferringSample:
-    """Two of the expressions, each with the union of the masks that it refers to."""
+    """Choose two of the expressions, each with the union of the masks that it refers to."""
     chosen = pick_two(found, rng)
     goals = np.zeros((2, *image.shape[:2]), np.uint8)
     for goal, referred in zip(goals, chosen, strict=True):
@@ -198,7 +198,7 @@ def _of_many(
 
 
 def mirrored(array: np.ndarray) -> np.ndarray:
-    """Left and right swapped, for (H, W) and (H, W, 3)."""
+    """Mirror left to right, for (H, W) and (H, W, 3)."""
     return np.ascontiguousarray(array[:, ::-1])
 
 
@@ -207,8 +207,8 @@ def compose(
 ) -> tuple[np.ndarray, list[Region]] | None:
     """Compose a photo with the foregrounds of two photos; None if they cannot be distinguished in it.
 
-    Three ways: the second pasted onto the first's photo; both pasted onto a third photo whose own object was
-    filled; the two photos side by side or one above the other.
+    There are three ways: paste the second onto the first's photo; paste both onto a third photo whose own
+    object was filled; put the two photos side by side or one above the other.
     """
     photos, size = source.photos, source.photos.images.shape[1]
     pictures, masks = [], []
@@ -257,7 +257,7 @@ def _longest(size: int, rng: np.random.Generator) -> int:
 
 
 def _crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A random crop of 70 to 100 % a side that keeps at least 80 % of the object."""
+    """Crop randomly to 70 to 100 % of each side, keeping at least 80 % of the object."""
     size = mask.shape[0]
     box = left, top, right, bottom = _box(size, rng)
     inside = (mask[top:bottom, left:right] > 127).sum()
@@ -271,14 +271,14 @@ def _crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tupl
 
 
 def _box(size: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of a random crop of 70 to 100 % a side."""
+    """Draw left, top, right, bottom of a random crop of 70 to 100 % of each side."""
     side_y, side_x = (int(size * rng.uniform(0.7, 1.0)) for _ in range(2))
     y, x = int(rng.integers(size - side_y + 1)), int(rng.integers(size - side_x + 1))
     return x, y, x + side_x, y + side_y
 
 
 def _half(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A photo narrowed to half its width around its object: uint8 (S, S/2, 3) and bool (S, S/2)."""
+    """Crop a photo to half its width around its object: uint8 (S, S/2, 3) and bool (S, S/2)."""
     size = mask.shape[0]
     left, _, right, _ = box_of(mask > 127)
     width = min(size, max(size // 2, right - left + size // 8))
@@ -290,7 +290,7 @@ def _half(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _beside(halves: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Two narrowed photos side by side."""
+    """Put two cropped photos side by side."""
     empty = np.zeros_like(halves[0][1])
     scene = np.concatenate([half[0] for half in halves], axis=1)
     return scene, [np.concatenate([halves[0][1], empty], 1), np.concatenate([empty, halves[1][1]], 1)]

@@ -1,8 +1,9 @@
-"""Referring expressions for pictures of several objects: each is true of exactly the objects it comes with.
+"""Make referring expressions for pictures of several objects: each is true of exactly its objects.
 
 Two objects of one name are told apart by place ("the left dog"), order ("the second dog from the left"), size
-or colour, whichever the masks bear out with a margin. A noun is used only if it is known of every object
-whether it fits: beside an object without a name, or one called by a wider name, nothing is named.
+or colour, if the masks confirm it with a margin. A noun is used only if it is known for every object whether
+it
+fits: beside an object without a name, or with a wider name, nothing is named.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _MIDDLE = ("middle", "central")
 _LARGEST, _SMALLEST = ("largest", "biggest"), ("smallest",)
 _LARGER, _SMALLER = ("larger", "bigger", "large", "big"), ("smaller", "small")
 _ANY = ("object", "thing", "item")
-# Masks named so show people too, who go by no name of their own.
+# Masks with these names show people too, who have no name of their own.
 _WITH_PEOPLE = frozenset(
     {"vehicle", "conveyance", "musical instrument", "clothing", "equipment", "implement", "covering", "horse"}
     | {"furniture", "device", "toiletry", "artifact"}
@@ -35,7 +36,7 @@ _WITH_PEOPLE = frozenset(
 
 @dataclass(frozen=True)
 class Referred:
-    """An expression and what it is true of.
+    """An expression and the objects of which it is true.
 
     Attributes:
         text: the expression.
@@ -49,16 +50,16 @@ class Referred:
 
 
 def extra_words() -> list[str]:
-    """The words that these expressions hold beyond those of `expressions.vocabulary`, sorted."""
+    """Return the words of these expressions that are not in `expressions.vocabulary`, sorted."""
     texts = [*ORDINALS, *NUMBERS, *EXTREMES.values(), *_MIDDLE, *_LARGEST, *_SMALLEST, *_LARGER, *_SMALLER]
     return sorted({*texts, *_ANY, "from", "all", "both", "people"})
 
 
 def referring(scene: Scene, rng: np.random.Generator, names: NameBook) -> list[Referred]:
-    """Expressions for a scene, two or so of each kind that it allows, no text twice.
+    """Make expressions for a scene: about two of each kind that it allows, no text twice.
 
     Args:
-        scene: its objects are all that stands out in the picture.
+        scene: a scene whose objects are all that stands out.
         rng: draws objects and wordings.
         names: the names of the objects, and of what else is there.
     """
@@ -67,26 +68,26 @@ def referring(scene: Scene, rng: np.random.Generator, names: NameBook) -> list[R
 
 
 def nouns_of(names: NameBook) -> list[Nouns]:
-    """The nouns of all synsets of a book that it has a name for."""
+    """Return the nouns of all synsets of a book that has a name for them."""
     found = (nouns_for(synset, names) for synset in names.synsets)
     return [nouns for nouns in found if nouns]
 
 
 def nouns_for(synset: Synset | None, names: NameBook) -> Nouns | None:
-    """The nouns of a synset, None where it has no better name than "object"."""
+    """Return the nouns of a synset, None if it has no better name than "object"."""
     return Nouns.of(synset, names) if synset and names.name(synset) != OBJECT else None
 
 
 def refer(
     regions: Sequence[Region], rng: np.random.Generator, known: Sequence[Nouns], closed: bool = True
 ) -> list[Referred]:
-    """Expressions for objects, see `referring`.
+    """Make expressions for objects, see `referring`.
 
     Args:
         regions: the objects.
         rng: draws objects and wordings.
-        known: nouns for what is not there.
-        closed: whether nothing but the objects stands out; if not, each expression names what it is about.
+        known: nouns for absent objects.
+        closed: whether only these objects stand out; if not, each expression names its object.
     """
     found: list[Referred] = []
     everything = tuple(range(len(regions)))
@@ -115,7 +116,7 @@ def refer(
 
 
 def pick_two(found: Sequence[Referred], rng: np.random.Generator) -> tuple[Referred, Referred]:
-    """Two expressions to learn from, of different objects if there are: a kind is drawn, then a text."""
+    """Draw two expressions, of different objects if possible: first a kind, then a text."""
     first = _pick(found, rng)
     return first, _pick([each for each in found if each.indices != first.indices] or found, rng)
 
@@ -130,7 +131,7 @@ def _pick(found: Sequence[Referred], rng: np.random.Generator) -> Referred:
 
 
 def _nouns(region: Region) -> list[tuple[str, str]]:
-    """Words for an object with their kind, the plain name first."""
+    """Yield words for an object with their kind, the plain name first."""
     if region.nouns is None:
         return []
     nouns = region.nouns
@@ -142,7 +143,7 @@ def _nouns(region: Region) -> list[tuple[str, str]]:
 
 
 def _group(noun: str, own: Nouns | None, regions: Sequence[Region]) -> tuple[int, ...] | None:
-    """The objects that a noun fits; None if that is not known of each."""
+    """Return the objects that a noun fits; None if that is unknown for one of them."""
     if own is None:
         return None
     fits = []
@@ -152,7 +153,7 @@ def _group(noun: str, own: Nouns | None, regions: Sequence[Region]) -> tuple[int
         if noun in _called(region.nouns):
             fits.append(index)
         elif set(region.nouns.names) & own.kinds and not set(own.names) & set(region.nouns.names):
-            return None  # called by a wider name, it may be this too
+            return None  # it has a wider name, so it may be this too
         elif subject_of(noun) == "person" and region.nouns.kinds & _WITH_PEOPLE:
             return None
     return tuple(fits)
@@ -163,7 +164,7 @@ def _called(nouns: Nouns) -> frozenset[str]:
 
 
 def _traits(region: Region, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Adjectives and sides that hold of an object, often none."""
+    """Return adjectives and sides that are true of an object, often none."""
     adjectives = []
     if region.colour and not (region.nouns and region.nouns.human) and rng.random() < 0.3:
         adjectives.append(region.colour)
@@ -209,7 +210,7 @@ def _apart(
 
 
 def _own_sides(own: Region, rest: Sequence[Region]) -> list[str]:
-    """One side or corner where an object is alone: it lies there, and every other well away from it."""
+    """Return a side or corner where an object is alone: it is there, and all others are far from it."""
     away = [
         [side for side in own.sides(0.1) if side != "centre" and _further(own, other, side)] for other in rest
     ]
@@ -223,7 +224,7 @@ def _own_sides(own: Region, rest: Sequence[Region]) -> list[str]:
 
 
 def _further(own: Region, other: Region, side: str) -> bool:
-    """Whether the other lies on the far half from that side, or nearly, and clear of the first."""
+    """Whether the other object is on the half away from that side, or nearly, and apart from the first."""
     axis = 0 if side in ("left", "right") else 1
     toward = -1 if side in ("left", "top") else 1
     place, there = own.centre[axis], other.centre[axis]
@@ -265,14 +266,14 @@ def _absent(regions: Sequence[Region], rng: np.random.Generator, known: Sequence
 
 
 def _alike(one: Nouns, other: Nouns) -> bool:
-    """Whether one may be called as the other is."""
+    """Whether one may have the name of the other."""
     return bool(
         {*one.names, *one.synonyms} & _called(other) or {*other.names, *other.synonyms} & _called(one)
     )
 
 
 def _near(colour: str, colours: Iterable[str | None]) -> bool:
-    """Whether some would call one of the colours so."""
+    """Whether some people would use one colour word for the other."""
     near = (
         {"red", "orange", "pink", "brown"},
         {"orange", "yellow", "brown"},

@@ -1,8 +1,8 @@
-"""Sets of scenes on disk: pictures, instance masks as COCO json, and referring expressions; or groups.
+"""Write sets of scenes: pictures, instance masks in COCO JSON and referring expressions; or groups.
 
 A line of `expressions.jsonl`: `{"image": "000007.png", "text": "the second dog from the left", "kind":
-"order", "instances": [2], "instance": 2}`. The numbers, from 0, are places among the picture's annotations in
-`instances.json`, which stand in reading order; `instance` is null for what is not there or is several.
+"order", "instances": [2], "instance": 2}`. The numbers, from 0, are indices of the picture's annotations in
+`instances.json`, which are in reading order; `instance` is null for absent or several objects.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SceneSet:
 
     Attributes:
         data: the DUTS folder.
-        split: `train` or `validation` of DUTS-TR; nothing of the other is used but the names of training.
+        split: `train` or `validation` of DUTS-TR; of the other split only the names of training are used.
         seed: random seed.
         cache: folder of packed photos.
         size: pixels of a side.
@@ -58,22 +58,22 @@ class SceneSet:
 def write_scenes(which: SceneSet, count: int, out: Path, workers: int) -> Iterator[int]:
     """Write `images/`, `instances.json`, `synsets.json`, `expressions.jsonl` and `sheet.jpg`.
 
-    They are alike for any number of workers. An annotation has the number of its synset.
+    They are equal for any number of workers. An annotation has the number of its synset.
 
     Args:
         which: the scenes.
         count: number of scenes.
-        out: the folder, made if need be.
-        workers: processes; 0 for this one.
+        out: the folder, created if necessary.
+        workers: number of processes; 0 uses this one.
 
     Yields:
-        The number of each scene that is written, for a progress bar; the json files follow the last.
+        The number of each scene that is written, for a progress bar; the JSON files follow the last one.
 
     Raises:
-        SaliencyError: if there is no such split, or as of `load_splits`.
+        SaliencyError: if there is no such split; see also `load_splits`.
     """
     _check_split(which)
-    # Packed once here, not by each worker.
+    # Pack once here, not in each worker.
     PackedPhotos.open(_samples(which), _cache(which), which.size).colours()
     rows: dict[int, _Row] = {}
     work = map_unordered(partial(_make, which), range(count), workers, preload=(__name__,))
@@ -98,21 +98,22 @@ def write_scenes(which: SceneSet, count: int, out: Path, workers: int) -> Iterat
 def write_groups(which: SceneSet, count: int, size: int, out: Path, workers: int) -> Iterator[int]:
     """Write composed groups as `images/<group>/<n>.png` and `masks/<group>/<n>.png`, as `data.groups` reads.
 
-    In each picture something outdoes what the group shares; the mask is of what is shared. A group's name is
-    its number and the name of the shared object, whose synset is in `synsets.json` by the group's name.
+    In each picture a distractor is more salient than the shared object; the mask shows the shared object. A
+    group's name is its number and the name of the shared object, whose synset is in `synsets.json` by that
+    name.
 
     Args:
         which: the scenes.
         count: number of groups.
         size: pictures of a group, at least 2.
-        out: the folder, made if need be.
-        workers: processes; 0 for this one.
+        out: the folder, created if necessary.
+        workers: number of processes; 0 uses this one.
 
     Yields:
         The number of each group that is written, for a progress bar.
 
     Raises:
-        SaliencyError: if there is no such split, or as of `load_splits`.
+        SaliencyError: if there is no such split; see also `load_splits`.
     """
     _check_split(which)
     PackedPhotos.open(_samples(which), _cache(which), which.size).colours()
@@ -150,7 +151,7 @@ def _open(which: SceneSet) -> tuple[Foregrounds, NameBook]:
 
 
 def _make(which: SceneSet, number: int) -> tuple[bytes, _Row]:
-    """A scene's PNG and what is known of it."""
+    """Return a scene's PNG and its facts."""
     source, names = _open(which)
     scene = scene_number(source, which.seed, number)
     found = referring(scene, np.random.default_rng((which.seed, number, 1)), names)
@@ -179,15 +180,15 @@ def _make(which: SceneSet, number: int) -> tuple[bytes, _Row]:
             "instance": each.indices[0] if len(each.indices) == 1 else None,
         }
         for each in found
-        if UNKNOWN_NOUN not in each.text.split()  # that teaches a segmenter to live with unknown words
+        if UNKNOWN_NOUN not in each.text.split()  # that teaches a segmenter to cope with unknown words
     ]
     return _png(scene.image), {"image": name, "instances": instances, "expressions": expressions}
 
 
 def _make_group(which: SceneSet, size: int, number: int) -> tuple[str, Synset, list[tuple[bytes, bytes]]]:
-    """A group's name, what it shares, and the PNGs of each picture and of its mask."""
+    """Return a group's name, its shared object, and the PNGs of each picture and its mask."""
     source, names = _open(which)
-    # The third number keeps the stream apart from those of scenes and of the groups of fine-tuning.
+    # The third number separates the stream from those of scenes and of fine-tuning groups.
     scenes, shared = compose_group(source, np.random.default_rng((which.seed, number, 2)), size)
     pictures = []
     for scene in scenes:
@@ -229,7 +230,7 @@ def _coco(rows: list[_Row], size: int) -> dict[str, list[_Row]]:
 
 
 def sheet_of(scenes: Iterable[Scene], columns: int = 6) -> Image.Image:
-    """Scenes side by side, each with its instances in colour and numbered below it."""
+    """Draw scenes side by side, each with its instances in colour and numbered below it."""
     pairs = [(Image.fromarray(scene.image), _overlay(scene)) for scene in scenes]
     if not pairs:
         raise ValueError("a sheet of no scenes: give at least one")

@@ -1,9 +1,9 @@
-"""Scenes: real foregrounds with their names pasted onto other real photos, with exact instance masks.
+"""Compose scenes: named foregrounds pasted onto other real photos, with exact instance masks.
 
 A scene is a square picture in true shapes: a square crop of a photo whose own object is cut off or filled,
-and up to six foregrounds of other photos. Foregrounds are one whole object each. Their sizes follow their
-names, tempered; they take on the light of the place and hide each other from the front to the back. One that
-its own photo cuts off at a side stands at that side.
+and up to six foregrounds of other photos. Each foreground is one whole object. Their sizes follow their
+names, with reduced differences. They are adapted to the light of the place, and nearer ones hide farther
+ones. A foreground that its own photo cut at a side is placed at that side.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from saliency_r1.scenes.packed import PackedPhotos
 
 MOST_OBJECTS = 6
 LEAST_AREA = 0.015
-"""The least visible share of the picture that an object of a scene has."""
+"""Least visible share of the picture of an object in a scene."""
 
 _COUNTS = (0.08, 0.17, 0.27, 0.20, 0.13, 0.09, 0.06)
 _VISIBLE = 0.55
-# Share of the picture that an object is to cover, by how many there are.
+# Share of the picture that an object should cover, by the number of objects.
 _AREAS = {
     1: (0.06, 0.30),
     2: (0.045, 0.20),
@@ -49,7 +49,7 @@ _AREAS = {
     5: (0.030, 0.08),
     6: (0.028, 0.07),
 }
-# Typical lengths in metres of what a lemma names or stands above; the nearest in the chain counts.
+# Typical lengths in metres by lemma or hypernym; the nearest in the chain counts.
 _METRES = {
     lemma: metres
     for metres, lemmas in (
@@ -104,7 +104,7 @@ class Scene:
 
     Attributes:
         image: uint8 (H, W, 3).
-        objects: in reading order, see `reading_order`; none if nothing was pasted.
+        objects: the objects in reading order, see `reading_order`; empty if nothing was pasted.
     """
 
     image: np.ndarray
@@ -112,16 +112,16 @@ class Scene:
 
 
 class Foregrounds:
-    """The photos of one split to compose scenes of.
+    """The photos of one split for composing scenes.
 
-    A photo gives a foreground if its mask is one object: 2 to 70 % of the picture, 90 % of it or more in one
-    connected part, and cut off by the picture at no two opposite sides. Each photo can be a background.
+    A photo gives a foreground if its mask is one object: 2 to 70 % of the picture, at least 90 % of it in one
+    connected part, and not cut at two opposite sides. Each photo can be a background.
 
     Args:
         photos: packed squares of any size.
         synsets: the synset of each photo's object, or None.
         colours: the colour word of each photo's object, or None.
-        aspects: width over height of each photo before it was squeezed to a square; 1 if not given.
+        aspects: width over height of each photo before it was resized to a square; 1 if not given.
 
     Raises:
         SaliencyError: if the lengths differ or no photo gives a foreground.
@@ -167,7 +167,7 @@ class Foregrounds:
 
     @classmethod
     def open(cls, samples: Sequence[Sample], cache: str | Path, size: int = 256) -> Foregrounds:
-        """The foregrounds of samples, in true shapes; `cache` keeps their packed form.
+        """Read the foregrounds of samples, in true shapes; `cache` keeps their packed form.
 
         Raises:
             SaliencyError: see `PackedPhotos.open`.
@@ -182,7 +182,7 @@ class Foregrounds:
 
 @dataclass(frozen=True)
 class _Outline:
-    small: np.ndarray  # bool (32, 32), whatever the mask touches
+    small: np.ndarray  # bool (32, 32), every cell that the mask touches
     area: float
     whole: bool
     cut: frozenset[str]
@@ -200,7 +200,7 @@ def _outline(mask: np.ndarray) -> _Outline:
         return _Outline(small, area, False, frozenset())
     labels, _ = label(solid, np.ones((3, 3), int))
     main = np.bincount(labels.ravel())[1:].max() / solid.sum()
-    # Drawn masks often end a pixel or two before the side.
+    # Drawn masks often end one or two pixels before the side.
     edges = (solid[:, :2].any(1), solid[:, -2:].any(1), solid[:2].any(0), solid[-2:].any(0))
     cut = frozenset(side for side, edge in zip(SIDES, edges, strict=True) if edge.mean() > 0.03)
     whole = main >= 0.9 and not {"left", "right"} <= cut and not {"top", "bottom"} <= cut
@@ -215,7 +215,7 @@ def _metres(synset: Synset | None) -> float:
 
 
 def scene_number(source: Foregrounds, seed: int, number: int) -> Scene:
-    """Scene `number` of an endless stream: the same whoever asks, in whichever order."""
+    """Return scene `number` of an endless stream, which is the same in any order."""
     return compose_scene(source, np.random.default_rng((seed, number)))
 
 
@@ -226,13 +226,14 @@ def compose_scene(
     objects: int | None = None,
     same_name: bool | None = None,
 ) -> Scene:
-    """A scene of foregrounds and a background of three or more photos.
+    """Compose a scene of foregrounds and a background from three or more photos.
 
     Args:
         source: the photos.
         rng: makes every choice.
         objects: number of objects, 0 to 6; random if not given. One or two fewer if a scene has no room.
-        same_name: whether all of them go by one name, or each by another; drawn, partly mixed, if not given.
+        same_name: whether all of them have the same name, or each another one; random, partly mixed, if not
+            given.
 
     Raises:
         SaliencyError: if more than six objects are asked for.
@@ -258,7 +259,7 @@ def compose_scene(
 def choose_rows(
     source: Foregrounds, rng: np.random.Generator, count: int, same_name: bool | None = None
 ) -> list[int]:
-    """Rows of foregrounds for one scene, of things that are met at one distance."""
+    """Choose rows of foregrounds for one scene, of objects that occur at one distance."""
     if count == 0:
         return []
     if same_name is None and count > 1:
@@ -287,7 +288,7 @@ def choose_rows(
 
 
 def _relative_sizes(metres: np.ndarray) -> np.ndarray:
-    """Lengths relative to each other: true ones to the power of 0.35, as what is small is met nearer."""
+    """Return relative lengths: true ones to the power of 0.35, because small objects are usually nearer."""
     if len(metres) == 0:
         return np.ones(0)
     logs = 0.35 * np.log(metres)
@@ -297,18 +298,18 @@ def _relative_sizes(metres: np.ndarray) -> np.ndarray:
 def compose_group(
     source: Foregrounds, rng: np.random.Generator, size: int, *, distractors: bool = True
 ) -> tuple[list[Scene], Synset]:
-    """Scenes that share one thing.
+    """Compose scenes that share one object.
 
     Args:
         source: the photos.
         rng: makes every choice.
         size: number of scenes.
-        distractors: put into each an object of another name too, which is larger, nearer to the middle and of
-            stronger contrast than the shared one. Its name differs between the scenes as far as there are
-            names, and none is in all of them.
+        distractors: whether each scene also gets an object of another name, which is larger, nearer to the
+            middle and of stronger contrast than the shared one. The names of distractors differ between
+            scenes if possible, and none is in all scenes.
 
     Returns:
-        The scenes, and the synset of which each holds one object.
+        The scenes, and the synset of the shared object.
 
     Raises:
         SaliencyError: if no synset has two foregrounds, or there are no other names for distractors.
@@ -341,17 +342,17 @@ def _shown_alone(source: Foregrounds, rng: np.random.Generator, row: int, synset
         scene = _composed(source, rng, [row], [float(rng.uniform(0.05, 0.2))], [0.6])
         if scene.objects:
             return scene
-        row = int(rng.choice(source.of_synset[synset]))  # the first was too thin
+        row = int(rng.choice(source.of_synset[synset]))  # the first one was too thin
     raise SaliencyError(f"no foreground of {synset.name!r} can be shown")
 
 
 def _outdone(
     source: Foregrounds, rng: np.random.Generator, row: int, synset: Synset, rivals: np.ndarray
 ) -> Scene:
-    """A scene of a foreground and a more salient rival, as far as some tries find one."""
+    """Compose a scene of a foreground and a more salient rival, if some tries find one."""
     scene, most = None, -1
     for attempt in range(40):
-        if attempt % 4 == 3:  # too thin, or of no contrast anywhere
+        if attempt % 4 == 3:  # too thin, or without contrast everywhere
             row = int(rng.choice(source.of_synset[synset]))
         areas = [float(rng.uniform(0.13, 0.28)), float(rng.uniform(0.035, 0.07))]
         made = _composed(source, rng, [int(rng.choice(rivals)), row], areas, [0.0, 1.0], central=True)
@@ -362,7 +363,7 @@ def _outdone(
         far = [float(np.hypot(*np.subtract(_centre(mask), 0.5))) for mask in (own, other)]
         around = made.image[~(own | other)].mean(0)
         contrast = [float(np.linalg.norm(made.image[mask].mean(0) - around)) for mask in (own, other)]
-        # Contrast last: some things have less than others wherever they are.
+        # Contrast last: some objects have less than others everywhere.
         met = 2 * (other.sum() > 1.8 * own.sum()) + 2 * (far[1] < far[0]) + (contrast[1] > contrast[0])
         if met > most:
             scene, most = made, met
@@ -374,7 +375,7 @@ def _outdone(
 
 
 def reading_order(masks: Sequence[np.ndarray]) -> list[int]:
-    """The order to read objects in, by their centroids; see `saliency_r1.reading_order`.
+    """Return the reading order of objects by their centroids; see `saliency_r1.reading_order`.
 
     Args:
         masks: bool (H, W), none of them empty.
@@ -386,7 +387,7 @@ def reading_order(masks: Sequence[np.ndarray]) -> list[int]:
 
 
 def _centre(mask: np.ndarray) -> tuple[float, float]:
-    """Row and column of the centroid, each 0 to 1."""
+    """Return row and column of the centroid, each 0 to 1."""
     down, along = mask.sum(1), mask.sum(0)
     total = down.sum()
     y, x = (float(each @ (np.arange(len(each)) + 0.5) / total / len(each)) for each in (down, along))
@@ -401,9 +402,9 @@ def _composed(
     matched: Sequence[float],
     central: bool = False,
 ) -> Scene:
-    """The scene of these foregrounds; those that stay hidden or find no room are left out.
+    """Compose the scene of these foregrounds; hidden ones and those without room are left out.
 
-    With `central` the first stands near the middle and the second off it.
+    With `central` the first is near the middle and the second is not.
     """
     ground = _background(source, rng, rows).astype(np.float32)
     cuts = []
@@ -419,7 +420,7 @@ def _composed(
         taken.append(solid_at(cuts[index], x, y, source.size))
     masks: dict[int, np.ndarray] = {}
     full: dict[int, int] = {}
-    # What stands lower in the picture is nearer.
+    # Objects lower in the picture are nearer.
     for index in sorted(places, key=lambda index: (places[index][1] + cuts[index].alpha.shape[0], index)):
         solid = blend(ground, cuts[index], *places[index], matched[index])
         masks = {other: mask & ~solid for other, mask in masks.items()}
@@ -431,7 +432,7 @@ def _composed(
         if masks[index].mean() >= LEAST_AREA and masks[index].sum() >= _VISIBLE * full[index]
     ]
     if len(kept) < len(rows):
-        # Nothing without a mask may be seen: compose anew without what is too much hidden.
+        # Every visible object needs a mask: compose again without those that are mostly hidden.
         areas, matched = ([each[index] for index in kept] for each in (areas, matched))
         return _composed(source, rng, [rows[index] for index in kept], areas, matched, central)
     order = reading_order([masks[index] for index in range(len(rows))])
@@ -450,9 +451,9 @@ def _composed(
 
 
 def _background(source: Foregrounds, rng: np.random.Generator, rows: Sequence[int]) -> np.ndarray:
-    """A square crop of a photo in true shape, uint8 (S, S, 3), that shows little of the photo's own object.
+    """Return a square crop of a photo in true shape, uint8 (S, S, 3), with little of the photo's own object.
 
-    What is left of the object is filled from its surroundings.
+    The rest of the object is filled from its surroundings.
     """
     size = source.size
     metres = float(np.exp(np.log(source.metres[list(rows)]).mean())) if len(rows) else 0.0
@@ -488,7 +489,7 @@ def _background(source: Foregrounds, rng: np.random.Generator, rows: Sequence[in
 
 
 def _still(colour: str | None, image: np.ndarray, mask: np.ndarray) -> str | None:
-    """The colour word if it holds in the scene, else None."""
+    """Return the colour word if it is true in the scene, else None."""
     if colour is None:
         return None
     from skimage.color import rgb2lab
