@@ -85,9 +85,9 @@ def loop_rate(photos: Sequence[Path], *, reasoning: bool) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--photos", type=int, default=2000, help="how many (default 2000)")
-    parser.add_argument("--folder", type=Path, help="of photos to use in place of drawn ones")
-    parser.add_argument("--memory-photos", type=int, default=500, help="default 500; 0 leaves memory out")
+    parser.add_argument("--photos", type=int, default=2000, help="number of photos (default 2000)")
+    parser.add_argument("--folder", type=Path, help="folder of photos instead of drawn ones")
+    parser.add_argument("--memory-photos", type=int, default=500, help="default 500; 0 skips memory")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fast", action="store_true", help="without reasoning")

@@ -214,12 +214,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the DUTS folder")
     parser.add_argument("--stamps", type=Path, default=STAMPS, help="the folder of Tux Paint's stamps")
-    parser.add_argument("--onnx", type=Path, action="append", default=[], help="a peer, may be repeated")
-    parser.add_argument("--photos", type=int, default=1000, help="how many at most")
-    parser.add_argument("--choosing", action="store_true", help="use the stamps that settings are chosen on")
+    parser.add_argument(
+        "--onnx", type=Path, action="append", default=[], help="another network; may be repeated"
+    )
+    parser.add_argument("--photos", type=int, default=1000, help="maximum number")
+    parser.add_argument(
+        "--choosing", action="store_true", help="use the stamps on which settings were chosen"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--policy", help="a policy folder in place of the embedded one")
-    parser.add_argument("--segmenter", help="a segmenter folder in place of the embedded one")
+    parser.add_argument("--policy", help="a policy folder instead of the embedded one")
+    parser.add_argument("--segmenter", help="a segmenter folder instead of the embedded one")
     parser.add_argument("--save", type=Path, help="a folder for the cut-outs and their photos")
     options = parser.parse_args()
     pipe = SaliencyPipeline.from_pretrained(options.policy, options.segmenter)

@@ -35,7 +35,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--photos", type=int, default=40)
-    parser.add_argument("--latency", type=float, default=0.5, help="seconds of an answer")
+    parser.add_argument("--latency", type=float, default=0.5, help="seconds for one answer")
     options = parser.parse_args()
     photo = Image.fromarray(data.coffee()).resize((1024, 768))
     photos = [photo] * options.photos

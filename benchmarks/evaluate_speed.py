@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, required=True, help="the DUTS folder")
     parser.add_argument("--pairs", type=int, default=500)
-    parser.add_argument("--memory-pairs", type=int, default=5000, help="0 to leave memory out")
+    parser.add_argument("--memory-pairs", type=int, default=5000, help="0 skips memory")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()

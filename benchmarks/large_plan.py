@@ -106,7 +106,7 @@ def gathered(model: Model) -> float:
 
 
 def activations(model: Model, tokens: int, photos: int) -> dict[str, float]:
-    """Of one pass of the update."""
+    """Return the GB of activations of one pass of the update."""
     return {
         "inputs of all layers": tokens * model.width * model.layers * 2 / 1e9,
         "one layer computed again": tokens * (3 * model.inner + 8 * model.width) * 2 / 1e9,
@@ -121,12 +121,12 @@ def head(model: Model, gpus: Set, labelled: int) -> float:
 
 
 def tokens_of(photos: int) -> int:
-    """Of a question with its response."""
+    """Return the tokens of a question with its response."""
     return photos * PHOTO_TOKENS + QUESTION_TOKENS + RESPONSE_TOKENS
 
 
 def peak(model: Model, gpus: Set, method: str) -> float:
-    """GB a GPU in all, without vLLM."""
+    """Return the total GB of a GPU, without vLLM."""
     tokens = PASS * tokens_of(1)
     always = weights(model, gpus) + (0.0 if gpus.adapters else gathered(model))
     labelled = PASS * (RESPONSE_TOKENS if method == "sft" else LONGEST_RESPONSE)
@@ -138,13 +138,13 @@ def peak(model: Model, gpus: Set, method: str) -> float:
 
 
 def keys_and_values(model: Model) -> float:
-    """Of a step's answers on one GPU."""
+    """Return the GB of keys and values of a step's answers on one GPU."""
     length = PHOTO_TOKENS + QUESTION_TOKENS + LONGEST_RESPONSE
     return ANSWERS * length * model.token_bytes / 1e9
 
 
 def vllm(model: Model) -> dict[str, float]:
-    """What vLLM needs of a GPU: weights, a pass, one sequence of the longest length and a step's answers."""
+    """Return the GB that vLLM needs: weights, a pass, one longest sequence and a step's answers."""
     return {
         "weights": 2 * model.weights,
         "a pass": VLLM_PEAK,
@@ -153,14 +153,14 @@ def vllm(model: Model) -> dict[str, float]:
 
 
 def update_seconds(model: Model, gpus: Set, questions: int, tokens: int) -> float:
-    """Of gradient passes over questions of so many tokens; gathering runs beside them."""
+    """Return the seconds of gradient passes over questions of so many tokens; gathering overlaps."""
     language, vision = (6, 2) if gpus.adapters else (8, 8)
     operations = questions * (tokens * model.language * language + PATCHES * model.vision * vision)
     return operations * 1e9 / FLOPS
 
 
 def seconds(model: Model, gpus: Set, group: int = 1) -> dict[str, float]:
-    """A step of `cgpo`, or of `grpo` with twice as many answers a GPU, in groups."""
+    """Return the seconds of a step of `cgpo`, or of `grpo` with groups of twice as many answers on a GPU."""
     answers = ANSWERS if group == 1 else 2 * ANSWERS
     photos = answers / group
     step = WRITING_STEP

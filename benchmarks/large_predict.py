@@ -40,9 +40,11 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", choices=list(SIZES), default="3b")
-    parser.add_argument("--tokens", type=int, default=96, help="to write")
-    parser.add_argument("--photos", type=int, default=8, help="of a batch")
-    parser.add_argument("--repeats", type=int, default=3, help="the least counts, after one to warm up")
+    parser.add_argument("--tokens", type=int, default=96, help="number of generated tokens")
+    parser.add_argument("--photos", type=int, default=8, help="photos in a batch")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs after a warm-up; the smallest time counts"
+    )
     parser.add_argument("--compile", action="store_true", help="also with the image encoder compiled")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -86,12 +86,12 @@ def main() -> None:
     """Measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--size", choices=list(SIZES), default="3b")
-    arguments.add_argument("--prompts", type=int, default=8, help="a step")
-    arguments.add_argument("--pass-size", type=int, default=8, help="completions a gradient pass")
-    arguments.add_argument("--tokens", type=int, default=128, help="of a completion")
+    arguments.add_argument("--prompts", type=int, default=8, help="prompts in a step")
+    arguments.add_argument("--pass-size", type=int, default=8, help="completions in a gradient pass")
+    arguments.add_argument("--tokens", type=int, default=128, help="tokens of a completion")
     arguments.add_argument("--pixels", type=int, default=448, help="side of the pictures")
     arguments.add_argument("--reward", choices=["none", "evf-sam"], default="none")
-    arguments.add_argument("--steps", type=int, default=3, help="measured, behind one to warm up")
+    arguments.add_argument("--steps", type=int, default=3, help="measured steps, after a warm-up")
     options = arguments.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{options.size}, {torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}\n")

@@ -51,10 +51,10 @@ _PHRASES = re.compile(
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="holds DUTS and extra")
-    parser.add_argument("--photos", type=int, default=300, help="of one category (default 300)")
-    parser.add_argument("--policy", help="a policy folder in place of the embedded one")
-    parser.add_argument("--segmenter", help="a segmenter folder in place of the embedded one")
+    parser.add_argument("--data", type=Path, required=True, help="folder with DUTS and extra")
+    parser.add_argument("--photos", type=int, default=300, help="photos of one category (default 300)")
+    parser.add_argument("--policy", help="a policy folder instead of the embedded one")
+    parser.add_argument("--segmenter", help="a segmenter folder instead of the embedded one")
     options = parser.parse_args()
     pipe = SaliencyPipeline.from_pretrained(options.policy, options.segmenter)
     print(f"model {pipe.name} on {pipe.device}\n")

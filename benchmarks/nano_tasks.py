@@ -506,14 +506,16 @@ ROWS: dict[str, Callable[[Bench], None]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="holds DUTS, COCO-train, balloon-train")
-    parser.add_argument("--rows", default=",".join(ROWS), help="some of them, with commas; default all")
-    parser.add_argument("--scenes", type=int, default=500, help="how many composed scenes (default 500)")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with DUTS, COCO-train, balloon-train"
+    )
+    parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated list; default all")
+    parser.add_argument("--scenes", type=int, default=500, help="number of composed scenes (default 500)")
     parser.add_argument("--repeats", type=int, default=15, help="timed rounds of a latency (default 15)")
-    parser.add_argument("--fast", action="store_true", help="answers alone, without reasoning")
-    parser.add_argument("--policy", help="a policy folder in place of the embedded one")
-    parser.add_argument("--segmenter", help="a segmenter folder in place of the embedded one")
-    parser.add_argument("--photos", type=int, default=300, help="of animals (default 300)")
+    parser.add_argument("--fast", action="store_true", help="skip the reasoning")
+    parser.add_argument("--policy", help="a policy folder instead of the embedded one")
+    parser.add_argument("--segmenter", help="a segmenter folder instead of the embedded one")
+    parser.add_argument("--photos", type=int, default=300, help="photos of animals (default 300)")
     parser.add_argument("--onnx", type=Path, help="an SOD network for the baseline of SIS")
     parser.add_argument("--cache", type=Path, default=Path("cache/duts-tr-256/validation"))
     options = parser.parse_args(arguments)

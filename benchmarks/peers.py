@@ -250,15 +250,15 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="a folder of photos")
     parser.add_argument("--masks", type=Path, help="the folder of their masks, by stem")
     parser.add_argument(
-        "--animals", type=Path, action="append", metavar="DATA", help="a COCO json set; again"
+        "--animals", type=Path, action="append", metavar="DATA", help="COCO JSON set; repeatable"
     )
     parser.add_argument(
-        "--onnx", type=Path, action="append", default=[], help="a peer's file; may be repeated"
+        "--onnx", type=Path, action="append", default=[], help="another network; may be repeated"
     )
     parser.add_argument("--every", type=int, default=1, help="take every n-th photo (default 1)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of each method (default 2)")
-    parser.add_argument("--policy", help="a policy folder in place of the embedded one")
-    parser.add_argument("--segmenter", help="a segmenter folder in place of the embedded one")
+    parser.add_argument("--policy", help="a policy folder instead of the embedded one")
+    parser.add_argument("--segmenter", help="a segmenter folder instead of the embedded one")
     options = parser.parse_args()
     if (options.photos is None) != (options.masks is None) or bool(options.photos) == bool(options.animals):
         parser.error("expected --photos with --masks, or --animals")

@@ -32,7 +32,7 @@ from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.tasks import Task
 
 MOST = 0.3
-"""Of the time before."""
+"""Share of the earlier time."""
 
 SIDES = (None, 512, 384, 256)
 
@@ -140,7 +140,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=4)
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--repeats", type=int, default=3)
-    arguments.add_argument("--moved", type=int, default=200, help="photos over which rewards move")
+    arguments.add_argument("--moved", type=int, default=200, help="photos for the change of rewards")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)

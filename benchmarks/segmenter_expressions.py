@@ -80,7 +80,9 @@ def measure(segmenter: Any, photo: Any, texts: list[str], repeats: int) -> tuple
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--expressions", type=int, default=8, help="of one photo, at most 8 (default 8)")
+    parser.add_argument(
+        "--expressions", type=int, default=8, help="expressions of one photo, at most 8 (default 8)"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="rounds of both ways (default 3)")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()

@@ -133,8 +133,8 @@ def print_rows(answers: Sequence[Answer]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the four sets")
-    parser.add_argument("--segmenter", help="NAME[:WEIGHTS] or a folder; the embedded one if not given")
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the four sets")
+    parser.add_argument("--segmenter", help="NAME[:WEIGHTS] or a folder; default: the embedded one")
     parser.add_argument("--every", type=int, default=1, help="take every n-th photo (default 1)")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()

@@ -53,7 +53,7 @@ def measure(segmenter: Any, photos: list[Any], repeats: int, clock: Any) -> tupl
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--photos", type=int, default=8, help="at a time (default 8)")
+    parser.add_argument("--photos", type=int, default=8, help="photos at a time (default 8)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds of both ways (default 3)")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()

@@ -176,8 +176,10 @@ def main() -> None:
     )
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--warm-up", type=float, default=20.0, help="seconds of load before memory is noted")
-    parser.add_argument("--predict", type=float, default=20.0, help="seconds that predict is timed, twice")
+    parser.add_argument(
+        "--warm-up", type=float, default=20.0, help="seconds of load before memory is measured"
+    )
+    parser.add_argument("--predict", type=float, default=20.0, help="seconds for timing predict, twice")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     set_up_hub(online=False)

@@ -41,7 +41,7 @@ def palette(inside: np.ndarray, path: Path) -> None:
 
 
 def bright_palette(inside: np.ndarray, path: Path) -> None:
-    """Of two classes one is bright, the other dark."""
+    """Masks of two classes, one bright and one dark."""
     index = inside.astype(np.uint8) * (1 + (np.arange(inside.shape[1]) % 2).astype(np.uint8))
     picture = Image.fromarray(index)
     picture.putpalette([0, 0, 0, 128, 0, 0, 192, 224, 192])

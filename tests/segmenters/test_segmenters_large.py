@@ -91,7 +91,7 @@ def test_eight_expressions_equal_eight_calls(name, instances, segmenters, photo)
 
 
 def eight_photos() -> list[Image.Image]:
-    """Of four sizes, two of each."""
+    """Photos of four sizes, two of each."""
     coffee, cat = Image.fromarray(data.coffee()), Image.fromarray(data.chelsea())
     sizes = [(150, 100), (100, 150), (150, 100), (100, 80), (90, 37), (100, 80), (100, 150), (37, 90)]
     return [(cat if index % 2 else coffee).resize(size) for index, size in enumerate(sizes)]
