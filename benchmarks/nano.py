@@ -131,7 +131,8 @@ def end_to_end(pipe: SaliencyPipeline, samples: Sequence[Sample], reasoning: boo
     sod_row("path", None)
     sod_row(title, metrics.compute())
     print(f"\nstrict parses {parsed / len(samples):.4f}, {seconds:.3f} s a photo in batches of 8")
-    print(f"{len(expressions)} different expressions: {dict(expressions.most_common(12))}\n")
+    most = ", ".join(f"{text} ({count})" for text, count in expressions.most_common(12))
+    print(f"{len(expressions)} different expressions, most often {most}\n")
     if reasoning:
         print_faithfulness(faithful, constant)
     print("| confidence | mean | ECE | AUROC for IoU > 0.5 |\n|---|---|---|---|")

@@ -428,7 +428,7 @@ def names(bench: Bench) -> None:
         right += is_named(expression, allowed)
     what = f"the salient object named, held-out photos of known synsets ({len(known)})"
     bench.add(what, right / len(known), constant_share(single), "", None)
-    print(f"said of single photos: {dict(said.most_common(12))}\n")
+    print("most often: " + ", ".join(f"{name} ({count})" for name, count in said.most_common(12)) + "\n")
 
 
 def constant_share(accepted: Sequence[tuple[frozenset[str], int]]) -> float:
