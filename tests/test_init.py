@@ -25,7 +25,15 @@ def test_the_public_names_are_there() -> None:
     assert callable(load_image)
     assert Instance.__module__ == SaliencyResult.__module__ == "saliency_r1.result"
     assert saliency_r1.__version__ == version("saliency-r1")
-    assert set(saliency_r1.__all__) <= set(dir(saliency_r1))
+
+
+def test_dir_shows_the_public_names_and_nothing_else() -> None:
+    code = "import saliency_r1; saliency_r1.SaliencyError; print(*dir(saliency_r1))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = done.stdout.split()
+    assert sorted(saliency_r1.__all__) == sorted(names)
+    assert {"SaliencyPipeline", "load_segmenter", "evaluate", "compare"} <= set(names)
+    assert not {"TYPE_CHECKING", "annotations", "lazy_names", "errors"} & set(names)
 
 
 def test_a_wrong_name_is_an_attribute_error() -> None:

@@ -107,6 +107,16 @@ def test_an_image_gives_a_result_and_a_list_gives_a_list(pipe: SaliencyPipeline)
     assert pipe([]) == []
 
 
+def test_a_phrase_is_found_without_asking_the_policy() -> None:
+    policy, segmenter = ColourPolicy(), ColourSegmenter()
+    picture = drawn("red", "blue")
+    result = SaliencyPipeline(policy, segmenter).finding("the small blue")(picture)
+    assert np.array_equal(result.binary, colour_mask(picture, "blue"))
+    assert (result.reasoning, result.expressions) == ("", ("the small blue",))
+    assert (result.confidence, result.policy_confidence) == (0.5, None)
+    assert (policy.batches, segmenter.asked) == ([], ["the small blue"])
+
+
 @pytest.mark.parametrize("kind", ["path", "text", "bytes", "array", "image"])
 def test_the_kinds_of_source(pipe: SaliencyPipeline, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "ball.png"

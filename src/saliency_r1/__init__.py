@@ -11,6 +11,8 @@ from saliency_r1.lazy import lazy_names
 
 if TYPE_CHECKING:
     from saliency_r1.errors import ImageError, ResponseError, SaliencyError
+    from saliency_r1.evaluation.compare import compare
+    from saliency_r1.evaluation.runner import Request, evaluate
     from saliency_r1.images import load_image
     from saliency_r1.pipeline import SaliencyPipeline
     from saliency_r1.policy.base import Policy, PolicyOutput
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from saliency_r1.response import Response, parse_lenient, parse_strict
     from saliency_r1.result import Instance, SaliencyResult
     from saliency_r1.segmenters.base import Segmentation, Segmenter
+    from saliency_r1.segmenters.load_segmenter import load_segmenter
     from saliency_r1.tasks import Task
     from saliency_r1.training.cgpo import CGPOTrainer
     from saliency_r1.training.cgpo_config import CGPOConfig
@@ -40,6 +43,7 @@ _HOMES = {
     "Policy": "policy.base",
     "PolicyOptions": "policy.options",
     "PolicyOutput": "policy.base",
+    "Request": "evaluation.runner",
     "Response": "response",
     "ResponseError": "errors",
     "SFTRecipe": "training.fine_tuning.nano",
@@ -50,7 +54,10 @@ _HOMES = {
     "Segmenter": "segmenters.base",
     "SegmenterRecipe": "training.segmenter.recipe",
     "Task": "tasks",
+    "compare": "evaluation.compare",
+    "evaluate": "evaluation.runner",
     "load_image": "images",
+    "load_segmenter": "segmenters.load_segmenter",
     "parse_lenient": "response",
     "parse_strict": "response",
     "train_large_sft": "training.fine_tuning.large",
@@ -70,6 +77,7 @@ __all__ = [
     "Policy",
     "PolicyOptions",
     "PolicyOutput",
+    "Request",
     "Response",
     "ResponseError",
     "SFTRecipe",
@@ -81,7 +89,10 @@ __all__ = [
     "SegmenterRecipe",
     "Task",
     "__version__",
+    "compare",
+    "evaluate",
     "load_image",
+    "load_segmenter",
     "parse_lenient",
     "parse_strict",
     "train_large_sft",
@@ -106,4 +117,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

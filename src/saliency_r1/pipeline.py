@@ -20,6 +20,7 @@ from saliency_r1.images import LoadedImage
 from saliency_r1.pictures.image_sources import ImageSource, LoadedSource, OnError, load_sources, rereadable
 from saliency_r1.policy.answering import answers, batches
 from saliency_r1.policy.base import Policy, PolicyOutput
+from saliency_r1.policy.given import GivenPhrase
 from saliency_r1.policy.load_policy import load_policy
 from saliency_r1.policy.options import PolicyOptions, is_endpoint
 from saliency_r1.response import Response, parse_lenient
@@ -133,6 +134,20 @@ class SaliencyPipeline:
         """The name of both models in results."""
         names = dict.fromkeys((self.policy.name, self.segmenter.name))
         return " + ".join(names)
+
+    def finding(self, phrase: str) -> SaliencyPipeline:
+        """A pipeline that finds what you name, with the same segmenter; the policy is not asked.
+
+        Args:
+            phrase: what to find, such as `the cat on the left`.
+
+        Raises:
+            SaliencyError: if the phrase is empty, too long or holds a tag.
+
+        Example:
+            >>> pipe.finding("the cat on the left")("cats.jpg").mask  # doctest: +SKIP
+        """
+        return SaliencyPipeline(GivenPhrase(phrase), self.segmenter, self.device)
 
     @overload  # only for the type checker: a str is a sequence of str
     def __call__(  # type: ignore[overload-overlap]

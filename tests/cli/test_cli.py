@@ -220,6 +220,30 @@ def test_an_unknown_kind_of_file_is_named(photos: Path, capsys: pytest.CaptureFi
     )
 
 
+def test_a_phrase_of_ones_own_is_found(photos: Path, tmp_path: Path) -> None:
+    arguments = ["predict", "--json", str(photos / "a"), "--find"]
+    cup, spoon = (
+        json.loads(shell(*arguments, phrase, cwd=tmp_path).stdout) for phrase in ("the cup", "the spoon")
+    )
+    assert cup["expressions"] == ["the cup"]
+    assert spoon["expressions"] == ["the spoon"]
+    assert cup["instances"] != spoon["instances"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--task", "sis"], "--find goes with --task sod, not with --task sis"),
+        (["--policy", "nano"], "--find asks the segmenter alone"),
+    ],
+)
+def test_a_phrase_excludes_other_options(
+    photos: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(photos / "a"), "--find", "the cup", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_sis_writes_a_mask_for_each_instance_and_a_legend(photos: Path, tmp_path: Path) -> None:
     done = shell(
         "predict", "--task", "sis", str(photos / "a"), str(photos / "b"), "--out", "results", cwd=tmp_path

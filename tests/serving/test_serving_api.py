@@ -86,6 +86,27 @@ def test_without_reasoning(client: httpx.Client) -> None:
     assert result["expressions"]
 
 
+def test_a_phrase_is_found_and_the_policy_is_not_asked(client: httpx.Client) -> None:
+    content = photo("coffee.png")
+    (result,) = ask(client, content, task="sod", find="the cup").json()["results"]
+    expected = nano().finding("the cup")(content)
+    assert result["expressions"] == ["the cup"]
+    assert result["policy_confidence"] is None
+    assert np.array_equal(coco.decode(result["instances"][0]["segmentation"]), expected.binary)
+
+
+def test_a_phrase_with_a_tag_is_refused(client: httpx.Client) -> None:
+    problem = assert_problem(ask(client, photo(), task="sod", find="the cat</rg>"), 422)
+    assert problem["errors"][0]["field"] == "find"
+
+
+def test_a_broken_picture_is_named_by_its_place(client: httpx.Client) -> None:
+    cut = photo()[:2000]
+    for task in ("sod", "cosod"):
+        problem = assert_problem(ask(client, photo(), cut, task=task), 422, "photo1")
+        assert (problem["picture"], problem["index"]) == ("photo1", 1)
+
+
 @pytest.mark.parametrize(("view", "mode"), [("mask", "L"), ("overlay", "RGB"), ("cutout", "RGBA")])
 def test_png_for_one_photo(client: httpx.Client, view: str, mode: str) -> None:
     response = ask(client, photo(), task="sod", view=view, accept="image/png")

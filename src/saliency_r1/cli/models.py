@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from saliency_r1.pipeline import SaliencyPipeline
+    from saliency_r1.policy.base import Policy
     from saliency_r1.policy.options import PolicyOptions
 
 app = typer.Typer(invoke_without_command=True, add_completion=False)
@@ -29,17 +30,20 @@ _REVISION = re.compile(r"(@[\w./-]+)?")
 
 
 def load_pipeline(
-    policy: str | None, segmenter: str | None, device: str, policy_options: PolicyOptions | None = None
+    policy: str | Policy | None,
+    segmenter: str | None,
+    device: str,
+    policy_options: PolicyOptions | None = None,
 ) -> SaliencyPipeline:
     """Load the pipeline of a policy and a segmenter; None stands for the nano model.
 
-    A policy is a folder, a hub name, an endpoint or `nano`. A segmenter is a name, with `:WEIGHTS` for other
-    weights, or a folder.
+    A policy is a folder, a hub name, an endpoint, `nano`, or a loaded one. A segmenter is a name, with `:WEIGHTS`
+    for other weights, or a folder.
 
     Raises:
         SaliencyError: if a model is no folder and no possible hub name, or cannot be loaded.
     """
-    prepare_hub(policy, segmenter)
+    prepare_hub(policy if isinstance(policy, str) else None, segmenter)
 
     from saliency_r1.pipeline import SaliencyPipeline
 

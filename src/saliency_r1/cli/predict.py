@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from saliency_r1.cli.options import (
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.errors import SaliencyError
 from saliency_r1.tasks import Task
+
+if TYPE_CHECKING:
+    from saliency_r1.policy.given import GivenPhrase
 
 app = typer.Typer()
 
@@ -38,6 +41,13 @@ def predict(
         Task,
         typer.Option(help="sod: what stands out. sis: each object on its own. cosod: what all photos share."),
     ] = Task.SOD,
+    find: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PHRASE",
+            help="Find this instead, such as 'the cat on the left'. Only the segmenter is asked.",
+        ),
+    ] = None,
     only: Annotated[
         str | None,
         typer.Option(metavar="KINDS", help="Write only these of mask,overlay,cutout,json."),
@@ -65,6 +75,7 @@ def predict(
     from saliency_r1.pictures.finding import find_images
 
     kinds = chosen_files(only)
+    named = _given(find, task, models.policy)
     if out is None and not as_json:
         out = Path("out")
     if skip_existing:
@@ -72,7 +83,7 @@ def predict(
     sheet = GroupSheet() if task.spec.several_images and out is not None else None
     failed = run(
         find_images(inputs, out=out),
-        lambda: load_aloud(models, asked, quiet=as_json),
+        lambda: load_aloud(models, asked, named=named, quiet=as_json),
         task=task,
         reasoning=not fast,
         out=out,
@@ -95,3 +106,20 @@ def _check_skipping(task: Task, out: Path | None) -> None:
         raise SaliencyError("--skip-existing with --json needs a folder to look in: give --out")
     if task.spec.several_images:
         raise SaliencyError(f"--skip-existing is not for --task {task}: all photos are one group")
+
+
+def _given(phrase: str | None, task: Task, policy: str | None) -> GivenPhrase | None:
+    """Return the policy that names the phrase, None without a phrase.
+
+    Raises:
+        SaliencyError: if the phrase cannot be used, or another option contradicts it.
+    """
+    if phrase is None:
+        return None
+    from saliency_r1.policy.given import GivenPhrase
+
+    if task != Task.SOD:
+        raise SaliencyError(f"--find goes with --task sod, not with --task {task}")
+    if policy is not None:
+        raise SaliencyError("--find asks the segmenter alone: leave --policy out")
+    return GivenPhrase(phrase)

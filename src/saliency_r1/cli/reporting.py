@@ -24,6 +24,7 @@ from saliency_r1.wording import shown_name
 if TYPE_CHECKING:
     from saliency_r1.cli.options import ModelFlags
     from saliency_r1.pipeline import SaliencyPipeline
+    from saliency_r1.policy.base import Policy
     from saliency_r1.policy.options import PolicyOptions
     from saliency_r1.result import SaliencyResult
     from saliency_r1.tasks import Task
@@ -161,10 +162,21 @@ def chosen_files(text: str | None) -> tuple[str, ...]:
 
 
 def load_aloud(
-    models: ModelFlags, asked: PolicyOptions | None = None, *, quiet: bool = False
+    models: ModelFlags,
+    asked: PolicyOptions | None = None,
+    *,
+    named: Policy | None = None,
+    quiet: bool = False,
 ) -> SaliencyPipeline:
-    """Load a pipeline and, unless `quiet`, print on stderr which models run where."""
-    pipe = load_pipeline(models.policy, models.segmenter, models.device, asked)
+    """Load a pipeline and, unless `quiet`, print on stderr which models run where.
+
+    Args:
+        models: the models of the command line.
+        asked: the policy's options.
+        named: a loaded policy that takes the place of the one in `models`.
+        quiet: whether to print nothing.
+    """
+    pipe = load_pipeline(named or models.policy, models.segmenter, models.device, asked)
     remarks = Console(stderr=True, highlight=False, markup=False, quiet=quiet)
     remarks.print(_device_line(pipe), style="dim")
     return pipe
@@ -189,12 +201,12 @@ def _described(result: SaliencyResult) -> Text:
     if result.task.spec.several_expressions:
         for number, one in enumerate(result.instances, start=1):
             text.append(f"  {number} → {shown_name(one.expression)} ({one.score:.2f})\n", style="green")
-    else:
+    elif any(one.area for one in result.instances):
         for expression in result.expressions:
             text.append(f"  → {shown_name(expression)}\n", style="green")
     if not result.expressions:
         text.append("  → nothing stands out\n", style="yellow")
-    elif result.task.spec.several_expressions and not result.instances:
+    elif not any(one.area for one in result.instances):
         text.append(f"  → named but not found: {'; '.join(result.expressions)}\n", style="yellow")
     text.append(f"  {_confidence(result)}, {_seconds(result)}\n")
     return text

@@ -110,8 +110,17 @@ def evaluate(
         load_model: loads the model if there are no predictions; called after data and folders were checked.
         progress: called with the progress.
 
+    Returns:
+        The metrics of the set and of each photo, and the facts of the run.
+
     Raises:
         SaliencyError: if the input is bad; no earlier run was overwritten then.
+
+    Example:
+        >>> from saliency_r1 import Request, SaliencyPipeline, Task, evaluate
+        >>> request = Request(Task.SOD, Path("DATA/ECSSD"), Path("runs/ecssd"), model="nano")
+        >>> evaluation, _ = evaluate(request, SaliencyPipeline.from_pretrained)  # doctest: +SKIP
+        >>> evaluation.metrics["mae"], evaluation.rows[0].values["s_measure"]  # doctest: +SKIP
     """
     start = time.perf_counter()
     refuse_finished(request.out, request.overwrite)

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.errors import ImageError, ImageSizeError
 from saliency_r1.images import check_header
+from saliency_r1.policy.given import LONGEST_PHRASE
 from saliency_r1.serving import problems
 from saliency_r1.serving.answers import JSON, View, body, choose_media, picture_names, renderer
 from saliency_r1.serving.engine import Engine, Picture, State, Work, broken
@@ -128,15 +129,26 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
             Form(ge=2, le=limits.images, description="CoSOD: pictures that the policy sees at a time."),
         ] = min(GROUP_IMAGES, limits.images),
         view: Annotated[View, Form(description="The picture in a PNG answer.")] = View.MASK,
+        find: Annotated[
+            str,
+            Form(
+                description="Find this phrase in each picture, as task sod does; the policy is not asked.",
+                examples=["the cat on the left"],
+                max_length=LONGEST_PHRASE,
+                pattern=r"^[^<>]*$",
+            ),
+        ] = "",
     ) -> Response:
         start = time.perf_counter()
+        phrase = find.strip() or None
+        task = Task.SOD if phrase else task
         media = choose_media(request.headers.get("accept"), len(images))
         names = picture_names([image.filename for image in images])
-        for name, image in zip(names, images, strict=True):
-            _check_picture(name, image, limits)
+        for index, (name, image) in enumerate(zip(names, images, strict=True)):
+            _check_picture(name, index, image, limits)
         # Their content stays where the form put it, on disk if it is large, until their batch.
         pictures = [Picture(name, _reader(image)) for name, image in zip(names, images, strict=True)]
-        work = Work(pictures, task, renderer(media, view), reasoning == "true", group_images)
+        work = Work(pictures, task, renderer(media, view), reasoning == "true", group_images, phrase)
         parts = await _while_there(request, engine.answer(work, request.state.deadline))
         if parts is None:
             return Response(status_code=_GONE)
@@ -226,14 +238,16 @@ async def _leaves(request: Request) -> None:
         pass
 
 
-def _check_picture(name: str, image: UploadFile, limits: Limits) -> None:
+def _check_picture(name: str, index: int, image: UploadFile, limits: Limits) -> None:
     """Refuse files that are no picture, or too large; broken pictures are found when they are decoded."""
     try:
         check_header(image.file, name, max_pixels=limits.pixels)
     except ImageSizeError as error:
-        raise Problem(413, str(error), "too-many-pixels", picture=name, limit=limits.pixels) from None
+        raise Problem(
+            413, str(error), "too-many-pixels", picture=name, index=index, limit=limits.pixels
+        ) from None
     except ImageError as error:
-        raise broken(name, error) from None
+        raise broken(name, index, error) from None
 
 
 def _reader(image: UploadFile) -> Callable[[], bytes]:

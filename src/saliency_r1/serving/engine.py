@@ -64,6 +64,7 @@ class Work:
         render: makes the answer's part from each result. Results are large and not kept.
         reasoning: whether the policy reasons first.
         group_images: for CoSOD, number of pictures that the policy sees at a time.
+        phrase: what to find in each picture; the policy is not asked then.
     """
 
     pictures: Sequence[Picture]
@@ -71,14 +72,15 @@ class Work:
     render: Callable[[Picture, SaliencyResult], Any]
     reasoning: bool = True
     group_images: int = GROUP_IMAGES
+    phrase: str | None = None
     future: Future[list[Any]] = field(default_factory=Future)
     rendered: dict[int, Any] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def key(self) -> tuple[Task, bool]:
+    def key(self) -> tuple[Task, bool, str | None]:
         """The key of the work; works with equal keys can be done in one batch."""
-        return self.task, self.reasoning
+        return self.task, self.reasoning, self.phrase
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, unless it is already answered or dropped."""
@@ -271,7 +273,10 @@ class Engine:
     def _do(self, pipe: SaliencyPipeline, batch: Sequence[Work]) -> None:
         """Answer a batch; if it fails, answer each work alone, so that one does not spoil the others."""
         grouped = batch[0].task.spec.several_images
+        phrase = batch[0].phrase
         try:
+            if phrase is not None:
+                pipe = pipe.finding(phrase)
             if grouped:
                 self._do_group(pipe, batch[0])
             else:
@@ -290,7 +295,7 @@ class Engine:
 
         def refuse(source: object, error: ImageError) -> None:
             index = next(index for index, content in enumerate(contents) if content is source)
-            raise broken(work.pictures[index].name, error)
+            raise broken(work.pictures[index].name, index, error)
 
         results = pipe.stream(
             contents,
@@ -324,9 +329,9 @@ class Engine:
 
         def refuse(source: object, error: ImageError) -> None:
             work, index = read.pop()  # the one that was read last
-            work.fail(broken(work.pictures[index].name, error))
+            work.fail(broken(work.pictures[index].name, index, error))
 
-        task, reasoning = batch[0].key
+        task, reasoning, _ = batch[0].key
         results = pipe.stream(
             contents(),
             task,
@@ -360,7 +365,13 @@ class Engine:
         return self._batch_images + sum(len(work.pictures) for work in self._waiting)
 
 
-def broken(name: str, error: ImageError) -> Problem:
-    """Return the answer to a picture that cannot be read."""
+def broken(name: str, index: int, error: ImageError) -> Problem:
+    """Return the answer to a picture that cannot be read.
+
+    Args:
+        name: what the answer calls the picture.
+        index: its place in the request, from 0.
+        error: why.
+    """
     reason = str(error).removeprefix("bytes: ").removeprefix(f"{name}: ")
-    return Problem(422, f"{name}: {reason}", "broken-picture", picture=name)
+    return Problem(422, f"{name}: {reason}", "broken-picture", picture=name, index=index)
