@@ -81,6 +81,8 @@ def test_one_command_makes_the_runs_and_the_table(root: Path, capsys: pytest.Cap
     plain = wilcoxon([rows[0][name] - rows[1][name] for name in rows[1]]).pvalue
     assert plain <= cell["p_values"]["s_measure"] <= 4 * plain + 1e-12
     assert not any(one["p_values"] for one in found["cells"] if one["method"] == "Strong")
+    assert (root / "table-curves.csv").read_text().startswith("set,method,threshold,precision,recall,f,e\n")
+    assert (root / "table-curves.pdf").read_bytes().startswith(b"%PDF")
     before = (root / "runs" / "first" / "strong" / "summary.json").stat().st_mtime_ns
     capsys.readouterr()
     assert run("evaluate", "table", path, "--run") == 0  # nothing is made twice

@@ -37,8 +37,8 @@ def load_pipeline(
 ) -> SaliencyPipeline:
     """Load the pipeline of a policy and a segmenter; None stands for the nano model.
 
-    A policy is a folder, a hub name, an endpoint, `nano`, or a loaded one. A segmenter is a name, with `:WEIGHTS`
-    for other weights, or a folder.
+    A policy is a folder, a hub name, an endpoint, `nano`, or a loaded one. A segmenter is a name, with
+    `:WEIGHTS` for other weights, or a folder.
 
     Raises:
         SaliencyError: if a model is no folder and no possible hub name, or cannot be loaded.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from saliency_r1.data.folders import listed
 from saliency_r1.errors import SaliencyError
+from saliency_r1.evaluation.attributes import Split
 from saliency_r1.evaluation.evaluation import Row, Words
 from saliency_r1.evaluation.outputs import TITLES, shown
 from saliency_r1.evaluation.report.charts import line_chart
@@ -22,6 +23,13 @@ from saliency_r1.evaluation.report.pictures import Captioned, figure, map_pictur
 from saliency_r1.evaluation.sod_scores import LOWER_IS_BETTER, THRESHOLDS
 from saliency_r1.evaluation.workspace import SUMMARY
 from saliency_r1.tasks import Task
+
+Runs: TypeAlias = "Mapping[tuple[str, str], Run]"
+"""Finished runs by method and set."""
+Differences: TypeAlias = "dict[tuple[str, str], list[Difference]]"
+"""Of each method and set, against the first method of the set."""
+PValues: TypeAlias = Mapping[tuple[str, str, str], float]
+"""By method, set and metric."""
 
 RESAMPLES = 2000
 CASES = 12
@@ -146,17 +154,24 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
 
 
-def compare(first: Run, second: Run, *, resamples: int = RESAMPLES, seed: int = 0) -> list[Difference]:
+def compare(
+    first: Run | str | Path, second: Run | str | Path, *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Difference]:
     """Compute the difference of two runs in each metric, paired by photo.
 
     The values are means over the photos. `max_f` is the mean of each photo's largest F, and `ap` the mean of
     each photo's AP; they differ from the numbers of the set in summary.json, which cannot be paired.
 
     Args:
-        first, second: comparable runs.
+        first, second: finished runs of the same photos, or their folders.
         resamples: number of resamples of the photos, with replacement (percentile bootstrap).
         seed: random seed of the resamples.
+
+    Raises:
+        SaliencyError: if a folder holds no finished run, or the two differ in task, photos or ground truth.
     """
+    first, second = (one if isinstance(one, Run) else load_run(one) for one in (first, second))
+    check_comparable([first, second])
     names = sorted(first.rows)
     metrics = [name for name in first.rows[names[0]].values if name in TITLES]
     values = [
@@ -204,26 +219,65 @@ def _interval(
     return low, high
 
 
-def comparison_dict(runs: Sequence[Run], differences: Sequence[Sequence[Difference]]) -> dict[str, Any]:
+def differences(runs: Runs) -> Differences:
+    """Compare each run with the first one of its set, by method and set.
+
+    Args:
+        runs: by method and set; those of a set are comparable.
+    """
+    found: Differences = {}
+    first: dict[str, Run] = {}
+    for (method, data), run in runs.items():
+        if data in first:
+            found[method, data] = compare(first[data], run)
+        else:
+            first[data] = run
+    return found
+
+
+def sets_of(runs: Runs) -> dict[str, dict[str, Run]]:
+    """Return the runs by set, then by method."""
+    sets: dict[str, dict[str, Run]] = {}
+    for (method, data), run in runs.items():
+        sets.setdefault(data, {})[method] = run
+    return sets
+
+
+def comparison_dict(runs: Runs, found: Differences, p_values: PValues) -> dict[str, Any]:
     """Return all of it, for JSON."""
     return {
-        "task": runs[0].summary["task"],
-        "data": runs[0].summary["data"],
-        "photos": len(runs[0].rows),
-        "runs": [
-            {"folder": str(run.folder.absolute()), "method": run.method, "metrics": run.summary["metrics"]}
-            for run in runs
-        ],
+        "task": next(iter(runs.values())).summary["task"],
         "resamples": RESAMPLES,
-        "against_the_first": {
-            str(run.folder): [vars(one) | {"difference": one.difference} for one in found]
-            for run, found in zip(runs[1:], differences, strict=True)
-        },
+        "sets": [
+            {
+                "set": data,
+                "data": next(iter(of_set.values())).summary["data"],
+                "photos": len(next(iter(of_set.values())).rows),
+                "runs": [
+                    {
+                        "folder": str(run.folder.absolute()),
+                        "method": method,
+                        "metrics": run.summary["metrics"],
+                    }
+                    for method, run in of_set.items()
+                ],
+                "against_the_first": {
+                    method: [
+                        vars(one)
+                        | {"difference": one.difference, "p_value": p_values.get((method, data, one.metric))}
+                        for one in found[method, data]
+                    ]
+                    for method in of_set
+                    if (method, data) in found
+                },
+            }
+            for data, of_set in sets_of(runs).items()
+        ],
     }
 
 
-def difference_rows(found: Sequence[Difference]) -> list[list[str]]:
-    """Return the cells of a table with a row for each metric."""
+def difference_rows(found: Sequence[Difference], p_values: Mapping[str, float]) -> list[list[str]]:
+    """Return the cells of a table with a row for each metric; p-values are by metric."""
     return [
         [
             TITLES[one.metric],
@@ -231,47 +285,87 @@ def difference_rows(found: Sequence[Difference]) -> list[list[str]]:
             shown(one.second),
             f"{one.difference:+.4f}",
             f"[{one.low:+.4f}, {one.high:+.4f}]" + ("" if one.sure else " (holds 0)"),
+            shown_p(p_values[one.metric]) if one.metric in p_values else "–",
             f"{one.wins} / {one.losses} / {one.ties}",
         ]
         for one in found
     ]
 
 
-DIFFERENCE_TITLES = ("metric", "first", "second", "difference", "95 % interval", "wins / losses / ties")
+DIFFERENCE_TITLES = (
+    "metric",
+    "first",
+    "second",
+    "difference",
+    "95 % interval",
+    "p (Holm)",
+    "wins / losses / ties",
+)
 
 
-def comparison_report(runs: Sequence[Run], differences: Sequence[Sequence[Difference]]) -> bytes:
+def shown_p(value: float) -> str:
+    """Return a p-value as tables write it."""
+    return "< .0001" if value < 1e-4 else f"{value:.4f}".removeprefix("0")
+
+
+def comparison_report(runs: Runs, found: Differences, p_values: PValues, splits: Sequence[Split]) -> bytes:
     """Return a self-contained HTML page: tables, differences, and the photos that differ most."""
-    first = runs[0]
+    parts = []
+    for data, of_set in sets_of(runs).items():
+        parts += _set_report(data, of_set, found, p_values)
+        if of_data := [split for split in splits if split.data == data]:
+            parts += ["<h2>By attribute</h2>", _splits_table(of_data)]
+    return page("Comparison", parts)
+
+
+def _set_report(data: str, runs: Mapping[str, Run], found: Differences, p_values: PValues) -> list[str]:
+    base, first = next(iter(runs.items()))
     metric = "iou" if first.summary["task"] == Task.SIS else "s_measure"
     metrics = list(first.summary["metrics"])
     parts = [
-        f"<h1>{len(runs)} runs on {escape(first.summary['data']['name'])}</h1>",
+        f"<h1>{len(runs)} runs on {escape(data)}</h1>",
         table(
             ["method", *(TITLES[name] for name in metrics)],
             [
-                [run.method, *(shown(run.summary["metrics"].get(name, np.nan)) for name in metrics)]
-                for run in runs
+                [method, *(shown(run.summary["metrics"].get(name, np.nan)) for name in metrics)]
+                for method, run in runs.items()
             ],
         ),
         *(
-            f'<p class="warn">{escape(run.method)}: {escape(note)}.</p>'
-            for run in runs
+            f'<p class="warn">{escape(method)}: {escape(note)}.</p>'
+            for method, run in runs.items()
             for note in run.summary["notes"]
         ),
     ]
     if first.summary["curves"]:
-        parts.append(f'<div class="charts">{"".join(_charts(runs))}</div>')
-    for run, found in zip(runs[1:], differences, strict=True):
+        parts.append(f'<div class="charts">{"".join(_charts(list(runs.values())))}</div>')
+    for method, run in list(runs.items())[1:]:
+        of_pair = {name: p for (one, of, name), p in p_values.items() if (one, of) == (method, data)}
         parts += [
-            f"<h2>{escape(run.method)} against {escape(first.method)}, photo by photo</h2>",
+            f"<h2>{escape(method)} against {escape(base)}, photo by photo</h2>",
             '<p class="faded">Means over the photos of each photo\'s own value; second minus first; '
-            f"bootstrap over the photos, {RESAMPLES:,} resamples.</p>",
-            table(DIFFERENCE_TITLES, difference_rows(found)),
+            f"bootstrap over the photos, {RESAMPLES:,} resamples. p: two-sided Wilcoxon signed-rank test, "
+            f"corrected by Holm's method for all {len(p_values)} tests of this comparison.</p>",
+            table(DIFFERENCE_TITLES, difference_rows(found[method, data], of_pair)),
             f"<h2>Where they differ most, by {TITLES[metric]}</h2>",
             _cases(first, run, metric),
         ]
-    return page("Comparison", parts)
+    return parts
+
+
+def _splits_table(splits: Sequence[Split]) -> str:
+    metrics = list(dict.fromkeys(metric for split in splits for _, metric in split.means))
+    rows = [
+        [
+            f"{split.attribute} = {split.value}",
+            str(split.photos),
+            method,
+            *(shown(split.means[method, metric]) for metric in metrics),
+        ]
+        for split in splits
+        for method in dict.fromkeys(method for method, _ in split.means)
+    ]
+    return table(["attribute", "photos", "method", *(TITLES[metric] for metric in metrics)], rows)
 
 
 def _charts(runs: Sequence[Run]) -> list[str]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +285,58 @@ def collect(spec: TableSpec) -> ResultsTable:
         if same := [run for (_, data), run in runs.items() if data == name]:
             check_comparable(same)
     return ResultsTable(spec, runs, tuple(missing), p_values(spec, runs))
+
+
+def table_of(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> ResultsTable:
+    """The table of finished runs: methods by sets, both in the order of the runs.
+
+    The reference is the method of the first run. Runs of one ground truth are of one set. Runs that share
+    method and set are told apart by their folders.
+
+    Args:
+        runs: at least one.
+        metrics: of the table; those of `DEFAULT_METRICS` without it. P-values are of all metrics that can be
+            paired, unless metrics are given.
+
+    Raises:
+        SaliencyError: if there is no such metric, or runs of a set are of different tasks, photos or ground
+            truth.
+    """
+    task = Task(runs[0].summary["task"])
+    known = definitions(task)
+    if unknown := [metric for metric in metrics or () if metric not in known]:
+        raise SaliencyError(f"unknown metric {unknown[0]!r}: choose from {', '.join(known)}")
+    names = [run.method for run in runs]
+    sets: dict[str, str] = {}
+    placed: dict[tuple[str, str], Run] = {}
+    data = [sets.setdefault(run.summary["data"]["fingerprint"], run.summary["data"]["name"]) for run in runs]
+    places = list(zip(names, data, strict=True))
+    for place, run in zip(places, runs, strict=True):
+        method = f"{place[0]} ({run.folder.name})" if places.count(place) > 1 else place[0]
+        placed[_free((method, place[1]), placed)] = run
+    for name in dict.fromkeys(data):
+        check_comparable([run for (_, of), run in placed.items() if of == name])
+    if other := next((run for run in runs if run.summary["task"] != task), None):
+        raise SaliencyError(f"{other.folder} is of {other.summary['task']}, {runs[0].folder} of {task}")
+    methods = tuple(Method(name) for name in dict.fromkeys(method for method, _ in placed))
+    tested = TableSpec(
+        task,
+        {name: Path(run.summary["data"]["path"]) for (_, name), run in placed.items()},
+        methods,
+        Path(),
+        tuple(metrics or known),
+        methods[0].name,
+    )
+    shown = replace(tested, metrics=tuple(metrics or DEFAULT_METRICS[task]))
+    return ResultsTable(shown, placed, (), p_values(tested, placed))
+
+
+def _free(place: tuple[str, str], taken: Mapping[tuple[str, str], Run]) -> tuple[str, str]:
+    number, free = 1, place
+    while free in taken:
+        number += 1
+        free = f"{place[0]} {number}", place[1]
+    return free
 
 
 def command(method: Method, request: Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from saliency_r1.evaluation.compare import shown_p
 from saliency_r1.evaluation.outputs import TITLES, latex_text, shown
 from saliency_r1.evaluation.results_table import SURE, MissingCell, ResultsTable
 from saliency_r1.evaluation.sod_scores import LOWER_IS_BETTER
@@ -24,7 +25,7 @@ def markdown(table: ResultsTable) -> str:
     text += f"\n\nBold: the best of its column. {_explained(table)}\n"
     if table.p_values:
         rows = [
-            [method, data, TITLES[metric], _p(value)]
+            [method, data, TITLES[metric], shown_p(value)]
             for (method, data, metric), value in table.p_values.items()
         ]
         heads = ["method", "set", "metric", f"p against {spec.reference}"]
@@ -94,10 +95,6 @@ def _explained(table: ResultsTable) -> str:
         f"{MARK}: differs from {table.spec.reference}, p < {SURE} (two-sided Wilcoxon signed-rank test over "
         f"the photos' own values, corrected by Holm's method for {count} tests)."
     )
-
-
-def _p(value: float) -> str:
-    return "< .0001" if value < 1e-4 else f"{value:.4f}".removeprefix("0")
 
 
 def _rows(heads: list[str], rows: list[list[str]]) -> str:

@@ -23,6 +23,7 @@ from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
+    from saliency_r1.evaluation.runner import Request
     from saliency_r1.pipeline import SaliencyPipeline
 
 app = typer.Typer(no_args_is_help=True, help="Score a model or given predictions on a data set.")
@@ -41,7 +42,10 @@ Values = Literal["grey", "nonzero", "alpha"]
 class RunOptions:
     """The options of what is evaluated, and of the folder of the run."""
 
-    data: Annotated[Path, typer.Option(metavar="FOLDER", help="The data set, in any known layout.")]
+    data: Annotated[
+        list[Path],
+        typer.Option(metavar="FOLDER", help="The data set, in any known layout. Repeat it for several sets."),
+    ]
     model: Annotated[
         str | None,
         typer.Option(
@@ -50,7 +54,11 @@ class RunOptions:
         ),
     ] = None
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The run's folder. Default: runs/<data>-<method>.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The run's folder, or of several sets the folder of their runs. Default: runs/<data>-<method>.",
+        ),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")] = False
     fast: FastOption = False
@@ -67,7 +75,11 @@ class MapOptions:
     """The options of maps: where they are, and how their pixels and those of the masks are read."""
 
     predictions: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder of maps to score, named like the photos.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of maps to score, named like the photos. {set} stands for the data set's name.",
+        ),
     ] = None
     missing: Annotated[
         Missing, typer.Option(help="What to do if a prediction is missing, unreadable or of a wrong size.")
@@ -143,7 +155,11 @@ def sis(
     *,
     run: RunOptions,
     predictions: Annotated[
-        Path | None, typer.Option(metavar="JSON", help="A COCO result file: image_id, segmentation, score.")
+        Path | None,
+        typer.Option(
+            metavar="JSON",
+            help="A COCO result file: image_id, segmentation, score. {set} stands for the data set's name.",
+        ),
     ] = None,
     missing: Annotated[
         Missing, typer.Option(help="If the model gives no answer to a photo: stop, or score it as empty.")
@@ -159,6 +175,7 @@ def _evaluate(
 ) -> None:
     import shlex
     import sys
+    from functools import cache
 
     from rich.console import Console
 
@@ -168,12 +185,17 @@ def _evaluate(
 
     if (run.model is None) == (predictions is None):
         raise SaliencyError("give either --model or --predictions")
+    if predictions is not None and len(run.data) > 1 and "{set}" not in str(predictions):
+        raise SaliencyError(
+            f"--predictions {predictions}: is one path for {len(run.data)} data sets; write {{set}} where the "
+            "name of the data set's folder stands"
+        )
     name = run.model
     if name is not None and run.segmenter is not None:
         name = f"{name} + {run.segmenter}"
-    request = Request(
+    asking = Request(
         task=task,
-        data=run.data,
+        data=run.data[0],
         out=run.out or Path("runs"),
         predictions=predictions,
         model=name,
@@ -184,12 +206,29 @@ def _evaluate(
         asked=asked,
         **others,
     )
-    if run.out is None:
-        request = request.with_default_out()
+    requests = [_of_set(asking, data, run.out, several=len(run.data) > 1) for data in run.data]
+    folders = [one.out for one in requests]
+    if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+        raise SaliencyError(f"{twice}: would be the run of two data sets; evaluate them one by one")
 
+    @cache
     def load_model() -> SaliencyPipeline:
         from saliency_r1.cli.models import load_pipeline
 
         return load_pipeline(None if run.model == NANO else run.model, run.segmenter, run.device, asked)
 
-    evaluate_request(request, load_model, Console(stderr=True, highlight=False, markup=False))
+    for request in requests:
+        evaluate_request(request, load_model, Console(stderr=True, highlight=False, markup=False))
+
+
+def _of_set(asking: Request, data: Path, out: Path | None, *, several: bool) -> Request:
+    """Return the request for one data set, with its predictions and the folder of its run."""
+    from dataclasses import replace
+
+    request = replace(asking, data=data)
+    if request.predictions is not None:
+        filled = str(request.predictions).replace("{set}", request.data_name)
+        request = replace(request, predictions=Path(filled))
+    if out is None:
+        return request.with_default_out()
+    return replace(request, out=out / request.data_name if several else out)

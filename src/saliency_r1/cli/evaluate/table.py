@@ -25,7 +25,7 @@ def table(
         str, typer.Option(help="Where the models run: auto, cpu, cuda, cuda:1 or mps.")
     ] = "auto",
 ) -> None:
-    """Write a table of methods and sets as Markdown, LaTeX and JSON, and name missing runs.
+    """Write a table of methods and sets as Markdown, LaTeX and JSON, and the curves. Name missing runs.
 
     The exit code is 1 if a run is missing.
     """
@@ -34,6 +34,7 @@ def table(
     import yaml
 
     from saliency_r1.errors import SaliencyError
+    from saliency_r1.evaluation.curves import curve_files
     from saliency_r1.evaluation.results_table import collect, read_spec
     from saliency_r1.evaluation.results_text import latex, markdown, missing_line
     from saliency_r1.files import write_bytes_atomic
@@ -59,7 +60,11 @@ def table(
     print(texts["md"].split("\n### p-values")[0].split("\n### Missing")[0])
     for cell in found.missing:
         print(f"missing: {missing_line(cell)}")
-    print(f"{folder / stem}.md, {stem}.tex, {stem}.json")
+    curves = curve_files(found.runs)
+    for name, curve in curves.items():
+        write_bytes_atomic(folder / f"{stem}-{name}", curve)
+    files = [f"{folder / stem}.md", f"{stem}.tex", f"{stem}.json", *(f"{stem}-{name}" for name in curves)]
+    print(", ".join(files))
     if found.missing:
         raise typer.Exit(1)
 
