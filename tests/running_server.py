@@ -49,7 +49,7 @@ def serving(
     """The API behind a client, with these limits; stopped gracefully at the end."""
     settings = ServerSettings(port=0, token=token, limits=Limits(**limits), accept_truncated=accept_truncated)
     engine = Engine(load, waiting=settings.limits.waiting, accept_truncated=settings.accept_truncated)
-    app, _ = create_app(engine, settings, page=False)
+    app = create_app(engine, settings, page=False)
     server = Server(uvicorn.Config(app, port=0, log_level="error"), engine)
     thread = threading.Thread(target=server.run)
     thread.start()

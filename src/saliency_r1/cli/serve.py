@@ -54,6 +54,7 @@ def serve(
     page: Annotated[
         bool, typer.Option("--page/--no-page", help="Serve the page too, or only the API.")
     ] = True,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the web page in your browser.")] = False,
     accept_truncated: TruncatedOption = False,
     models: ModelFlags,
     limits: LimitFlags,
@@ -62,11 +63,15 @@ def serve(
 
     Requests that were accepted are answered before the server stops.
     """
+    from threading import Thread
+
     from rich.console import Console
 
     from saliency_r1.cli.models import load_pipeline, prepare_hub
     from saliency_r1.policy.options import is_endpoint
 
+    if open_browser and not page:
+        raise SaliencyError("--open and --no-page exclude each other: without the page nothing can be opened")
     settings = ServerSettings(host, port, token_from_environment(), limits, accept_truncated)
     prepare_hub(models.policy, models.segmenter)
     try:
@@ -80,6 +85,8 @@ def serve(
 
     def announce(url: str) -> None:
         console.print(f"{what} on {url}", soft_wrap=True)
+        if open_browser:
+            Thread(target=_open, args=(url,), daemon=True).start()
 
     def load() -> SaliencyPipeline:
         pipe = load_pipeline(models.policy, models.segmenter, models.device)
@@ -88,3 +95,12 @@ def serve(
         return pipe
 
     run(load, settings, page=page, announce=announce)
+
+
+def _open(url: str) -> None:
+    """Open the page in the user's browser, or say that there is none. A browser in a terminal takes long."""
+    import sys
+    import webbrowser
+
+    if not webbrowser.open(url):
+        print(f"saliency-r1: no browser was found; open {url} yourself", file=sys.stderr)

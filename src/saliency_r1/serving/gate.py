@@ -24,15 +24,14 @@ OPEN = ("/healthz", "/readyz")
 
 _KNOWN = (SALIENCY, "/v1/models", "/healthz", "/readyz", "/metrics", "/openapi.json", "/")
 _DRAIN_SECONDS = 5.0
-# The page's scripts are its own; a picture is shown from memory during its upload.
+# The page's scripts and styles are its own files; pictures are shown from the browser's memory.
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (
         b"content-security-policy",
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-        b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-        b"worker-src 'self' blob:; frame-ancestors 'self'; form-action 'self'; base-uri 'self'",
+        b"default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'self'; form-action 'self'; "
+        b"base-uri 'self'",
     ),
 )
 

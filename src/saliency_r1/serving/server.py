@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 from PIL import Image
 
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.serving.api import create_api
 from saliency_r1.serving.engine import Engine, State
-from saliency_r1.serving.gate import PAGE, Gate
+from saliency_r1.serving.gate import Gate
+from saliency_r1.serving.page import add_page
 from saliency_r1.serving.settings import ServerSettings
 from saliency_r1.tasks import Task
 
@@ -34,16 +32,13 @@ _BACKLOG = 512
 _INTERRUPTED = 128 + signal.SIGINT
 
 
-def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -> tuple[Gate, FastAPI]:
+def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -> Gate:
     """Make the ASGI app of API and page, whose lifespan starts and stops the engine.
 
     Args:
         engine: the engine, not started yet.
         settings: token and limits.
         page: whether to serve the page too.
-
-    Returns:
-        The app to serve, and the FastAPI app within it.
     """
     api = create_api(engine, settings)
 
@@ -55,18 +50,8 @@ def create_app(engine: Engine, settings: ServerSettings, *, page: bool = True) -
 
     api.router.lifespan_context = lifespan
     if page:
-        from saliency_r1.serving.page import mount_page
-
-        @api.get("/", include_in_schema=False)
-        async def to_page() -> RedirectResponse:
-            return RedirectResponse(f"{PAGE}/")
-
-        @api.get("/favicon.ico", include_in_schema=False, status_code=204)
-        async def no_icon() -> None:
-            """Answer the browsers' request for an icon; a missing one is an error on their consoles."""
-
-        api = mount_page(api, engine, settings)
-    return Gate(api, engine, settings), api
+        add_page(api)
+    return Gate(api, engine, settings)
 
 
 class Server(uvicorn.Server):
@@ -75,12 +60,10 @@ class Server(uvicorn.Server):
     Args:
         config: uvicorn's configuration.
         engine: the engine that answers.
-        folder: temporary files, which are removed even if the process exits at once.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, folder: Path | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
         super().__init__(config)
-        self.folder = folder
         self.engine = engine
         engine.on_failure = self.leave
 
@@ -100,8 +83,6 @@ class Server(uvicorn.Server):
 
     def leave_at_once(self, code: int) -> NoReturn:
         """End the process without waiting for threads; torch does not let all of them end properly."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -140,7 +121,7 @@ def serve(
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         engine = Engine(load, waiting=settings.limits.waiting, accept_truncated=settings.accept_truncated)
-        app, api = create_app(engine, settings, page=page)
+        app = create_app(engine, settings, page=page)
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -151,7 +132,7 @@ def serve(
         )
         announce(f"http://{shown}:{port}")
         code = 0
-        server = Server(config, engine, getattr(api.state, "folder", None))
+        server = Server(config, engine)
         try:
             server.run(sockets=[listener])
         except KeyboardInterrupt:

@@ -57,7 +57,7 @@ class RunOptions:
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="The run's folder, or of several sets the folder of their runs. Default: runs/<data>-<method>.",
+            help="The run's folder; for several sets that of their runs. Default: runs/<data>-<method>.",
         ),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")] = False
@@ -187,8 +187,8 @@ def _evaluate(
         raise SaliencyError("give either --model or --predictions")
     if predictions is not None and len(run.data) > 1 and "{set}" not in str(predictions):
         raise SaliencyError(
-            f"--predictions {predictions}: is one path for {len(run.data)} data sets; write {{set}} where the "
-            "name of the data set's folder stands"
+            f"--predictions {predictions}: is one path for {len(run.data)} data sets; write {{set}} where "
+            "the name of the data set's folder stands"
         )
     name = run.model
     if name is not None and run.segmenter is not None:
