@@ -136,7 +136,7 @@ class SaliencyPipeline:
         return " + ".join(names)
 
     def finding(self, phrase: str) -> SaliencyPipeline:
-        """A pipeline that finds what you name, with the same segmenter; the policy is not asked.
+        """Return a pipeline that finds what you name, with the same segmenter; the policy is not asked.
 
         Args:
             phrase: what to find, such as `the cat on the left`.

@@ -30,7 +30,7 @@ class Split:
         attribute, value: as the CSV has them.
         data: name of the set.
         photos: how many there are.
-        means: of each method and metric over these photos; NaN where none of them has the metric.
+        means: the mean over these photos by method and metric; NaN where none of them has the metric.
     """
 
     attribute: str
@@ -76,12 +76,12 @@ def read_attributes(path: Path) -> dict[str, dict[str, str]]:
 def by_attribute(
     runs: Mapping[tuple[str, str], Run], attributes: Mapping[str, Mapping[str, str]], metrics: Sequence[str]
 ) -> list[Split]:
-    """The means of each method over the photos of each value of each attribute, set by set.
+    """Compute the means of each method over the photos of each value of each attribute, set by set.
 
     Args:
         runs: by method and set; those of a set are of the same photos.
         attributes: see `read_attributes`.
-        metrics: of which means are taken, over the photos' own values.
+        metrics: the metrics, whose means are taken over the photos' own values.
 
     Raises:
         SaliencyError: if no photo of the runs has an attribute.
@@ -111,7 +111,7 @@ def by_attribute(
 
 
 def attributes_csv(splits: Sequence[Split]) -> bytes:
-    """A line for each set, attribute, value and method, with the means of the metrics."""
+    """Return a CSV with a line for each set, attribute, value and method, with the means of the metrics."""
     metrics = list(dict.fromkeys(metric for split in splits for _, metric in split.means))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -27,9 +27,9 @@ from saliency_r1.tasks import Task
 Runs: TypeAlias = "Mapping[tuple[str, str], Run]"
 """Finished runs by method and set."""
 Differences: TypeAlias = "dict[tuple[str, str], list[Difference]]"
-"""Of each method and set, against the first method of the set."""
+"""Differences from the first method of the set, by method and set."""
 PValues: TypeAlias = Mapping[tuple[str, str, str], float]
-"""By method, set and metric."""
+"""P-values by method, set and metric."""
 
 RESAMPLES = 2000
 CASES = 12

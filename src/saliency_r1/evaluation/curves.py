@@ -17,7 +17,7 @@ _PANEL_INCHES = 4.2
 
 
 def curve_files(runs: Mapping[tuple[str, str], Run]) -> dict[str, bytes]:
-    """The files curves.csv and, where matplotlib is installed, curves.pdf.
+    """Make the files curves.csv and, where matplotlib is installed, curves.pdf.
 
     Args:
         runs: by method and set.
@@ -34,7 +34,7 @@ def curve_files(runs: Mapping[tuple[str, str], Run]) -> dict[str, bytes]:
 
 
 def curves_csv(runs: Mapping[tuple[str, str], Run]) -> bytes:
-    """A line for each set, method and threshold.
+    """Return a CSV with a line for each set, method and threshold.
 
     Args:
         runs: by method and set.
@@ -53,7 +53,7 @@ def curves_csv(runs: Mapping[tuple[str, str], Run]) -> bytes:
 
 
 def curves_pdf(runs: Mapping[tuple[str, str], Run]) -> bytes:
-    """A page for each set: precision over recall, and F over the threshold, a line for each method.
+    """Draw a page for each set: precision over recall, and F over the threshold, a line for each method.
 
     Args:
         runs: by method and set.

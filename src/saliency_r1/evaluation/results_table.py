@@ -288,19 +288,18 @@ def collect(spec: TableSpec) -> ResultsTable:
 
 
 def table_of(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> ResultsTable:
-    """The table of finished runs: methods by sets, both in the order of the runs.
+    """Make the table of finished runs: methods by sets, both in the order of the runs.
 
     The reference is the method of the first run. Runs of one ground truth are of one set. Runs that share
     method and set are told apart by their folders.
 
     Args:
         runs: at least one.
-        metrics: of the table; those of `DEFAULT_METRICS` without it. P-values are of all metrics that can be
-            paired, unless metrics are given.
+        metrics: the metrics of the table and the p-values. Without them the table has those of
+            `DEFAULT_METRICS`, and there are p-values for all metrics that can be paired.
 
     Raises:
-        SaliencyError: if there is no such metric, or runs of a set are of different tasks, photos or ground
-            truth.
+        SaliencyError: if there is no such metric, or runs of a set differ in task, photos or ground truth.
     """
     task = Task(runs[0].summary["task"])
     known = definitions(task)
