@@ -16,7 +16,7 @@ from PIL import Image
 
 from browser import CHROMIUM, PHONE, Site, site_of
 from running_server import FOLDER
-from saliency_r1.cosod import UNNAMED
+from saliency_r1.wording import shown_name
 
 FIRST_PAGE_SECONDS = 5
 TOKEN = "correct-horse-battery"
@@ -84,7 +84,7 @@ def test_the_main_subject_and_its_files(site: Site, tmp_path: Path) -> None:
             assert (picture.mode, picture.size) == (mode, (451, 300))
     described = json.loads(downloaded(page, "save-json", tmp_path).read_text())
     named = described["instances"][0]["expression"]
-    assert page.locator("#found").inner_text() == ("(unnamed)" if named == UNNAMED else named)
+    assert page.locator("#found").inner_text() == shown_name(named)
     page.screenshot(path=site.shots / "main-subject.png", full_page=True)
     page.context.close()
 
@@ -274,11 +274,11 @@ def test_cancelling_stops_what_is_not_done(site: Site, tmp_path: Path) -> None:
     choose(page, *files)
     status(page, r"\d+ of 12 photos done")
     assert page.get_by_role("progressbar").is_visible()
-    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
     status(page, "Cancelled")
     page.locator("#photos .state", has_text="cancelled").first.wait_for()
     assert "cancelled" in page.locator("#photos .state").last.inner_text()
-    assert page.get_by_role("button", name="Cancel").is_disabled()
+    assert page.get_by_role("button", name="Cancel", exact=True).is_disabled()
     page.get_by_role("button", name="Remove all photos").click()
     page.get_by_role("button", name="chelsea").click()
     status(page, "Done: 1 photo")
