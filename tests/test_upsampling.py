@@ -122,3 +122,13 @@ def test_torch_finds_the_same_masks(size: tuple[int, int]) -> None:
     logits = np.concatenate([coarse(inside), 3 * coarse(~inside), coarse(inside, 160)[:, :20, :20]])
     wanted = torch_upsample(torch.from_numpy(logits)[:, None], torch.from_numpy(guide_of(photo)), size)
     np.testing.assert_allclose(upsample(logits, guide_of(photo), size), wanted[:, 0].numpy(), atol=1e-3)
+
+
+def test_masks_of_a_smaller_size_are_near_those_of_the_photos_made_smaller() -> None:
+    photo, inside = scene()
+    logits, guide = torch.from_numpy(coarse(inside))[:, None], torch.from_numpy(guide_of(photo))
+    size = inside.shape[0] // 2, inside.shape[1] // 2
+    wanted = F.interpolate(torch_upsample(logits, guide, inside.shape), size, mode="area")
+    found = torch_upsample(logits, guide, size)
+    assert found.shape == (1, 1, *size)
+    assert float((found - wanted).abs().mean()) < 0.02
