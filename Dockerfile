@@ -1,9 +1,9 @@
-# The web page and the API on a CPU. Not built where it was written (no Docker there): only linted, by hadolint.
+# The web page and the API on a CPU. It is linted by hadolint, but was not built or tested.
 #
 #   docker build -t saliency-r1 .
 #   docker run --rm -p 127.0.0.1:8765:8765 -e SALIENCY_R1_TOKEN saliency-r1
 #
-# The server listens beyond the container's loopback, so it wants a token: SALIENCY_R1_TOKEN in the environment.
+# The server listens outside the container's loopback, so it needs a token: SALIENCY_R1_TOKEN in the environment.
 # Other commands: docker run --rm -v "$PWD:/data" saliency-r1 saliency-r1 predict dog.jpg
 FROM python:3.11.14-slim-bookworm
 
@@ -14,7 +14,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
 WORKDIR /opt/saliency-r1
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY src ./src
-# PyTorch's own index has the build for CPUs; the one of PyPI brings gigabytes of CUDA.
+# PyTorch's own index has the build for CPUs; the build on PyPI downloads gigabytes of CUDA.
 RUN pip install --no-cache-dir --no-compile -c constraints.txt \
         --extra-index-url https://download.pytorch.org/whl/cpu "torch==2.13.0+cpu" ".[serve]" \
     && useradd --create-home --uid 1000 saliency \
