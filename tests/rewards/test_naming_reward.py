@@ -20,6 +20,7 @@ from saliency_r1.data.true_instances import encode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.language.accepted_names import known_names
 from saliency_r1.language.naming import NameBook
+from saliency_r1.language.tree_names import words_of
 from saliency_r1.response import Response
 from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
 from saliency_r1.rewards.naming import named
@@ -55,7 +56,7 @@ def paid(asked: PromptExample, *expressions: str) -> float | None:
         ("the brown dog on the left", 1),  # what a viewer calls it
         ("the English hound", 1),
         ("Hounds", 1),  # one level up
-        ("the hunting dog", 1),  # it is a dog too
+        ("the hunting dog", 1),  # narrower than "dog"
         ("the canine", 0.6),
         ("the large animal", 0.6),
         ("the object", 0.3),
@@ -125,7 +126,11 @@ def test_words_of_real_synsets() -> None:
         assert not set(names.right) & set(names.wider)
         assert not {"object", "thing", "entity", "artifact"} & {*names.right, *names.wider}
         # What fine-tuning calls it is never wrong.
-        assert book.name(synset) in {*names.right, *names.wider, "object"}
+        known = {*names.right, *names.wider, "object"}
+        assert {book.name(synset), *words_of(synset)} <= known
+    terrier = next(synset for synset in synsets.values() if synset.name == "Lakeland terrier")
+    assert {"terrier", "dog"} <= set(known_names(terrier).right)
+    assert "animal" in known_names(terrier).wider
 
 
 def test_a_recipe_finds_it_and_it_changes_the_reward() -> None:

@@ -10,6 +10,7 @@ from saliency_r1.data.prompt_examples import KnownNames
 from saliency_r1.data.samples import Synset
 from saliency_r1.language.expressions import NOUNS, Nouns
 from saliency_r1.language.naming import NameBook
+from saliency_r1.language.tree_names import words_of
 from saliency_r1.wording import normalised
 
 LEVELS = 3
@@ -31,25 +32,35 @@ def accepted_names(synset: Synset, book: NameBook) -> frozenset[str]:
 
 
 def known_names(synset: Synset) -> KnownNames:
-    """What a synset may be called.
+    """Return what a synset may be called.
 
-    Right are its plain name, WordNet's name and synonyms, and the first hypernym. The hypernyms above are
-    wider. "object" and what else is said of everything is neither.
+    Right are its plain name, WordNet's name and synonyms, the first hypernym, and every hypernym that is
+    narrower than the plain name. The other hypernyms are wider, and so are the words of `tree_names` for
+    them. "object" and what else is said of everything is neither.
 
     Example:
         >>> known_names(Synset("n1", "lemur", (), ("primate", "mammal", "animal")))
         KnownNames(right=('lemur', 'primate'), wider=('animal', 'mammal'))
     """
-    # One picture is enough here: what it is called does not hang on how often it was seen.
-    nouns = Nouns.of(synset, NameBook({synset: 1}, minimum=1))
-    nearest = {word.lower() for word in synset.hypernyms[:1]} & nouns.kinds
-    return known_nouns(nouns, nearest)
+    # One picture is enough here: what it is called does not depend on how often it was seen.
+    book = NameBook({synset: 1}, minimum=1)
+    nouns = Nouns.of(synset, book)
+    above = [word.lower() for word in synset.hypernyms]
+    plain = book.name(synset)
+    near = above[: above.index(plain) + 1] if plain in above else above[:1]
+    return known_nouns(nouns, nouns.kinds.intersection(near), words_of(synset))
 
 
-def known_nouns(nouns: Nouns, nearest: Iterable[str] = ()) -> KnownNames:
-    """As `known_names` of what goes by these nouns; of their hypernyms those in `nearest` are right."""
-    right = {normalised(word) for word in (*nouns.names, *nouns.synonyms, *nearest)} - set(NOUNS)
-    wider = {normalised(word) for word in (*nouns.hypernyms, *nouns.kinds)} - set(NOUNS) - right
+def known_nouns(nouns: Nouns, near: Iterable[str] = (), far: Iterable[str] = ()) -> KnownNames:
+    """Return what may be called by these nouns: of their hypernyms those in `near` are right.
+
+    Args:
+        nouns: of the thing.
+        near: hypernyms that are right.
+        far: words that are wider, beside the nouns' own hypernyms.
+    """
+    right = {normalised(word) for word in (*nouns.names, *nouns.synonyms, *near)} - set(NOUNS)
+    wider = {normalised(word) for word in (*nouns.hypernyms, *nouns.kinds, *far)} - set(NOUNS) - right
     return KnownNames(tuple(sorted(right)), tuple(sorted(wider)))
 
 
