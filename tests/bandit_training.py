@@ -2,7 +2,7 @@
 
 Run by one process or several it takes two CGPO steps and writes what came of them:
 
-    python tests/bandit_training.py OUT
+    python tests/bandit_training.py OUT BASELINE
 """
 
 from __future__ import annotations
@@ -111,13 +111,13 @@ class FixedCompletions(CGPOTrainer):
         return output
 
 
-def two_steps(output: Path, batch: int) -> None:
+def two_steps(output: Path, batch: int, baseline: str = "none") -> None:
     """Train, and write the weights, and the advantages of each prompt, to `two_steps.safetensors`."""
     output.mkdir(parents=True, exist_ok=True)
     trainer = FixedCompletions(
         policy(4.0),
         share_of_a,
-        config(output, per_device_train_batch_size=batch, gradient_accumulation_steps=2),
+        config(output, per_device_train_batch_size=batch, gradient_accumulation_steps=2, baseline=baseline),
         train_dataset=prompts(16),
         processing_class=tokenizer(),
     )
@@ -135,6 +135,6 @@ def two_steps(output: Path, batch: int) -> None:
 if __name__ == "__main__":
     import os
 
-    two_steps(Path(sys.argv[1]), batch=8 // int(os.environ.get("WORLD_SIZE", "1")))
+    two_steps(Path(sys.argv[1]), 8 // int(os.environ.get("WORLD_SIZE", "1")), sys.argv[2])
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -64,7 +64,7 @@ def unpadded(output: dict[str, Any], row: int) -> tuple[list[int], list[int]]:
 # The advantage.
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_iterations": 2, "confidence_weight": 0.5}])
+@pytest.mark.parametrize("changes", [{}, {"num_iterations": 2, "brake": 0.5}])
 def test_advantages_equal_an_independent_recomputation(tmp_path: Path, changes: dict[str, Any]) -> None:
     model = policy(sharpness=60)
     plain = copy.deepcopy(model)
@@ -83,7 +83,7 @@ def test_advantages_equal_an_independent_recomputation(tmp_path: Path, changes: 
         prompt, completion = unpadded(output, row)
         reward = share_of_a([tokenizer().decode(completion, skip_special_tokens=True)])[0]
         confidences.append(raw_logprobs(plain, prompt, completion, 0.6).mean().exp().item())
-        expected = reward - changes.get("confidence_weight", 1.0) * confidences[-1]
+        expected = reward - changes.get("brake", 1.0) * confidences[-1]
         assert output["advantages"][row].item() == pytest.approx(expected, abs=1e-5)
     assert 0.2 < min(confidences) < max(confidences) < 1
     at_one = raw_logprobs(plain, prompt, completion, 1.0).mean().exp().item()
@@ -209,7 +209,7 @@ def test_pieces_of_a_tokenizer_that_joins_words() -> None:
 
 
 def test_without_confidence_it_is_reinforce(tmp_path: Path) -> None:
-    for changes in ({"confidence": "none"}, {"confidence_weight": 0.0}):
+    for changes in ({"confidence": "none"}, {"brake": 0.0}):
         settings = config(tmp_path, **changes)
         trainer = FixedCompletions(
             policy(), share_of_a, settings, train_dataset=prompts(4), processing_class=tokenizer()
@@ -261,7 +261,7 @@ def settle(tmp_path: Path, rewards: tuple[float, ...], weight: float, steps: int
             optim="adamw_torch",
             learning_rate=0.02,
             lr_scheduler_type="linear",
-            confidence_weight=weight,
+            brake=weight,
             logging_steps=1000,
         ),
         train_dataset=Dataset.from_list([{"prompt": "which"}] * 256),
@@ -298,14 +298,15 @@ def test_the_weight_of_the_confidence_is_a_dial(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"baseline": "batch"}, "baseline is 'batch': choose one of none, task, prompt"),
         ({"confidence": "mean"}, "confidence is 'mean': choose one of all, answer, none"),
-        ({"confidence_weight": -1.0}, "confidence_weight is -1.0: choose 0 or more"),
+        ({"brake": -1.0}, "brake is -1.0: choose 0 or more"),
         ({"num_generations": 8}, "num_generations is 8 .* one completion a prompt"),
         ({"top_p": 0.9}, "top_p is 0.9: .* set it to 1.0"),
         ({"top_k": 50}, "top_k is 50: .* set it to 0"),
         ({"min_p": 0.1}, "min_p is 0.1"),
         ({"temperature": 0.0}, "temperature is 0.0: choose a number over 0"),
-        ({"scale_rewards": "batch"}, "scale_rewards is 'batch'"),
+        ({"scale_rewards": "group"}, "scale_rewards is 'group': CGPO has no groups"),
         ({"num_iterations": 3, "save_strategy": "steps", "save_steps": 4}, "choose a multiple of 3"),
     ],
 )
@@ -332,14 +333,15 @@ def test_reward_weights_must_add_up_to_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_same_advantages_and_update_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("baseline", ["none", "prompt"])
+def test_two_processes_give_the_same_advantages_and_update_as_one(tmp_path: Path, baseline: str) -> None:
     script = str(TESTS / "bandit_training.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*launch, script, str(tmp_path / "two")], capture_output=True, text=True, timeout=900
+        [*launch, script, str(tmp_path / "two"), baseline], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
-    two_steps(tmp_path / "one", batch=8)
+    two_steps(tmp_path / "one", 8, baseline)
     alone, both = (load_file(tmp_path / name / "two_steps.safetensors") for name in ("one", "two"))
     assert (int(alone["processes"]), int(both["processes"])) == (1, 2)
     steps = []

@@ -404,7 +404,7 @@ def test_tasks_kept_apart_halve_the_padding(data: Path, tmp_path: Path) -> None:
             model=policy.model,
             args=fine_tuning_settings(load_recipe(path, LargeSFTRecipe), gradient_checkpointing=False),
             processing_class=policy.processor,
-            train_dataset=example_dataset(examples, Photos(tmp_path)),
+            train_dataset=example_dataset(examples, Photos(tmp_path, policy.seen)),
             kinds=kinds,
         )
         masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]

@@ -224,8 +224,11 @@ def test_damaged_lines_are_named(tmp_path: Path) -> None:
 
 def test_rows_hold_what_the_trainer_and_the_reward_need(data: Path) -> None:
     examples = read_prompts(data / "train.jsonl")
-    rows = prompt_dataset(examples, Photos(data))
+    rows = prompt_dataset(examples, Photos(data, lambda image: image.resize((30, 20))))
     for row, example in zip(rows, examples, strict=True):
+        assert [image.size for image in row["images"]] == [(30, 20)] * len(example.images)
+        sizes = [tuple(masks[0]["size"]) for masks in example.masks]
+        assert [(photo.height, photo.width) for photo in row["photos"]] == sizes
         assert row["prompt"] == [{"role": "user", "content": example.prompt}]
         assert len(row["images"]) == len(example.images)
         assert row["example"] == example

@@ -254,15 +254,22 @@ class TransformersPolicy:
             conversations.append([{"role": "user", "content": content}])
         texts = self.processor.apply_chat_template(conversations, add_generation_prompt=True)
         inputs = self.processor(
-            images=[[self._seen(image) for image in images] for images in batch],
+            images=[[self.seen(image) for image in images] for images in batch],
             text=texts,
             padding=True,
             return_tensors="pt",
         )
         return inputs.to(self.model.device)
 
-    def _seen(self, image: Image.Image) -> Image.Image:
-        """Return the photo in the form that the processor gets."""
+    def seen(self, image: Image.Image) -> Image.Image:
+        """Return the photo in the form that the processor gets, in prediction and in training alike.
+
+        Args:
+            image: mode RGB.
+
+        Returns:
+            A photo of a shape that processors take, within `max_pixels`; the same photo if that is None.
+        """
         if self.max_pixels is None:
             return image
         image = workable(image, self.max_pixels)

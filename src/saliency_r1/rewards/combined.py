@@ -86,7 +86,8 @@ class SaliencyReward:
     user's own rewards. It is rounded to four decimals, because the grouping of segmenter calls changes the
     last digits.
 
-    It is a reward function for TRL: it takes the columns `example` and `images` of `training.rl`'s data set.
+    It is a reward function of TRL: it takes the columns `example` and `photos` of the data set that
+    `training.rl_data` makes.
 
     Args:
         segmenter: the frozen segmenter, with its cache.
@@ -101,7 +102,7 @@ class SaliencyReward:
         >>> photo = Image.new("RGB", (40, 40))
         >>> question = PromptExample("a", Task.SOD, Task.SOD.spec.prompt(), ("a.png",), ((),))
         >>> nothing = "<think>Nothing stands out.</think><answer></answer>"
-        >>> reward([nothing, "no tags"], example=[question] * 2, images=[[photo]] * 2)
+        >>> reward([nothing, "no tags"], example=[question] * 2, photos=[[photo]] * 2)
         [1.0, 0.0]
     """
 
@@ -121,13 +122,13 @@ class SaliencyReward:
         self,
         completions: Sequence[Any],
         example: Sequence[PromptExample],
-        images: Sequence[Sequence[Image.Image]],
+        photos: Sequence[Sequence[Image.Image]],
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float]:
         """Return the reward of each completion, and log its parts with `log_metric`; see the class."""
         texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
-        scored = self.score(texts, example, images)
+        scored = self.score(texts, example, photos)
         for one, asked in zip(scored, example, strict=True):
             if log_metric is not None:
                 log_metric("parse_rate", float(one.parsed))

@@ -1,18 +1,24 @@
-"""CGPO: one completion a prompt, and A = r - lambda c, the reward less the policy's own confidence in it.
+"""CGPO: one completion a prompt, and A = r - c, the reward less the policy's own confidence in it.
 
-Paper: arXiv 2511.00396. What it leaves open is ours and marked so in docs/cgpo.md. All but the advantage is
-TRL's GRPOTrainer: sampling, the clipped token objective, KL, accumulation, several passes, LoRA, images.
+Paper: arXiv 2511.00396. What it leaves open is ours and marked so in docs/cgpo.md, and so are baselines. All
+but the advantage is TRL's GRPOTrainer: sampling, the clipped token objective, KL, accumulation, several
+passes, LoRA, images.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
+from saliency_r1.files import write_bytes_atomic
 from saliency_r1.policy.confidence import expression_tokens, token_pieces
+from saliency_r1.training.baselines import Baselines
 from saliency_r1.training.cgpo_config import CGPOConfig
 from saliency_r1.training.grpo import MeasuredGRPOTrainer
 from saliency_r1.training.sampling import SampledLogprobs
@@ -29,6 +35,10 @@ IMAGE_INPUTS = (
     "mm_token_type_ids",
     "image_position_ids",
 )
+
+
+REMEMBERED = "baselines.json"
+"""What the baselines remember, in a checkpoint."""
 
 
 def sequence_confidence(logprobs: Tensor, chosen: Tensor) -> Tensor:
@@ -56,11 +66,19 @@ def answer_tokens(token_ids: Sequence[Sequence[int]], tokenizer: Any) -> list[li
     return marked
 
 
+def prompt_key(row: dict[str, Any]) -> str:
+    """What tells the prompt of a data row from all others: its name, if it has one, and its words."""
+    prompt = row["prompt"]
+    words = prompt if isinstance(prompt, str) else [message["content"] for message in prompt]
+    return json.dumps([str(row.get("name", "")), words], default=str)
+
+
 class CGPOTrainer(MeasuredGRPOTrainer):
-    """TRL's GRPOTrainer with one completion a prompt and A = stop_grad(r - lambda c).
+    """TRL's GRPOTrainer with one completion a prompt and A = stop_grad(r - c), or with a baseline.
 
     c is taken at the sampling temperature, under the weights that sampled. A completion without a reward (all
-    reward functions gave None or NaN) has A = 0 and counts in no mean.
+    reward functions gave None or NaN) has A = 0 and counts in no mean. One whose baseline is not known yet,
+    the first of a task, has A = 0 too.
 
     Args:
         model: as GRPOTrainer takes it.
@@ -98,6 +116,7 @@ class CGPOTrainer(MeasuredGRPOTrainer):
             )
         self._rewards: Tensor | None = None
         self._sampled: Tensor | None = None
+        self._baselines = Baselines(args.baseline)
         super().__init__(model=model, reward_funcs=reward_funcs, args=args, **arguments)
 
     def _generate_single_turn(self, *arguments: Any, **options: Any) -> Any:
@@ -122,10 +141,47 @@ class CGPOTrainer(MeasuredGRPOTrainer):
         local = rewards[first : first + count]
         reinforce = self.args.confidence == "none"
         confidence = torch.zeros_like(local) if reinforce else self._confidence(output)
-        gap = local - self.args.confidence_weight * confidence
-        output["advantages"] = gap.nan_to_num(nan=0.0)
+        taken, centres = self._of_baseline(inputs, rewards, confidence, first)
+        advantages = (local - taken) - self.args.brake * (confidence - centres)
+        output["advantages"] = self._scaled(advantages).nan_to_num(nan=0.0)
         self._log_advantages(rewards, confidence, output["advantages"])
         return output
+
+    def _of_baseline(
+        self, inputs: list[dict[str, Any]], rewards: Tensor, confidence: Tensor, first: int
+    ) -> tuple[Tensor, Tensor]:
+        """What to take from r and from c of this process's completions, float32 (B,) each."""
+        model: Any = self.model
+        if self.args.baseline == "none" or not model.training:
+            return torch.zeros_like(confidence), torch.zeros_like(confidence)
+        rows = gather_object([(str(row.get("task", "")), prompt_key(row)) for row in inputs])
+        tasks, prompts = zip(*rows, strict=True)
+        everywhere = self.accelerator.gather(confidence).tolist()
+        found = self._baselines.of(tasks, prompts, rewards.tolist(), everywhere)
+        taken, centres = torch.tensor(found, device=confidence.device)
+        self._metrics["train"]["baseline/mean"].append(taken.nanmean().item())
+        mine = slice(first, first + len(confidence))
+        return taken[mine], centres[mine]
+
+    def _scaled(self, advantages: Tensor) -> Tensor:
+        """The advantages over their deviation in the batch of all processes, if that is asked for."""
+        if self.args.scale_rewards != "batch":
+            return advantages
+        everywhere = self.accelerator.gather(advantages)
+        known = everywhere[everywhere.isfinite()]
+        return advantages / (known.std(correction=0) + 1e-4) if len(known) else advantages
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.args.should_save and self.args.baseline != "none":
+            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomic(folder / REMEMBERED, json.dumps(self._baselines.to_dict()).encode())
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and (Path(checkpoint) / REMEMBERED).is_file():
+            self._baselines.remember(json.loads((Path(checkpoint) / REMEMBERED).read_text()))
 
     def _total(self, rewards: Tensor) -> Tensor:
         """R of each completion from those of the functions (N, functions), over the ones that had a say."""

@@ -9,6 +9,7 @@ from typing import Any
 from trl import GRPOConfig
 
 CONFIDENCES = ("all", "answer", "none")
+BASELINES = ("none", "task", "prompt")
 
 
 class _Single(int):
@@ -23,10 +24,18 @@ class CGPOConfig(GRPOConfig):
     """Settings of `CGPOTrainer`; those of GRPOConfig hold as they are, but for these.
 
     Attributes:
-        confidence: c in A = r - lambda c. `all` (paper): exp of the mean log-probability of the sampled
-            tokens. `answer` (ours): the same over the tokens of the expressions alone, or over all tokens of
-            a response that has none. `none`: A = r, single-sample REINFORCE, the control.
-        confidence_weight: lambda (ours), at least 0; the paper's is 1.
+        confidence: c in A = r - c. That c is the policy's confidence in its response is the paper's; it does
+            not say how it is computed. `all` (ours): exp of the mean log-probability of the sampled tokens.
+            `answer` (ours): the same over the tokens of the expressions alone, or over all tokens of a
+            response that has none. `none`: no c, single-sample REINFORCE, the control.
+        brake: the weight of c (ours), at least 0; the paper's is 1.
+        baseline: what is taken from r beside. `none` (paper): nothing, A = r - brake c. `task` (ours): the
+            running mean b of the task's rewards, with c less its own running mean, so that the brake says
+            nothing of the height of r: A = (r - b) - brake (c - mean c of the task). `prompt` (after
+            Single-stream Policy Optimization, arXiv 2509.13232): the same with b the running value of the
+            prompt, for prompts that are visited several times. Tasks are told apart by the data's column
+            `task`.
+        scale_rewards: `none`, or `batch` to divide A by its standard deviation over the batch.
         num_generations: 1, and 1 alone.
         disable_dropout: True by default: c is to be the probability that the response was sampled with.
         log_multimodal: False by default: gathering the images of all processes for a table costs time.
@@ -35,8 +44,10 @@ class CGPOConfig(GRPOConfig):
         ValueError: for settings that do not fit together, with what was given and how to mend it.
     """
 
-    confidence: str = field(default="all", metadata={"help": "Confidence in A = r - lambda c."})
-    confidence_weight: float = field(default=1.0, metadata={"help": "lambda in A = r - lambda c."})
+    confidence: str = field(default="all", metadata={"help": "Confidence in A = r - brake c."})
+    brake: float = field(default=1.0, metadata={"help": "Weight of the confidence in A = r - brake c."})
+    baseline: str = field(default="none", metadata={"help": "What is taken from r: none, task or prompt."})
+    scale_rewards: str = field(default="none", metadata={"help": "none, or batch to divide A by its std."})
     num_generations: int = field(default=1, metadata={"help": "Completions a prompt: 1."})
     num_generations_eval: int | None = field(default=1, metadata={"help": "Completions in evaluation: 1."})
     disable_dropout: bool = field(default=True, metadata={"help": "Whether to disable dropout."})
@@ -45,10 +56,10 @@ class CGPOConfig(GRPOConfig):
     def __post_init__(self) -> None:
         if self.confidence not in CONFIDENCES:
             raise ValueError(f"confidence is {self.confidence!r}: choose one of {', '.join(CONFIDENCES)}")
-        if not (math.isfinite(self.confidence_weight) and self.confidence_weight >= 0):
-            raise ValueError(
-                f"confidence_weight is {self.confidence_weight}: choose 0 or more; the paper's is 1"
-            )
+        if self.baseline not in BASELINES:
+            raise ValueError(f"baseline is {self.baseline!r}: choose one of {', '.join(BASELINES)}")
+        if not (math.isfinite(self.brake) and self.brake >= 0):
+            raise ValueError(f"brake is {self.brake}: choose 0 or more; the paper's is 1")
         if self.num_generations != 1 or self.num_generations_eval not in (None, 1):
             raise ValueError(
                 f"num_generations is {self.num_generations} and num_generations_eval "
@@ -68,9 +79,9 @@ class CGPOConfig(GRPOConfig):
                 )
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}: choose a number over 0, such as 1")
-        if self.scale_rewards not in ("group", "none", False, True):
+        if self.scale_rewards not in ("none", "batch"):
             raise ValueError(
-                f"scale_rewards is {self.scale_rewards!r}: CGPO does not scale advantages; leave it out"
+                f"scale_rewards is {self.scale_rewards!r}: CGPO has no groups; choose none or batch"
             )
         if self.multi_objective_aggregation != "sum_then_normalize":
             raise ValueError(
@@ -80,7 +91,6 @@ class CGPOConfig(GRPOConfig):
         self.num_generations = _Single(1)
         super().__post_init__()
         self.num_generations, self.num_generations_eval = 1, 1
-        self.scale_rewards = "none"
         check_saving(self)
 
 

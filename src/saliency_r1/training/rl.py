@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import TrainerCallback, set_seed
@@ -66,6 +66,8 @@ class RLRecipe(RolloutRecipe):
         max_tokens: where a completion is cut.
         kl: weight of the KL divergence from the start; over 0 the start is kept in memory.
         clip: the ratio of probabilities may leave 1 by this.
+        clip_high: the same upwards, where that is another number; None for `clip` (TRL's `epsilon_high`).
+        loss_type: how the losses of tokens are joined, see TRL's GRPOConfig.
         lora_rank: train adapters of this rank in the language model's layers; 0 to train its weights.
         lora_alpha: their scale times the rank.
         format_weight, iou_weight, s_measure_weight: see `RewardWeights`.
@@ -102,6 +104,8 @@ class RLRecipe(RolloutRecipe):
     max_tokens: int = 128
     kl: float = 0.0
     clip: float = 0.2
+    clip_high: float | None = None
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo"] = "dapo"
     lora_rank: int = 0
     lora_alpha: float = 2.0
     format_weight: float = 0.1
@@ -148,11 +152,15 @@ class CGPORecipe(RLRecipe):
     """What `train cgpo` reads.
 
     Attributes:
-        confidence, confidence_weight: see `CGPOConfig`; `confidence: none` is REINFORCE.
+        confidence, brake, baseline, scale_rewards: see `CGPOConfig`; `confidence: none` is REINFORCE.
     """
 
     confidence: Literal["all", "answer", "none"] = "all"
-    confidence_weight: float = 1.0
+    brake: float = 1.0
+    baseline: Literal["none", "task", "prompt"] = "none"
+    scale_rewards: Literal["none", "batch"] = "none"
+
+    OLD_KEYS: ClassVar[dict[str, str]] = {"confidence_weight": "write brake"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +169,12 @@ class GRPORecipe(RLRecipe):
 
     Attributes:
         group: completions a prompt.
+        scale_rewards: what r less its group's mean is divided by: the standard deviation of the `group`, of
+            the `batch`, or nothing for `none`.
     """
 
     group: int = 8
+    scale_rewards: Literal["group", "batch", "none"] = "group"
 
 
 class Validator(TrainerCallback):
@@ -290,7 +301,7 @@ def build_trainer(
         prompting=Prompting.PLAIN,  # validation asks as training does
         attn_implementation=recipe.attn_implementation,
     )
-    photos = Photos(recipe.image_root)
+    photos = Photos(recipe.image_root, policy.seen)
     if recipe.vllm is not None:
         check_stored_pixels(recipe, policy, str(recipe.start or nano.POLICY_FOLDER), recipe.revision)
         check_length(recipe, longest_question(policy.processor, examples, photos), recipe.max_tokens)
@@ -338,6 +349,9 @@ def rl_settings(recipe: CGPORecipe | GRPORecipe) -> GRPOConfig:
         "max_completion_length": recipe.max_tokens,
         "beta": recipe.kl,
         "epsilon": recipe.clip,
+        "epsilon_high": recipe.clip_high,
+        "loss_type": recipe.loss_type,
+        "scale_rewards": recipe.scale_rewards,
         "disable_dropout": True,
         "log_multimodal": False,
         "gradient_checkpointing": recipe.gradient_checkpointing,
@@ -346,7 +360,7 @@ def rl_settings(recipe: CGPORecipe | GRPORecipe) -> GRPOConfig:
     try:
         if isinstance(recipe, CGPORecipe):
             return CGPOConfig(
-                confidence=recipe.confidence, confidence_weight=recipe.confidence_weight, **values
+                confidence=recipe.confidence, brake=recipe.brake, baseline=recipe.baseline, **values
             )
         settings = GRPOConfig(num_generations=recipe.group, **values)
         check_saving(settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ class Photos:
 
     Args:
         root: where relative paths begin.
+        seen: makes of a photo what the policy is shown, as `TransformersPolicy.seen` does.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self._root = Path(root)
+    def __init__(self, root: str | Path, seen: Callable[[Image.Image], Image.Image]) -> None:
+        self._root, self._seen = Path(root), seen
         self._kept = BoundedMemory(PHOTO_BYTES)
 
     def __call__(self, key: Key) -> Image.Image:
@@ -39,6 +40,20 @@ class Photos:
             self._kept.put(key, image)
         return image
 
+    def shown(self, key: Key) -> Image.Image:
+        """The photo as the policy is shown it, in training as in prediction.
+
+        Raises:
+            SaliencyError: if it cannot be read.
+        """
+        image = self._kept.get(("shown", key))
+        if image is None:
+            whole = self(key)
+            image = self._seen(whole)
+            if image is not whole:
+                self._kept.put(("shown", key), image)
+        return image
+
 
 def longest_question(processor: Any, examples: Sequence[PromptExample], photos: Photos) -> int:
     """The tokens of the question with the most photos, photos included.
@@ -49,7 +64,7 @@ def longest_question(processor: Any, examples: Sequence[PromptExample], photos: 
         photos: reads their photos.
     """
     asked = max(examples, key=lambda example: len(example.keys))
-    images = [photos(key) for key in asked.keys]
+    images = [photos.shown(key) for key in asked.keys]
     content = [*({"type": "image"} for _ in images), {"type": "text", "text": asked.prompt}]
     text = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -58,16 +73,18 @@ def longest_question(processor: Any, examples: Sequence[PromptExample], photos: 
 
 
 def prompt_dataset(examples: Sequence[PromptExample], photos: Photos) -> Dataset:
-    """A data set with the columns `prompt` (chat messages), `images`, `example`, `task` and `name`.
+    """A data set with the columns `prompt` (chat messages), `images`, `photos`, `example`, `task` and `name`.
 
-    Photos are read when a row is asked for.
+    `images` are the photos as the policy is shown them, `photos` the whole ones, to which the true masks
+    belong. They are read when a row is asked for.
     """
 
     def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         chosen = [examples[number] for number in batch["number"]]
         return {
             "prompt": [[{"role": "user", "content": example.prompt}] for example in chosen],
-            "images": [[photos(key) for key in example.keys] for example in chosen],
+            "images": [[photos.shown(key) for key in example.keys] for example in chosen],
+            "photos": [[photos(key) for key in example.keys] for example in chosen],
             "example": chosen,
             "task": [str(example.task) for example in chosen],
             "name": [example.name for example in chosen],

@@ -102,7 +102,7 @@ def example_dataset(examples: Sequence[SFTExample], photos: Photos) -> Dataset:
         return {
             "prompt": [[{"role": "user", "content": example.prompt}] for example in chosen],
             "completion": [[{"role": "assistant", "content": example.response}] for example in chosen],
-            "images": [[photos(key) for key in example.keys] for example in chosen],
+            "images": [[photos.shown(key) for key in example.keys] for example in chosen],
         }
 
     return Dataset.from_dict({"number": list(range(len(examples)))}).with_transform(rows)
@@ -133,7 +133,7 @@ def train_large_sft(recipe: LargeSFTRecipe, *, resume: bool = False, overwrite: 
     check_reasoning_is_kept(policy.processor, recipe.policy)
     if recipe.freeze_vision:
         freeze_vision(policy.model)
-    photos = Photos(recipe.image_root)
+    photos = Photos(recipe.image_root, policy.seen)
     trainer = LargeSFTTrainer(
         model=policy.model,
         args=settings,

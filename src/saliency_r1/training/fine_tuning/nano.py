@@ -194,7 +194,7 @@ class PolicySFTTrainer(WholeCheckpoints, SFTTrainer):
 
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         metrics = super().evaluate(*arguments, **options)
-        if self._answered and self.is_world_process_zero():
+        if self._answered:
             extra = self._answer()
             self.log(dict(extra))
             metrics.update(extra)
@@ -204,20 +204,21 @@ class PolicySFTTrainer(WholeCheckpoints, SFTTrainer):
         """None: the card of the published weights is written by hand."""
 
     def _answer(self) -> dict[str, float]:
+        """Each process answers its share, so that none waits for another's."""
         model = self.accelerator.unwrap_model(self.model)
-        texts = greedy_responses(
-            model, self.processing_class, self._answered, self._pictures, self._decode_tokens
-        )
+        own = self._answered[self.accelerator.process_index :: self.accelerator.num_processes]
+        texts = greedy_responses(model, self.processing_class, own, self._pictures, self._decode_tokens)
         strict = same = 0
-        for example, text in zip(self._answered, texts, strict=True):
+        for example, text in zip(own, texts, strict=True):
             try:
                 found = parse_strict(text, example.task).expressions
             except ResponseError:
                 continue
             strict += 1
             same += found == parse_strict(example.response, example.task).expressions
-        count = len(self._answered)
-        return {"eval_strict_parse": strict / count, "eval_same_expression": same / count}
+        counts = torch.tensor([strict, same], dtype=torch.float64).to(self.accelerator.device)
+        strict_share, same_share = (self.accelerator.reduce(counts) / len(self._answered)).tolist()
+        return {"eval_strict_parse": strict_share, "eval_same_expression": same_share}
 
 
 @torch.inference_mode()
