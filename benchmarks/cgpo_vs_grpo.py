@@ -1,4 +1,4 @@
-"""CGPO, REINFORCE and GRPO from one fine-tuned policy, on the same prompts: tables, numbers and curves.
+"""Single-sample methods and GRPO from one fine-tuned policy, on the same prompts: tables, numbers, curves.
 
     python benchmarks/cgpo_vs_grpo.py --start runs/sft-early/policy --seconds 1800 --out runs/cgpo-vs-grpo
 
@@ -7,6 +7,11 @@ counted), so that runs end at equal wall-clock; what they were at equal prompts 
 proportion. The learning rate is the recipe's times the root of G: the noise of an update falls with the root
 of its completions, and with one rate for all the single samples walk at random. Give a start that leaves
 room to learn, and a machine that does nothing else.
+
+CGPO is the paper's, A = r - c. "Task" and "prompt" are its baselines, with brakes; a baseline of the prompt
+has --visited prompts alone, so that each comes again. RLOO is GRPO without scaling and with a normaliser that
+does not depend on the lengths: its advantage is that of RLOO times (G - 1) / G, a constant, which AdamW takes
+out. Names and statements are judged where the prompts know them, whatever the recipe rewards.
 
 A run is a method and a seed. Each is a process of its own that leaves a JSON file in --out; the same call
 again goes on with the runs that are missing. `--new 2` stops after two of them, `--new 0` only prints and
@@ -28,26 +33,29 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from race_tables import Runs, draw, tables
+
 METHODS: dict[str, dict[str, Any]] = {
-    "CGPO, all tokens": {"confidence": "all"},
-    "CGPO, answer": {"confidence": "answer"},
+    "CGPO": {},
+    "task, brake 0": {"baseline": "task", "brake": 0.0},
+    "task, brake 0.1": {"baseline": "task", "brake": 0.1},
+    "task, brake 0.25": {"baseline": "task", "brake": 0.25},
+    "task, brake 1": {"baseline": "task", "brake": 1.0},
+    "prompt, brake 0": {"baseline": "prompt", "brake": 0.0},
     "REINFORCE": {"confidence": "none"},
+    "RLOO, G = 4": {"group": 4, "scale_rewards": "none", "loss_type": "dr_grpo"},
     "GRPO, G = 4": {"group": 4},
+    "GRPO, G = 4, unscaled": {"group": 4, "scale_rewards": "none"},
     "GRPO, G = 8": {"group": 8},
+    "GRPO, G = 8, unscaled": {"group": 8, "scale_rewards": "none"},
 }
-BASELINE = "GRPO, G = 8"
-CLOCKS = ("seconds", "prompts", "tokens")
 OF_A_RUN = ("output", "seed", "log_every", "save_every", "validate_every", "keep", "keep_best")
 """Of a recipe, what is a run's own or not used here."""
 PEAK_UNITS = 1024**2 if sys.platform == "darwin" else 1024
-
-Run: TypeAlias = dict[str, Any]
-Runs: TypeAlias = dict[str, dict[int, Run]]
-"""What was measured, by method and seed."""
 
 
 def main() -> None:
@@ -62,6 +70,7 @@ def main() -> None:
     arguments.add_argument("--completions", type=int, default=32, help="completions a gradient pass at most")
     arguments.add_argument("--validations", type=int, default=10, help="of a run, beside that of the start")
     arguments.add_argument("--questions", type=int, default=96, help="of a validation, spread over all")
+    arguments.add_argument("--visited", type=int, default=64, help="prompts of a baseline of the prompt")
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--methods", nargs="*", choices=list(METHODS), default=list(METHODS))
     arguments.add_argument("--new", type=int, help="runs to add at most; all that are missing if not given")
@@ -149,7 +158,7 @@ def load(out: Path, settings: dict[str, Any] | None = None) -> Runs:
     """The finished runs, in the order of `METHODS`; they must all be of the same settings, or of these."""
     runs: Runs = {}
     for method in METHODS:
-        for path in sorted(out.glob(run_file(out, method, 0).name.replace("-0.json", "-*.json"))):
+        for path in sorted(out.glob(run_file(out, method, 0).name.replace("-0.json", "-[0-9]*.json"))):
             run = json.loads(path.read_text())
             settings = settings or run["settings"]
             if run["settings"] != settings:
@@ -161,7 +170,7 @@ def load(out: Path, settings: dict[str, Any] | None = None) -> Runs:
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What all runs of a comparison have in common."""
-    names = ("seconds", "prompts", "completions", "validations", "questions")
+    names = ("seconds", "prompts", "completions", "validations", "questions", "visited")
     recipe = asdict(recipe_of(options))
     kept = {name: value for name, value in recipe.items() if name not in OF_A_RUN}
     cores = len(options.cores or shares_of_cores(options.jobs)[0])
@@ -200,7 +209,8 @@ def run_one(options: argparse.Namespace, method: str, seed: int) -> None:
     if total % passes:
         sys.exit(f"{total} completions an update do not divide into {passes} gradient passes")
     if "group" in change:
-        known = {field.name for field in fields(GRPORecipe)}
+        # What scaling means is another thing with groups.
+        known = {field.name for field in fields(GRPORecipe)} - {"scale_rewards"}
         recipe = GRPORecipe(**{name: value for name, value in asdict(recipe).items() if name in known})
     points: list[dict[str, float]] = []
     ends: list[dict[str, float]] = []
@@ -216,7 +226,10 @@ def run_one(options: argparse.Namespace, method: str, seed: int) -> None:
             accumulation=passes,
         )
         held_out = spread(read_prompts(recipe.validation), options.questions)
-        trainer, policy, photos = build_trainer(recipe, rl_settings(recipe), read_prompts(recipe.train))
+        asked = read_prompts(recipe.train)
+        if change.get("baseline") == "prompt":
+            asked = spread(asked, options.visited)
+        trainer, policy, photos = build_trainer(recipe, rl_settings(recipe), asked)
         reward: Any = trainer.reward_funcs[0]
 
         class Watch(TrainerCallback):
@@ -224,7 +237,7 @@ def run_one(options: argparse.Namespace, method: str, seed: int) -> None:
 
             def validate(self, whole: bool) -> None:
                 answers = answer(policy, held_out, photos, reward, max_new_tokens=recipe.max_tokens)
-                points.append({**trainer.totals, **summarise(answers, "")})
+                points.append({**trainer.totals, **summarise(answers, ""), **words(answers, photos)})
                 if whole:
                     ends.append(task_metrics(answers, photos, reward))
 
@@ -256,6 +269,30 @@ def run_one(options: argparse.Namespace, method: str, seed: int) -> None:
         "peak_mb": peak,
     }
     write_bytes_atomic(run_file(options.out, method, seed), json.dumps(result, indent=1).encode())
+
+
+def words(answers: Sequence[Any], photos: Any) -> dict[str, float]:
+    """What the rewards of names and of statements say of greedy answers, where they have a say.
+
+    Args:
+        answers: to the questions.
+        photos: reads their photos.
+
+    Returns:
+        `named`, `right` (the share whose names are all right) and `faithful`, as far as there are any.
+    """
+    from saliency_r1.rewards import faithful, named
+
+    columns: dict[str, Any] = {
+        "completions": [one.text for one in answers],
+        "task": [str(one.example.task) for one in answers],
+        "example": [one.example for one in answers],
+        "images": [[photos(key) for key in one.example.keys] for one in answers],
+    }
+    called = [value for value in named(**columns) if value is not None]
+    stated = [value for value in faithful(**columns) if value is not None]
+    values = {"named": called, "right": [float(value == 1) for value in called], "faithful": stated}
+    return {name: float(np.mean(found)) for name, found in values.items() if found}
 
 
 def task_metrics(answers: Sequence[Any], photos: Any, reward: Any) -> dict[str, float]:
@@ -296,207 +333,6 @@ def task_metrics(answers: Sequence[Any], photos: Any, reward: Any) -> dict[str, 
     if Task.COSOD in seen:
         values["CoSOD S"] = maps[Task.COSOD].compute().s_measure
     return {name: value for name, value in values.items() if value is not None}
-
-
-def tables(runs: Runs) -> str:
-    """All tables, in Markdown; means over the seeds that are there."""
-    lines: list[str] = []
-
-    def row(*cells: object) -> None:
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-
-    def table(title: str, *names: str) -> None:
-        lines.extend(["", f"**{title}**", ""])
-        row(*names)
-        row(*("---" for _ in names))
-
-    every = [run for each in runs.values() for run in each.values()]
-    settings = every[0]["settings"]
-    lines.append(
-        f"From {settings['start'] or 'the embedded policy'}: {settings['seconds']:g} s of training a run, "
-        f"{settings['prompts']} prompts an update, {settings['questions']} questions a validation, "
-        f"{settings['cores']} of the cores for each, learning rate {settings['learning_rate']:g} × √G."
-    )
-    clock, budget = (min(run["points"][-1][name] for run in every) for name in ("seconds", "prompts"))
-    table(
-        "Reward on validation", "method", "seeds", "start", f"after {clock:.0f} s",
-        f"after {budget:.0f} prompts", "each seed, end",
-    )  # fmt: skip
-    for method, each in runs.items():
-        found = list(each.values())
-        late = [at(run["points"], "seconds", clock) for run in found]
-        row(
-            method,
-            len(found),
-            mean(run["points"][0]["reward"] for run in found),
-            f"{mean(late)} ± {np.std(late):.3f}",
-            mean(at(run["points"], "prompts", budget) for run in found),
-            ", ".join(f"{run['points'][-1]['reward']:.3f}" for run in found),
-        )
-    names = list(every[0]["start"])
-    table("Task metrics, before → after", "method", *names, "worst change of a task's reward")
-    for method, each in runs.items():
-        changes = [
-            f"{mean(run['start'][name] for run in each.values())} → "
-            f"{mean(run['end'][name] for run in each.values())}"
-            for name in names
-        ]
-        row(method, *changes, f"{min(worst_change(run) for run in each.values()):+.4f}")
-    for kind in ("all", "answer"):
-        table(f"Confidence over {kind} tokens", "method", "abs(mean c - mean r)", "ECE", "AUROC for r > 0.5")
-        points = {"start": [run["points"][0] for run in every]}
-        points |= {method: [run["points"][-1] for run in each.values()] for method, each in runs.items()}
-        for method, some in points.items():
-            keys = [f"confidence_{kind}/{name}" for name in ("gap", "ece", "auroc")]
-            row(method, *(mean(point[key] for point in some if key in point) for key in keys))
-    table(
-        "Cost", "method", "updates", "s a prompt", "tokens a prompt", "peak MB",
-        f"s to the best of {BASELINE}", "share of a step beside rollout, segmenter and gradient",
-    )  # fmt: skip
-    for method, each in runs.items():
-        times, shares, _ = reached(each, runs.get(BASELINE, {}))
-        row(
-            method,
-            f"{np.mean([run['steps'] for run in each.values()]):.0f}",
-            f"{cost(each, 'seconds'):.4f}",
-            f"{cost(each, 'tokens'):.1f}",
-            f"{np.mean([run['peak_mb'] for run in each.values()]):.0f}",
-            f"{np.mean(times):.0f} ({np.mean(shares):.2f} of its own)" if times else "–",
-            f"{100 * max(beside(run) for run in each.values()):.1f} %",
-        )
-    table("Numbers", "what", "method", "target", "measured", "reached")
-    for cells in numbers(runs):
-        row(*cells)
-    return "\n".join(lines)
-
-
-def numbers(runs: Runs) -> list[tuple[str, str, str, str, str]]:
-    """Return each target of CGPO with what was measured and whether it is reached; skip what is unknown."""
-    rows = []
-    baseline = runs.get(BASELINE, {})
-    for kind in ("all", "answer"):
-        method = "CGPO, answer" if kind == "answer" else "CGPO, all tokens"
-        each = runs.get(method, {})
-        if not each:
-            continue
-
-        def say(what: str, must: str, measured: str, met: bool, method: str = method) -> None:
-            rows.append((what, method, must, measured, "yes" if met else "no"))
-
-        if baseline:
-            for name, least in (("seconds", 5), ("tokens", 6)):
-                ratio = cost(baseline, name) / cost(each, name)
-                say(f"{name} a prompt against {BASELINE}", f"≤ 1/{least}", f"1/{ratio:.1f}", ratio >= least)
-            _, shares, missed = reached(each, baseline)
-            shown = f"{np.mean(shares):.2f}" if shares else "–"
-            shown += f", not reached in {missed} seeds" if missed else ""
-            enough = bool(shares) and not missed and float(np.mean(shares)) <= 0.5
-            say(f"seconds to the best of {BASELINE}, of its own", "≤ 1/2", shown, enough)
-        gains = [run["points"][-1]["reward"] - run["points"][0]["reward"] for run in each.values()]
-        shown = ", ".join(f"{gain:+.4f}" for gain in gains)
-        say("change of validation reward, each seed", "> 0", shown, min(gains) > 0)
-        worst = min(worst_change(run) for run in each.values())
-        say("worst change of a task's reward", "≥ -0.005", f"{worst:+.4f}", worst >= -0.005)
-        for name, title in (("gap", "abs(mean c - mean r)"), ("ece", "ECE of c")):
-            key = f"confidence_{kind}/{name}"
-            before, after = (np.mean([run["points"][at][key] for run in each.values()]) for at in (0, -1))
-            limits = {"start": before}
-            if baseline:
-                limits[BASELINE] = np.mean([run["points"][-1][key] for run in baseline.values()])
-            must = ", ".join(f"< {limit:.4f} ({whose})" for whose, limit in limits.items())
-            say(title, must, f"{after:.4f}", after < min(limits.values()))
-        share = max(beside(run) for run in each.values())
-        say(
-            "share of a step beside rollout, segmenter, gradient", "≤ 10 %", f"{100 * share:.1f} %",
-            share <= 0.1,
-        )  # fmt: skip
-    return rows
-
-
-def mean(values: Any) -> str:
-    """To four digits, or a dash for none."""
-    found = list(values)
-    return f"{np.mean(found):.4f}" if found else "–"
-
-
-def cost(each: dict[int, Run], clock: str) -> float:
-    """Seconds or tokens a prompt, over all seeds."""
-    total = [sum(run["points"][-1][name] for run in each.values()) for name in (clock, "prompts")]
-    return total[0] / total[1]
-
-
-def worst_change(run: Run) -> float:
-    """Of the tasks' validation rewards, from the start to the end."""
-    first, last = run["points"][0], run["points"][-1]
-    return min(last[name] - first[name] for name in first if name.startswith("reward/"))
-
-
-def at(points: Sequence[dict[str, float]], clock: str, value: float) -> float:
-    """The validation reward when a clock showed a value, between two validations in proportion."""
-    return float(np.interp(value, [point[clock] for point in points], [point["reward"] for point in points]))
-
-
-def first_time(points: Sequence[dict[str, float]], reward: float) -> float | None:
-    """When the validation reward was first reached, in seconds; between two validations in proportion."""
-    before = points[0]
-    for point in points:
-        if point["reward"] >= reward:
-            rise = point["reward"] - before["reward"]
-            share = (reward - before["reward"]) / rise if rise > 0 else 1.0
-            return before["seconds"] + share * (point["seconds"] - before["seconds"])
-        before = point
-    return None
-
-
-def reached(each: dict[int, Run], baseline: dict[int, Run]) -> tuple[list[float], list[float], int]:
-    """Seconds to the baseline's best reward of the same seed, their share of its own, and how many missed it.
-
-    Seeds whose baseline never got beyond its start are left out.
-    """
-    seconds, shares, missed = [], [], 0
-    for seed in sorted(each.keys() & baseline.keys()):
-        best = max(point["reward"] for point in baseline[seed]["points"])
-        own, theirs = (first_time(runs[seed]["points"], best) for runs in (each, baseline))
-        if own is None:
-            missed += 1
-        elif theirs:
-            seconds.append(own)
-            shares.append(own / theirs)
-    return seconds, shares, missed
-
-
-def beside(run: Run) -> float:
-    """Share of a step that is neither rollout (with its log-probabilities), segmenter nor gradient."""
-    inside = ("rollout", "scoring", "segmenter", "update")
-    phases = run["phases"]
-    return 1 - sum(phases[f"time/{name}"] for name in inside) / phases["time/step"]
-
-
-def draw(runs: Runs, path: Path) -> None:
-    """Validation reward against seconds, prompts and tokens: the mean over seeds, and their range."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), dpi=110, sharey=True)
-    axis: Any
-    for axis, clock in zip(axes, CLOCKS, strict=True):
-        for method, each in runs.items():
-            found = [run["points"] for run in each.values()]
-            marks = np.linspace(0, min(points[-1][clock] for points in found), 60)
-            rewards = np.array([[at(points, clock, mark) for mark in marks] for points in found])
-            [line] = axis.plot(marks, rewards.mean(0), label=method)
-            axis.fill_between(marks, rewards.min(0), rewards.max(0), alpha=0.15, color=line.get_color())
-        axis.set_xlabel(f"training {clock}" if clock == "seconds" else clock, fontsize=9)
-        axis.grid(alpha=0.3)
-        axis.tick_params(labelsize=8)
-    axes[0].set_ylabel("mean greedy reward, held out", fontsize=9)
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
-    print(f"\n{path}")
 
 
 if __name__ == "__main__":

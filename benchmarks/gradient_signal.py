@@ -6,6 +6,10 @@ Several completions of each prompt are sampled from one policy, and each one's g
 is kept on a random part of the weights. An advantage is a weight on these: so every method is judged on the
 very same completions, without training. The direction of reference is that of the rewards less their prompt's
 mean. All products are taken between two halves of the completions, so that noise does not pass for signal.
+
+Printed first is what benchmarks/crossover.py wants to know of a policy: p from the seconds of the first
+completion of each prompt, which also reads, encodes and remembers the photo, and of the later ones; t; and
+for each single-sample advantage its e, beside the e below which single samples win against groups of --group.
 """
 
 from __future__ import annotations
@@ -16,10 +20,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crossover import crossing
 
 Array = NDArray[np.float64]
 
@@ -33,6 +40,7 @@ class Samples:
         half: bool (N,), which half it is of.
         reward, confidence, answer: float (N,) in [0, 1]; `answer` is the confidence over the expressions.
         products: float (N, N), the gradients' inner products.
+        shared: seconds that a prompt takes beside those of a completion, over these; NaN if not measured.
     """
 
     prompt: NDArray[np.int64]
@@ -42,6 +50,31 @@ class Samples:
     confidence: Array
     answer: Array
     products: Array
+    shared: float = float("nan")
+
+    @property
+    def within(self) -> float:
+        """The mean of (r - mu)^2 |s|^2, mu the mean reward of the prompt."""
+        apart = np.zeros_like(self.reward)
+        for one in np.unique(self.prompt):
+            at = self.prompt == one
+            apart[at] = (self.reward[at] - self.reward[at].mean()) * (at.sum() / (at.sum() - 1)) ** 0.5
+        return float((apart**2 * np.diag(self.products)).mean())
+
+    def error(self, advantage: Array) -> float:
+        """The squared error of the baseline of an advantage, weighed by |s|^2, over `within`: e."""
+        return float((advantage**2 * np.diag(self.products)).mean()) / self.within - 1
+
+    @property
+    def between(self) -> float:
+        """The variance of the gradient between prompts over that within: t."""
+        weight = self.less_mean(self.reward, self.prompt)
+        across = np.outer(weight, weight) * self.products * (self.half[:, None] & ~self.half[None])
+        same = self.prompt[:, None] == self.prompt[None]
+        pairs = self.half[:, None] & ~self.half[None]
+        of_prompt = float(across[same].sum()) / (pairs & same).sum()
+        of_all = float(across[~same].sum()) / (pairs & ~same).sum()
+        return (of_prompt - of_all) / (self.within - of_prompt)
 
     def less_mean(self, values: Array, group: NDArray[np.int64]) -> Array:
         """The values less the mean of the others of their group in the same half."""
@@ -72,8 +105,13 @@ METHODS: dict[str, Callable[[Samples], Array]] = {
     "CGPO, lambda .5: r - c/2": lambda s: s.reward - s.confidence / 2,
     "CGPO, answer: r - c of the expressions": lambda s: s.reward - s.answer,
     "r - c less its task's mean": lambda s: s.less_mean(s.reward - s.confidence, s.task),
+    "r - c/4 less its task's mean": lambda s: s.less_mean(s.reward - s.confidence / 4, s.task),
     "the brake alone: -c": lambda s: -s.confidence,
 }
+
+
+GROUPED = ("GRPO: r less its group's mean, over its deviation", "r less its group's mean")
+SINGLE = tuple(name for name in METHODS if name not in (*GROUPED, "the brake alone: -c"))
 
 
 def main() -> None:
@@ -86,10 +124,12 @@ def main() -> None:
     arguments.add_argument("--completions", type=int, default=8, help="of each prompt, an even number")
     arguments.add_argument("--batch", type=int, default=24, help="completions sampled at a time")
     arguments.add_argument("--weights", type=int, default=150_000, help="kept of each gradient")
+    arguments.add_argument("--group", type=int, default=8, help="completions of the groups to compare with")
     options = arguments.parse_args()
     if options.completions < 4 or options.completions % 2:
         sys.exit(f"--completions {options.completions}: give an even number, 4 or more")
-    print(table(sample(options)))
+    samples = sample(options)
+    print(f"{crossing_of(samples, options.group)}\n\n{table(samples)}")
 
 
 def sample(options: argparse.Namespace) -> Samples:
@@ -111,6 +151,7 @@ def sample(options: argparse.Namespace) -> Samples:
     tasks = sorted({str(prompt.task) for prompt in prompts})
     found: list[tuple[int, int, bool, float, float, float]] = []
     gradients = []
+    seconds = []
     with tempfile.TemporaryDirectory() as scratch:
         recipe = replace(
             recipe,
@@ -133,6 +174,7 @@ def sample(options: argparse.Namespace) -> Samples:
         for turn in track(
             range(options.completions), "completions of each prompt", console=Console(stderr=True)
         ):
+            began = perf_counter()
             for start in starts:
                 numbers = range(start, min(start + options.batch, len(prompts)))
                 with torch.no_grad():
@@ -173,11 +215,28 @@ def sample(options: argparse.Namespace) -> Samples:
                     task = tasks.index(str(prompts[number].task))
                     reward, confidence, answer = (float(each[row]) for each in (rewards, *confidences))
                     found.append((number, task, turn % 2 == 1, reward, confidence, answer))
+            seconds.append(perf_counter() - began)
     prompt, task_of, half, *scores = (np.array(column) for column in zip(*found, strict=True))
     stacked = torch.stack(gradients)
     products = (stacked @ stacked.T).double().numpy()
     reward_of, confidence_of, answer_of = map(np.nan_to_num, scores)
-    return Samples(prompt, task_of, half, reward_of, confidence_of, answer_of, products)
+    shared = seconds[0] / float(np.mean(seconds[1:])) - 1
+    return Samples(prompt, task_of, half, reward_of, confidence_of, answer_of, products, shared)
+
+
+def crossing_of(samples: Samples, group: int) -> str:
+    """Say p, t, the e of each single-sample advantage, and where single samples begin to win."""
+    p, t = samples.shared, samples.between
+    limit = crossing(p, t, group)
+    lines = [
+        f"p = {p:.2f}, t = {t:.2f}: single samples win against groups of {group} with e below {limit:.2f}, "
+        f"and below {crossing(0, t, group):.2f} if nothing were shared",
+        "",
+        "| advantage of single samples | e |",
+        "| --- | --- |",
+    ]
+    lines += [f"| {name} | {samples.error(METHODS[name](samples)):.2f} |" for name in SINGLE]
+    return "\n".join(lines)
 
 
 def signal_and_noise(samples: Samples, advantage: Array, among: NDArray[np.bool_]) -> tuple[float, float]:

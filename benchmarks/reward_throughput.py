@@ -38,7 +38,7 @@ def main() -> None:
     options = arguments.parse_args()
     policy = TransformersPolicy.from_pretrained(options.policy, device=options.device)
     segmenter = NanoSegmenter.from_pretrained(device=options.device)
-    photos = Photos(options.root)
+    photos = Photos(options.root, lambda image: image)
     examples = spread(read_prompts(options.prompts), options.count)
     images = [[photos(key) for key in example.keys] for example in examples]
     most = max(options.group)

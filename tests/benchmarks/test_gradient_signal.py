@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,7 @@ REWARDS = np.array([[1.0, 0.4, 0.0], [0.2, 0.9, 0.6]])
 
 @pytest.fixture(scope="module")
 def signal() -> ModuleType:
+    module_at("benchmarks/crossover.py")  # which it imports
     return module_at("benchmarks/gradient_signal.py")
 
 
@@ -72,6 +74,30 @@ def test_a_constant_is_noise_and_no_signal(signal: ModuleType) -> None:
     assert abs(signals[0]) < 0.003
     assert signals[1] == pytest.approx(signals[2], abs=0.003)
     assert noises[2] > 1.5 * noises[1]
+
+
+def test_e_and_t_are_those_of_the_known_policy(signal: ModuleType) -> None:
+    drawn = samples(signal)
+    means = (PROBABILITIES * REWARDS).sum(1)
+    squares = 1 - 2 * PROBABILITIES + (PROBABILITIES**2).sum(1, keepdims=True)
+    weighed = PROBABILITIES * squares
+    within = (weighed * (REWARDS - means[:, None]) ** 2).sum(1).mean()
+    assert drawn.within == pytest.approx(within, rel=0.01)
+    # REINFORCE: (r - mu + mu)^2 weighed, the cross term included.
+    noise = (weighed * REWARDS**2).sum(1).mean()
+    assert drawn.error(drawn.reward) == pytest.approx(noise / within - 1, rel=0.02)
+    assert drawn.error(drawn.less_mean(drawn.reward, drawn.prompt)) == pytest.approx(0, abs=0.02)
+    gradients = np.zeros((2, 2, 3))
+    gradients[[0, 1], [0, 1]] = PROBABILITIES * (REWARDS - means[:, None])
+    flat = gradients.reshape(2, 6)
+    own, across = (flat**2).sum(1).mean(), flat[0] @ flat[1]
+    assert drawn.between == pytest.approx((own - across) / (within - own), rel=0.05)
+
+
+def test_the_crossing_is_told_with_p_and_t(signal: ModuleType) -> None:
+    text = signal.crossing_of(replace(samples(signal, 100), shared=0.4), 8)
+    assert text.startswith("p = 0.40, t = ")
+    assert text.count("\n| ") == 2 + len(signal.SINGLE)
 
 
 def test_the_table_compares_with_grpo(signal: ModuleType) -> None:
