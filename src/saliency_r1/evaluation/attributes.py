@@ -1,4 +1,4 @@
-"""Numbers by attribute: the means of the photos that are small, dark, occluded or whatever a CSV says.
+"""Compute numbers by attribute: means over photos that are small, dark or occluded, as a CSV file says.
 
 name,size,occluded
 0001,small,1
@@ -27,9 +27,9 @@ class Split:
     """The photos of a set that share a value of an attribute.
 
     Attributes:
-        attribute, value: as the CSV has them.
+        attribute, value: the entries of the CSV file.
         data: name of the set.
-        photos: how many there are.
+        photos: number of photos.
         means: the mean over these photos by method and metric; NaN where none of them has the metric.
     """
 
@@ -79,7 +79,7 @@ def by_attribute(
     """Compute the means of each method over the photos of each value of each attribute, set by set.
 
     Args:
-        runs: by method and set; those of a set are of the same photos.
+        runs: runs by method and set; those of a set have the same photos.
         attributes: see `read_attributes`.
         metrics: the metrics, whose means are taken over the photos' own values.
 

@@ -223,7 +223,7 @@ def differences(runs: Runs) -> Differences:
     """Compare each run with the first one of its set, by method and set.
 
     Args:
-        runs: by method and set; those of a set are comparable.
+        runs: runs by method and set; those of a set are comparable.
     """
     found: Differences = {}
     first: dict[str, Run] = {}

@@ -20,7 +20,7 @@ def curve_files(runs: Mapping[tuple[str, str], Run]) -> dict[str, bytes]:
     """Make the files curves.csv and, where matplotlib is installed, curves.pdf.
 
     Args:
-        runs: by method and set.
+        runs: runs by method and set.
 
     Returns:
         Content by name; nothing where the runs have no curves, as in SIS.
@@ -37,7 +37,7 @@ def curves_csv(runs: Mapping[tuple[str, str], Run]) -> bytes:
     """Return a CSV with a line for each set, method and threshold.
 
     Args:
-        runs: by method and set.
+        runs: runs by method and set.
 
     Returns:
         The columns set, method, threshold (0 to 1), precision, recall, f (beta² 0.3) and e.
@@ -56,10 +56,10 @@ def curves_pdf(runs: Mapping[tuple[str, str], Run]) -> bytes:
     """Draw a page for each set: precision over recall, and F over the threshold, a line for each method.
 
     Args:
-        runs: by method and set.
+        runs: runs by method and set.
 
     Raises:
-        ModuleNotFoundError: without matplotlib.
+        ModuleNotFoundError: if matplotlib is missing.
     """
     from matplotlib.backends.backend_pdf import PdfPages
     from matplotlib.figure import Figure

@@ -294,7 +294,7 @@ def table_of(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> Resul
     method and set are told apart by their folders.
 
     Args:
-        runs: at least one.
+        runs: the runs, at least one.
         metrics: the metrics of the table and the p-values. Without them the table has those of
             `DEFAULT_METRICS`, and there are p-values for all metrics that can be paired.
 
