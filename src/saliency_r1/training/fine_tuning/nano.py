@@ -34,7 +34,7 @@ from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import WholeCheckpoints
 from saliency_r1.training.exporting import export_policy
 from saliency_r1.training.features import FeatureCache, Key
-from saliency_r1.training.fine_tuning.examples import Collator, Pictures, prompt_text, tokenise
+from saliency_r1.training.fine_tuning.examples import Collator, Pictures, prompt_text, renamed, tokenise
 from saliency_r1.training.fine_tuning.fit_foreground import fit_foreground
 from saliency_r1.training.fine_tuning.fit_instances import InstanceTruth, fit_instances, right_counts
 from saliency_r1.training.fine_tuning.fit_names import (
@@ -80,6 +80,8 @@ class SFTRecipe(FineTuningRecipe):
             `save_every` must be a multiple of `validate_every`.
         decode: validation examples that are answered greedily at each validation.
         decode_tokens: where such an answer is cut.
+        renamed: share of the examples of one noun that are told, and say, another name, see
+            `examples.renamed`; for a policy with a reader of names.
         words_weight: of an extra loss, see `words_loss`, for a policy whose adapter starts from nothing.
     """
 
@@ -106,6 +108,7 @@ class SFTRecipe(FineTuningRecipe):
     keep_best: bool = False
     decode: int = 64
     decode_tokens: int = 192
+    renamed: float = 0.0
     words_weight: float = 0.0
 
     def __post_init__(self) -> None:
@@ -301,6 +304,8 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False, overwrite: bool = Fals
     pictures = Pictures(processor, recipe.image_root, cache)
     reader = model.model.adapter.names
     words = reader.numbers if reader is not None else None
+    if words is not None:
+        train = renamed(train, reader.tree, words, recipe.renamed, recipe.seed)
     trainer = PolicySFTTrainer(
         answered=spread(validation, recipe.decode),
         pictures=pictures,
