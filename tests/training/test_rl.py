@@ -274,7 +274,6 @@ def broken_off(data: Path, output: Path) -> dict[str, Any]:
         passes=2,
         kl=0.05,
         schedule="linear",
-        baseline="prompt",
     )
 
 
