@@ -88,7 +88,7 @@ class CGPOTrainer(MeasuredGRPOTrainer):
         **arguments: GRPOTrainer's others.
 
     Raises:
-        ValueError: for settings that do not fit together, with what was given and how to mend it.
+        ValueError: for settings that do not fit together, with what was given and how to fix it.
 
     Example:
         >>> trainer = CGPOTrainer(

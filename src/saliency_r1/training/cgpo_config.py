@@ -41,7 +41,7 @@ class CGPOConfig(GRPOConfig):
         log_multimodal: False by default: gathering the images of all processes for a table costs time.
 
     Raises:
-        ValueError: for settings that do not fit together, with what was given and how to mend it.
+        ValueError: for settings that do not fit together, with what was given and how to fix it.
     """
 
     confidence: str = field(default="all", metadata={"help": "Confidence in A = r - brake c."})
