@@ -105,15 +105,11 @@ _load = lazy_names(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    value: Any
     if name == "__version__":
         from importlib.metadata import version
 
-        value = version("saliency-r1")
-    else:
-        value = _load(name)
-    globals()[name] = value
-    return value
+        return version("saliency-r1")
+    return _load(name)
 
 
 def __dir__() -> list[str]:

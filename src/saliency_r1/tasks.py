@@ -41,16 +41,16 @@ class TaskSpec:
     Attributes:
         title: its usual name in papers.
         tag: the tag of its expressions, `rg` (region) or `ins` (instance).
+        question: the question to the policy.
         several_images: whether one question is about a group of images.
         several_expressions: whether an answer may hold more than one expression.
-        question: the question to the policy.
     """
 
     title: str
     tag: str
-    several_images: bool
-    several_expressions: bool
     question: str
+    several_images: bool = False
+    several_expressions: bool = False
 
     def prompt(self, *, reasoning: bool = True) -> str:
         """Return the user's text. Without `reasoning` it asks only for the answer."""
@@ -61,14 +61,11 @@ _SPECS = {
     Task.SOD: TaskSpec(
         title="salient object detection",
         tag="rg",
-        several_images=False,
-        several_expressions=False,
         question="What stands out in this image?",
     ),
     Task.SIS: TaskSpec(
         title="salient instance segmentation",
         tag="ins",
-        several_images=False,
         several_expressions=True,
         question="Which instances stand out in this image?",
     ),
@@ -76,7 +73,6 @@ _SPECS = {
         title="co-salient object detection",
         tag="rg",
         several_images=True,
-        several_expressions=False,
         question="Which salient object do these images share?",
     ),
 }

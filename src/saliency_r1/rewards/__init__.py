@@ -6,7 +6,7 @@ is the fast way from expressions to masks; `own` loads a user's. The names below
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saliency_r1.lazy import lazy_names
 
@@ -44,13 +44,7 @@ __all__ = [
     "sod_reward",
 ]
 
-_load = lazy_names(__name__, _HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    value = _load(name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
@@ -89,6 +90,7 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
     problems.install(app)
     every = (405, 421, 500) if settings.is_local else (405, 500)
     asked = (401, *every) if settings.token else every
+    operation = partial(app.get, tags=["operation"])
 
     @app.post(
         SALIENCY,
@@ -182,20 +184,18 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
         ]
         return {"version": version("saliency-r1"), "models": known, "limits": asdict(limits)}
 
-    @app.get(
+    @operation(
         "/healthz",
         summary="Whether the server lives",
-        tags=["operation"],
         response_model=Status,
         responses=_problem_responses(*every),
     )
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get(
+    @operation(
         "/readyz",
         summary="Whether it takes requests",
-        tags=["operation"],
         response_model=Status,
         responses=_problem_responses(503, *every),
     )
@@ -204,10 +204,9 @@ def create_api(engine: Engine, settings: ServerSettings) -> FastAPI:
             raise Problem(503, f"the model is {engine.state}", str(engine.state), retry_after=1)
         return {"status": "ready"}
 
-    @app.get(
+    @operation(
         "/metrics",
         summary="Counters for Prometheus",
-        tags=["operation"],
         response_class=Response,
         responses={
             200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
