@@ -1,6 +1,7 @@
 """How long a photo takes with the embedded model, and how much memory: prints a Markdown table.
 
     python benchmarks/latency.py --repeats 30 --device cpu
+    python benchmarks/latency.py --repeats 30 --device cpu --policy shared/nano-onnx --runtime onnx
 
 The photo is scikit-image's coffee cup at 400x300. The commands are measured as processes of their own, the
 pipeline in this process after loading and three warm-up rounds; times are medians.
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -77,42 +79,46 @@ def draw_photo(path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
 
 
-def commands_rows(photo: Path, out: Path, device: str, repeats: int) -> list[tuple[str, str]]:
+def commands_rows(photo: Path, out: Path, models: Sequence[str], repeats: int) -> list[tuple[str, str]]:
     """Rows of what is measured from the shell."""
     rows = []
     for option in ("--help", "--version"):
         seconds = median(run([COMMAND, option]).seconds for _ in range(repeats))
         torch = "with torch" if imports_torch([option]) else "without torch"
         rows.append((f"`saliency-r1 {option}`", f"{seconds:.2f} s, {torch}"))
-    predict = [COMMAND, "predict", str(photo), "--out", str(out), "--device", device]
-    runs = [run(predict) for _ in range(repeats)]
-    rows.append(
-        (
-            "shell prompt to first result, `predict` on one photo",
-            f"{median(each.first_line_seconds for each in runs):.2f} s",
+    for options in ([], ["--fast"]):
+        predict = [COMMAND, "predict", str(photo), "--out", str(out), *models, *options]
+        runs = [run(predict) for _ in range(repeats)]
+        name = " ".join(["`predict", *options]) + "`"
+        rows.append(
+            (
+                f"shell prompt to first result, {name} on one photo",
+                f"{median(each.first_line_seconds for each in runs):.2f} s",
+            )
         )
-    )
-    rows.append(
-        ("peak resident memory of that `predict`", f"{max(each.peak_mb for each in runs) / 1024:.2f} GiB")
-    )
+        rows.append(
+            (f"peak resident memory of that {name}", f"{max(each.peak_mb for each in runs) / 1024:.2f} GiB")
+        )
     return rows
 
 
-def pipeline_rows(photo: Path, device: str, repeats: int) -> list[tuple[str, str]]:
+def pipeline_rows(
+    photo: Path, device: str, repeats: int, policy: str | None, runtime: str
+) -> list[tuple[str, str]]:
     """Rows of one photo end to end in this process."""
-    import torch
-    import transformers
-
     from saliency_r1 import SaliencyPipeline
+    from saliency_r1.runtime import threads
 
-    pipe = SaliencyPipeline.from_pretrained(device=device)
-    dtype = next(pipe.policy.model.parameters()).dtype  # type: ignore[attr-defined]
+    pipe = SaliencyPipeline.from_pretrained(policy, device=device, runtime=runtime)
+    by = type(pipe.policy).__name__
+    packages = ("onnxruntime",) if by == "OnnxPolicy" else ("torch", "transformers")
+    torch = sys.modules.get("torch")
     rows = [
-        ("device", f"{pipe.device} ({_chip(pipe.device)}), {str(dtype).removeprefix('torch.')}"),
-        ("threads", str(torch.get_num_threads())),
+        ("device, by", f"{pipe.device} ({_chip(pipe.device)}), {by}"),
+        ("threads", str(torch.get_num_threads() if torch is not None else threads())),
         (
-            "python, torch, transformers",
-            f"{platform.python_version()}, {torch.__version__}, {transformers.__version__}",
+            f"python, {', '.join(packages)}",
+            ", ".join([platform.python_version(), *(version(package) for package in packages)]),
         ),
     ]
     for label, reasoning in (("with reasoning", True), ("`--fast`", False)):
@@ -136,10 +142,9 @@ def pipeline_rows(photo: Path, device: str, repeats: int) -> list[tuple[str, str
 
 
 def _chip(device: str) -> str:
-    import torch
-
+    torch = sys.modules.get("torch")
     if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
+        return "CUDA" if torch is None else str(torch.cuda.get_device_name(device))
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -153,13 +158,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="rounds in this process (default 30)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each command (default 5)")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--policy", help="folder; default the embedded policy")
+    parser.add_argument("--runtime", default="auto", help="torch, onnx or auto (default auto)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder, "photo.jpg")
         draw_photo(photo)
-        commands = commands_rows(photo, Path(folder, "out"), options.device, options.runs)
+        models = ["--device", options.device, "--runtime", options.runtime]
+        if options.policy is not None:
+            models += ["--policy", options.policy]
+        commands = commands_rows(photo, Path(folder, "out"), models, options.runs)
         print("| what | measured |\n|---|---|")
-        for what, measured in (*pipeline_rows(photo, options.device, options.repeats), *commands):
+        here = pipeline_rows(photo, options.device, options.repeats, options.policy, options.runtime)
+        for what, measured in (*here, *commands):
             print(f"| {what} | {measured} |")
 
 

@@ -60,6 +60,9 @@ POLICY_KINDS = {
 }
 """Prefixes of policy names, each with the class whose `load` takes such a name; the first match counts."""
 
+ONNX_POLICY = "policy.onnx:OnnxPolicy"
+"""The class that runs a nano policy without torch."""
+
 POLICIES = (
     KnownModel(NANO, (), 11.2, APACHE, "embedded; the default"),
     KnownModel("Qwen2.5-VL 3B", ("Qwen/Qwen2.5-VL-3B-Instruct",), 3755, "Qwen Research", "not commercial"),

@@ -1,13 +1,15 @@
-"""Choose the device of a model."""
+"""Choose the device of a model. torch is loaded only when it is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
+from typing import TYPE_CHECKING
 
 from saliency_r1.errors import SaliencyError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -16,6 +18,8 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         SaliencyError: if the name is unknown, or the machine has no such device.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -46,6 +50,8 @@ def moved(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None 
 @contextmanager
 def fewer_torch_threads(workers: int) -> Iterator[None]:
     """Reduce torch's threads to a share while `workers` threads of our own call it."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // workers))
     try:

@@ -14,7 +14,6 @@ import numpy as np
 from saliency_r1.catalogue import NANO
 from saliency_r1.cosod import GROUP_IMAGES
 from saliency_r1.cosod_path import ask_group, settle
-from saliency_r1.device import choose_device
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import LoadedImage
 from saliency_r1.pictures.image_sources import ImageSource, LoadedSource, OnError, load_sources, rereadable
@@ -25,8 +24,9 @@ from saliency_r1.policy.load_policy import load_policy
 from saliency_r1.policy.options import PolicyOptions, is_endpoint
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import Instance, SaliencyResult
+from saliency_r1.runtime import Runtime
 from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter, encode_many, segment_many
-from saliency_r1.segmenters.load_segmenter import load_segmenter
+from saliency_r1.segmenters.load_segmenter import open_segmenter
 from saliency_r1.sis import scored_instances, visible_instances
 from saliency_r1.tasks import Task
 from saliency_r1.wording import UNNAMED
@@ -36,6 +36,8 @@ _Masks: TypeAlias = tuple[Encoded, Segmentation]
 
 SEGMENTER_FOLDER = "segmenter"
 """The folder of a nano segmenter inside a policy's folder."""
+
+_SEGMENTER_FILES = ("config.json", "model.safetensors")
 
 BATCH_IMAGES = 8
 _INVISIBLE = PolicyOutput(
@@ -98,6 +100,7 @@ class SaliencyPipeline:
         policy_options: PolicyOptions | None = None,
         segmenter_device: str | None = None,
         segmenter_dtype: str = "auto",
+        runtime: Runtime | str = Runtime.AUTO,
     ) -> SaliencyPipeline:
         """Load both models, onto one device unless the segmenter has its own.
 
@@ -112,22 +115,27 @@ class SaliencyPipeline:
             policy_options: settings for loading and asking a policy that is named.
             segmenter_device: device of a segmenter that is named, if it differs.
             segmenter_dtype: type of its weights: `auto`, `float32`, `bfloat16` or `float16`.
+            runtime: library that runs the models that are named: `torch`, `onnx` or `auto`; see
+                `saliency_r1.runtime.Runtime`.
 
         Raises:
             SaliencyError: if a model cannot be loaded, or the machine has no such device.
         """
-        place = str(choose_device(device))
+        runtime = Runtime.parse(runtime)
         options = policy_options or PolicyOptions()
         if policy == NANO and not Path(NANO).exists():
             policy = None
         source = policy
         if policy is None or isinstance(policy, str | Path):
-            policy = load_policy(policy, device=place, options=options)
+            policy = load_policy(policy, device=device, options=options, runtime=runtime)
         if segmenter is None and isinstance(source, str | Path) and not is_endpoint(source):
             segmenter = _segmenter_beside(str(source), options.revision)
         if segmenter is None or isinstance(segmenter, str | Path):
-            segmenter = load_segmenter(segmenter, segmenter_device or place, segmenter_dtype)
-        return cls(policy, segmenter, place)
+            segmenter = open_segmenter(
+                segmenter, segmenter_device or device, segmenter_dtype, runtime=runtime
+            )
+        places = [getattr(model, "device", None) for model in (policy, segmenter)]
+        return cls(policy, segmenter, next((str(place) for place in places if place is not None), "cpu"))
 
     @property
     def name(self) -> str:
@@ -298,7 +306,7 @@ class SaliencyPipeline:
     def _on_two_devices(self) -> bool:
         """Whether policy and segmenter run on different devices, so that they can work at the same time."""
         devices = [getattr(model, "device", None) for model in (self.policy, self.segmenter)]
-        return None not in devices and devices[0] != devices[1]
+        return None not in devices and str(devices[0]) != str(devices[1])
 
     def _stream_group(
         self,
@@ -433,6 +441,9 @@ class SaliencyPipeline:
 
 def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
     """Return the folder of the nano segmenter inside a policy's, on disk or on the hub; None without one."""
+    if Path(policy).is_dir():
+        folder = Path(policy) / SEGMENTER_FOLDER
+        return folder if all((folder / name).is_file() for name in _SEGMENTER_FILES) else None
     from transformers.utils import cached_file
 
     from saliency_r1.policy.checkpoint_check import reachable
@@ -447,7 +458,7 @@ def _segmenter_beside(policy: str, revision: str | None) -> Path | None:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        for name in ("config.json", "model.safetensors")
+        for name in _SEGMENTER_FILES
     )
     return Path(config).parent if config and weights else None
 

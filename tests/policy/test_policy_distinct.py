@@ -10,8 +10,9 @@ from PIL import Image
 from skimage import data
 
 import tiny_policies
-from saliency_r1.policy.distinct import first_repeat, rewrite_repeats
+from saliency_r1.policy.distinct import rewrite_repeats
 from saliency_r1.policy.prompts import Prompting
+from saliency_r1.policy.repeats import first_repeat
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.response import parse_strict
 from saliency_r1.tasks import Task

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ class Job:
         reasoning: whether the policy reasons.
         group_images: see `saliency_r1.cosod`.
         masks: folder for masks as PNG; None writes none.
-        threads: number of torch threads; None keeps torch's own.
+        threads: number of threads of each network on a CPU; None keeps the runtime's own.
         accept_truncated: see `saliency_r1.images.load_image`.
     """
 
@@ -61,9 +63,9 @@ class ChunkWorker:
 
     def __init__(self, job: Job) -> None:
         if job.threads is not None:
-            import torch
-
-            torch.set_num_threads(job.threads)
+            os.environ["OMP_NUM_THREADS"] = str(job.threads)  # what is loaded later reads it
+            if (torch := sys.modules.get("torch")) is not None:
+                torch.set_num_threads(job.threads)
         self._job = job
         self._pipe = job.load()
         self._masks = Folder(job.masks) if job.masks is not None else None

@@ -130,7 +130,7 @@ def batch(
     workers = run.workers or (1 if models.policy or models.segmenter else default_workers())
     where = absolute(out).rstrip("/")
     job = Job(
-        load=partial(load_pipeline, models.policy, models.segmenter, models.device),
+        load=partial(load_pipeline, models.policy, models.segmenter, models.device, runtime=models.runtime),
         task=task,
         reasoning=not fast,
         group_images=group_images,

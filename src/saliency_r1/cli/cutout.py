@@ -100,7 +100,7 @@ def cutout(
     if photos:
         from saliency_r1.cli.models import load_pipeline
 
-        pipe = load_pipeline(models.policy, models.segmenter, models.device)
+        pipe = load_pipeline(models.policy, models.segmenter, models.device, runtime=models.runtime)
         for source, target in photos:
             try:
                 picture = finished(pipe(source, reasoning=False))

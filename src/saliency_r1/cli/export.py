@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -58,6 +58,13 @@ def export(
     *,
     out: Annotated[Path, typer.Option(help="The folder to write. It must be new or empty.")],
     flags: ExportFlags,
+    format_: Annotated[
+        Literal["safetensors", "onnx"],
+        typer.Option(
+            "--format",
+            help="onnx adds the graphs with which a nano policy and its segmenter run without torch.",
+        ),
+    ] = "safetensors",
     push: Annotated[
         str | None,
         typer.Option(metavar="OWNER/NAME", help="Upload it too. The token is read from HF_TOKEN."),
@@ -80,7 +87,7 @@ def export(
     if push is not None:
         check_push(push)
     given = {name: value for name, value in vars(flags).items() if value is not None}
-    folder = write(Export(policy, out, **given))
+    folder = write(Export(policy, out, graphs=format_ == "onnx", **given))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 1e6:,.1f} MB; read {folder / 'README.md'} before you share it")
     if push is not None:

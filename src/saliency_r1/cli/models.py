@@ -15,6 +15,7 @@ import typer
 
 from saliency_r1.catalogue import NANO, POLICIES, SEGMENTERS, KnownModel
 from saliency_r1.errors import SaliencyError
+from saliency_r1.runtime import Runtime
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,6 +35,8 @@ def load_pipeline(
     segmenter: str | None,
     device: str,
     policy_options: PolicyOptions | None = None,
+    *,
+    runtime: Runtime = Runtime.AUTO,
 ) -> SaliencyPipeline:
     """Load the pipeline of a policy and a segmenter; None stands for the nano model.
 
@@ -47,7 +50,9 @@ def load_pipeline(
 
     from saliency_r1.pipeline import SaliencyPipeline
 
-    return SaliencyPipeline.from_pretrained(policy, segmenter, device=device, policy_options=policy_options)
+    return SaliencyPipeline.from_pretrained(
+        policy, segmenter, device=device, policy_options=policy_options, runtime=runtime
+    )
 
 
 def prepare_hub(policy: str | None, segmenter: str | None) -> None:

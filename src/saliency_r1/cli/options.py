@@ -14,6 +14,7 @@ import typer
 
 from saliency_r1.policy.options import TIMEOUT_SECONDS, PolicyOptions
 from saliency_r1.policy.prompts import Prompting
+from saliency_r1.runtime import Runtime
 
 _policy_option = partial(typer.Option, rich_help_panel="Large policies")
 
@@ -34,6 +35,12 @@ SegmenterOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where the models run: auto, cpu, cuda, cuda:1 or mps.")]
+RuntimeOption = Annotated[
+    Runtime,
+    typer.Option(
+        help="Runs the nano models: torch, or onnx if their folder holds graphs; auto prefers onnx."
+    ),
+]
 GroupImagesOption = Annotated[
     int,
     typer.Option(
@@ -63,6 +70,7 @@ class ModelFlags:
     ] = None
     segmenter: SegmenterOption = None
     device: DeviceOption = "auto"
+    runtime: RuntimeOption = Runtime.AUTO
 
 
 @dataclass(frozen=True)

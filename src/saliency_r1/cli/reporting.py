@@ -19,6 +19,7 @@ from saliency_r1.errors import ImageError, OutputError, SaliencyError
 from saliency_r1.files import make_folder, printable
 from saliency_r1.pictures.finding import FoundImage
 from saliency_r1.result import FILES, kinds_on_disk
+from saliency_r1.runtime import threads
 from saliency_r1.wording import shown_name
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def load_aloud(
         named: a loaded policy that takes the place of the one in `models`.
         quiet: whether to print nothing.
     """
-    pipe = load_pipeline(named or models.policy, models.segmenter, models.device, asked)
+    policy = named or models.policy
+    pipe = load_pipeline(policy, models.segmenter, models.device, asked, runtime=models.runtime)
     remarks = Console(stderr=True, highlight=False, markup=False, quiet=quiet)
     remarks.print(_device_line(pipe), style="dim")
     return pipe
@@ -184,12 +186,12 @@ def load_aloud(
 
 def _device_line(pipe: SaliencyPipeline) -> str:
     """Return a line that says which models run where, and their dtype."""
-    import torch
-
+    torch = sys.modules.get("torch")
+    count = torch.get_num_threads() if torch is not None else threads()
     dtype = getattr(getattr(pipe.policy, "model", None), "dtype", None)
     numbers = f" ({str(dtype).removeprefix('torch.')})" if dtype is not None else ""
-    threads = f", {torch.get_num_threads()} threads" if pipe.device == "cpu" else ""
-    return f"{pipe.name} on {pipe.device}{numbers}{threads}"
+    shared = f", {count} threads" if pipe.device == "cpu" else ""
+    return f"{pipe.name} on {pipe.device}{numbers}{shared}"
 
 
 def _described(result: SaliencyResult) -> Text:

@@ -89,7 +89,7 @@ def serve(
             Thread(target=_open, args=(url,), daemon=True).start()
 
     def load() -> SaliencyPipeline:
-        pipe = load_pipeline(models.policy, models.segmenter, models.device)
+        pipe = load_pipeline(models.policy, models.segmenter, models.device, runtime=models.runtime)
         if not is_endpoint(models.policy):  # a warm-up question would cost time, and perhaps money
             warm_up(pipe)
         return pipe

@@ -7,6 +7,9 @@ from pathlib import Path
 POLICY_FOLDER = Path(__file__).parent / "weights" / "policy"
 """Where the nano policy's weights, configuration and tokenizer lie in the package."""
 
+EMBEDDED_SEGMENTER = Path(__file__).parent / "weights" / "segmenter"
+"""Where the nano segmenter's lie."""
+
 _registered = False
 
 

@@ -131,8 +131,9 @@ class NameReader(nn.Module):
         """
         side = isqrt(head.shape[1])
         line = torch.arange(side, device=head.device).float()
-        places = torch.cartesian_prod(line, line)
-        near = (-torch.cdist(places, places).square() / (2 * _SPREAD**2)).exp()
+        places = torch.stack([line.repeat_interleave(side), line.repeat(side)], dim=1)
+        away = (places[:, None] - places).square().sum(-1)
+        near = (-away / (2 * _SPREAD**2)).exp()
         pull = torch.einsum("bcm,cd->bmd", orders.float(), near) + 1e-6
         there = orders.sum(1) > 0
         pull = pull * there[..., None]
@@ -155,9 +156,13 @@ class NameReader(nn.Module):
         each = logits[:, 0].log_softmax(-1)
         group = torch.repeat_interleave(torch.arange(len(counts), device=logits.device), counts)
         total = torch.zeros(len(counts), each.shape[-1], device=logits.device).index_add(0, group, each)
+        return self.weighed(total, counts[:, None])[group]
+
+    @staticmethod
+    def weighed(total: Tensor, count: Tensor | int) -> Tensor:
+        """The evidence of a group, of the sum of its images' log-probabilities."""
         # Photos of one group are not independent: half their number counts as so many observations.
-        power = (1 + counts.float()) / 2
-        return (total / counts[:, None] * power[:, None])[group]
+        return total / count * ((1 + count) / 2)
 
     def forward(
         self, logits: Tensor, there: Tensor, embeddings: Tensor, given: Tensor | None = None

@@ -8,9 +8,7 @@ own: only the repeat is forbidden.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -19,37 +17,8 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from saliency_r1.policy.confidence import token_pieces
+from saliency_r1.policy.repeats import BEAMS, LONGEST, MOST_REWRITTEN, first_repeat
 from saliency_r1.wording import normalised
-
-BEAMS = 4
-MOST_REWRITTEN = 8
-"""Maximum number of repeats in one answer that are replaced; further repeats are kept."""
-_LONGEST = 24
-_INSTANCES = re.compile(r"<ins>(.*?)</ins>", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """An expression that an answer repeats.
-
-    Attributes:
-        start: the character after its `<ins>`.
-        earlier: the expressions before it, normalised.
-    """
-
-    start: int
-    earlier: frozenset[str]
-
-
-def first_repeat(text: str) -> Repeat | None:
-    """Find the first repeated expression of an answer; None if all are different."""
-    earlier: set[str] = set()
-    for match in _INSTANCES.finditer(text, max(text.rfind("<answer>"), 0)):
-        expression = normalised(match[1])
-        if expression in earlier:
-            return Repeat(match.start(1), frozenset(earlier))
-        earlier.add(expression)
-    return None
 
 
 def rewrite_repeats(
@@ -83,7 +52,7 @@ def rewrite_repeats(
             **{
                 **settings.to_diff_dict(),
                 "num_beams": BEAMS,
-                "max_new_tokens": min(_LONGEST, room),
+                "max_new_tokens": min(LONGEST, room),
                 "stop_strings": ["</ins>"],
             }
         )

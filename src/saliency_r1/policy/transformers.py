@@ -30,11 +30,12 @@ from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.checkpoint_check import check_checkpoint, reachable
 from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces
-from saliency_r1.policy.distinct import first_repeat, rewrite_repeats
+from saliency_r1.policy.distinct import rewrite_repeats
 from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
 from saliency_r1.policy.processors import load_processor
 from saliency_r1.policy.prompts import Prompting, is_fine_tuned
+from saliency_r1.policy.repeats import first_repeat
 from saliency_r1.policy.thinking import fit_thinking
 from saliency_r1.tasks import Task
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saliency_r1.catalogue import NANO, SEGMENTERS, class_of
 from saliency_r1.errors import SaliencyError
-from saliency_r1.segmenters.batched import BatchedSegmenter
+from saliency_r1.nano import EMBEDDED_SEGMENTER
+from saliency_r1.runtime import SEGMENTER_GRAPHS, Runtime, takes_onnx
+from saliency_r1.segmenters.base import Segmenter
+
+if TYPE_CHECKING:
+    from saliency_r1.segmenters.batched import BatchedSegmenter
 
 SEMANTICS = ("off", "on", "auto")
 
@@ -72,6 +78,25 @@ def parse_semantic(source: str | Path | None) -> tuple[str, str]:
             "in evf-sam,semantic=auto"
         )
     return text, value
+
+
+def open_segmenter(
+    source: str | Path | None, device: str = "auto", dtype: str = "auto", *, runtime: Runtime
+) -> Segmenter:
+    """Load a segmenter for a runtime; see `load_segmenter`, which always uses torch.
+
+    Raises:
+        SaliencyError: see `load_segmenter`; also if onnxruntime was asked for and cannot run it.
+    """
+    name, weights = parse_segmenter(source)
+    folder = None
+    if name == NANO:
+        folder = Path(weights[0]) if weights else EMBEDDED_SEGMENTER
+    if dtype in ("auto", "float32") and takes_onnx(runtime, folder, SEGMENTER_GRAPHS, device):
+        from saliency_r1.segmenters.onnx import OnnxSegmenter
+
+        return OnnxSegmenter(folder, device)
+    return load_segmenter(source, device, dtype)
 
 
 def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str = "auto") -> BatchedSegmenter:

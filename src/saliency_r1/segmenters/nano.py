@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from saliency_r1.device import choose_device
+from saliency_r1.nano import EMBEDDED_SEGMENTER
 from saliency_r1.nano.segmenter_model import EncodedImage, NanoSegmenterModel, SegmenterOutput, normalise
 from saliency_r1.segmenters.base import Flags, Sizes, Texts
 from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat, stretched
@@ -20,7 +21,7 @@ from saliency_r1.upsampling import guide_of
 if TYPE_CHECKING:
     from PIL import Image
 
-EMBEDDED = Path(__file__).parent.parent / "nano" / "weights" / "segmenter"
+EMBEDDED = EMBEDDED_SEGMENTER
 
 CPU_EXPRESSIONS = 2
 """Expressions that a CPU looks for in one pass: more of them leave its caches, and each takes longer."""

@@ -68,6 +68,8 @@ class Export:
         licence: licence of the weights, by its name on the hub (`apache-2.0`); None if unknown.
         datasets: data sets that it was trained on, by their names on the hub.
         shard_size: maximum size of a weights file.
+        graphs: whether the folder also gets graphs for onnxruntime, of a nano policy and its segmenter. The
+            default segmenter is then the embedded one.
     """
 
     policy: str
@@ -80,14 +82,16 @@ class Export:
     licence: str | None = None
     datasets: Sequence[str] = ()
     shard_size: str = SHARD_SIZE
+    graphs: bool = False
 
 
 def export(what: Export) -> Path:
-    """Write the folder, in one step.
+    """Write the folder, in one step; graphs are compared with torch first.
 
     Raises:
         SaliencyError: if policy or segmenter cannot be read or have only pickled weights, if a summary is
-            invalid, if there is no adapter to merge, or if the folder is not empty.
+            invalid, if there is no adapter to merge, if the folder is not empty, or if graphs cannot be
+            written or do not do what torch does.
     """
     if what.out.exists() and (not what.out.is_dir() or any(what.out.iterdir())):
         raise SaliencyError(f"{what.out}: holds files already; choose another folder, or empty it")
@@ -114,8 +118,11 @@ def export(what: Export) -> Path:
             # A trainer rewrites the processor; the model's own files are the original ones.
             if not _copy_processor([model or source, source], fresh):
                 raise SaliencyError(f"{source}: has no processor; copy that of the model it was made from")
-        if what.segmenter is not None:
-            _copy_segmenter(EMBEDDED if what.segmenter == NANO else Path(what.segmenter), fresh)
+        segmenter = _segmenter_of(what, source)
+        if segmenter is not None:
+            _copy_segmenter(segmenter, fresh)
+        if what.graphs:
+            _add_graphs(source, kind, fresh)
         card = Card(
             name=what.out.name,
             kind=kind,
@@ -124,7 +131,7 @@ def export(what: Export) -> Path:
             datasets=tuple(what.datasets),
             summaries=summaries,
             recipes=recipes,
-            segmenter=what.segmenter is not None,
+            segmenter=segmenter is not None,
             about=(nano.POLICY_FOLDER.parent / "README.md").read_text("utf-8") if embedded else None,
         )
         (fresh / "README.md").write_text(card.text(), encoding="utf-8")
@@ -133,6 +140,28 @@ def export(what: Export) -> Path:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     return what.out
+
+
+def _segmenter_of(what: Export, source: str) -> Path | None:
+    """The folder of the segmenter that goes with the policy."""
+    if what.segmenter is not None:
+        return EMBEDDED if what.segmenter == NANO else Path(what.segmenter)
+    if not what.graphs:
+        return None
+    beside = Path(source) / SEGMENTER_FOLDER
+    return beside if (beside / CONFIG_FILE).is_file() else EMBEDDED
+
+
+def _add_graphs(source: str, kind: Kind, out: Path) -> None:
+    """Write the graphs of a policy and its segmenter, and see that they do what torch does."""
+    if kind != "nano":
+        raise SaliencyError(f"{source}: is no nano policy, and graphs are written of these alone")
+    from saliency_r1.sharing.onnx_check import check_graphs
+    from saliency_r1.sharing.onnx_graphs import write_policy_graphs, write_segmenter_graphs
+
+    write_policy_graphs(out)
+    write_segmenter_graphs(out / SEGMENTER_FOLDER)
+    check_graphs(out, out / SEGMENTER_FOLDER)
 
 
 def _adapter(source: str) -> dict[str, Any] | None:

@@ -15,11 +15,13 @@ from saliency_r1.cli.options import (
     FastOption,
     GroupImagesOption,
     PolicyFlags,
+    RuntimeOption,
     SegmenterOption,
     Split,
     spread,
 )
 from saliency_r1.cosod import GROUP_IMAGES
+from saliency_r1.runtime import Runtime
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class RunOptions:
     fast: FastOption = False
     segmenter: SegmenterOption = None
     device: DeviceOption = "auto"
+    runtime: RuntimeOption = Runtime.AUTO
     price_in: Annotated[
         float, typer.Option(min=0, help="Price per million prompt tokens of an endpoint, for the summary.")
     ] = 0.0
@@ -215,7 +218,8 @@ def _evaluate(
     def load_model() -> SaliencyPipeline:
         from saliency_r1.cli.models import load_pipeline
 
-        return load_pipeline(None if run.model == NANO else run.model, run.segmenter, run.device, asked)
+        model = None if run.model == NANO else run.model
+        return load_pipeline(model, run.segmenter, run.device, asked, runtime=run.runtime)
 
     for request in requests:
         evaluate_request(request, load_model, Console(stderr=True, highlight=False, markup=False))

@@ -1,0 +1,154 @@
+"""Run the language model of a nano policy with onnxruntime: prompts in, tokens and log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from saliency_r1.runtime import open_session
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question in the form that the language model reads.
+
+    Attributes:
+        ids: token ids; row n of `images` has the size of the vocabulary plus n.
+        images: tokens of its images, float32 (M, width).
+    """
+
+    ids: list[int]
+    images: np.ndarray
+
+
+@dataclass(frozen=True)
+class Written:
+    """Unfinished texts of B questions.
+
+    Attributes:
+        logprobs: log-probabilities of the next token, float32 (B, vocabulary).
+        cache: keys and values of each layer, values of onnxruntime.
+        kept: bool (B, T), False for padding.
+    """
+
+    logprobs: np.ndarray
+    cache: list
+    kept: np.ndarray
+
+
+class OnnxLanguage:
+    """A causal language model with its cache.
+
+    Args:
+        path: file of the graph.
+        device: see `saliency_r1.runtime.open_session`.
+
+    Attributes:
+        vocabulary: number of tokens that it knows.
+    """
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        self._session = open_session(path, device)
+        outputs = self._session.get_outputs()
+        self.vocabulary = int(outputs[0].shape[-1])
+        self._outputs = [output.name for output in outputs]
+        inputs = self._session.get_inputs()
+        self._past = {each.name: each.shape for each in inputs if each.name.startswith("past.")}
+        self._width = next(int(each.shape[1]) for each in inputs if each.name == "images")
+
+    def read(self, prompts: Sequence[Prompt]) -> Written:
+        """Read prompts; shorter ones are padded on the left."""
+        logits, cache, kept = self._read(prompts)
+        return Written(log_softmax(logits[:, -1]), cache, kept)
+
+    def step(self, written: Written, tokens: Sequence[int]) -> Written:
+        """Append one token to each of the B texts."""
+        kept = np.pad(written.kept, ((0, 0), (0, 1)), constant_values=True)
+        ids = np.array(tokens, np.int64)[:, None]
+        logits, cache = self._run(ids, np.zeros((1, self._width), np.float32), kept, written.cache)
+        return Written(log_softmax(logits[:, -1]), cache, kept)
+
+    def chosen(self, written: Written, rows: Sequence[int]) -> Written:
+        """Return the texts of these rows, which may repeat."""
+        from onnxruntime import OrtValue
+
+        cache = [OrtValue.ortvalue_from_numpy(part.numpy()[list(rows)]) for part in written.cache]
+        return Written(written.logprobs[list(rows)], cache, written.kept[list(rows)])
+
+    def greedy(self, prompts: Sequence[Prompt], limit: int, end: int) -> list[tuple[list[int], list[float]]]:
+        """Write the most probable token until all texts have ended.
+
+        Args:
+            prompts: the questions.
+            limit: maximum number of tokens of each text.
+            end: id of the token that ends a text.
+
+        Returns:
+            The token ids of each text, including the end, and their log-probabilities.
+        """
+        found: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
+        open_rows = set(range(len(prompts)))
+        written = self.read(prompts)
+        while True:
+            tokens = written.logprobs.argmax(1).tolist()
+            for row in sorted(open_rows):
+                found[row][0].append(tokens[row])
+                found[row][1].append(float(written.logprobs[row, tokens[row]]))
+                if tokens[row] == end or len(found[row][0]) >= limit:
+                    open_rows.discard(row)
+            if not open_rows:
+                return found
+            written = self.step(written, tokens)
+
+    def scores(self, prompt: Prompt, ids: Sequence[int]) -> list[float]:
+        """Return the log-probability of each token of a text after a prompt."""
+        logits, _, _ = self._read([Prompt([*prompt.ids, *ids], prompt.images)])
+        logprobs = log_softmax(logits[0, len(prompt.ids) - 1 : -1])
+        found: list[float] = logprobs[np.arange(len(ids)), list(ids)].tolist()
+        return found
+
+    def _read(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, list, np.ndarray]:
+        length = max(len(prompt.ids) for prompt in prompts)
+        ids = np.zeros((len(prompts), length), np.int64)
+        kept = np.zeros((len(prompts), length), bool)
+        before = 0
+        for row, prompt in enumerate(prompts):
+            own = np.array(prompt.ids, np.int64)
+            own[own >= self.vocabulary] += before
+            before += len(prompt.images)
+            ids[row, length - len(own) :] = own
+            kept[row, length - len(own) :] = True
+        images = np.concatenate([prompt.images for prompt in prompts])
+        return *self._run(ids, images, kept, None), kept
+
+    def _run(
+        self, ids: np.ndarray, images: np.ndarray, kept: np.ndarray, cache: list | None
+    ) -> tuple[np.ndarray, list]:
+        """Return the logits (B, T, vocabulary) of the last T tokens in `kept`, and the cache."""
+        from onnxruntime import OrtValue
+
+        whole, new = kept.shape[1], ids.shape[1]
+        place = np.arange(whole)
+        seen = (place <= place[-new:, None]) & kept[:, None]
+        mask = np.where(seen, np.float32(0), np.finfo(np.float32).min)[:, None]
+        positions = (kept.cumsum(1) - 1).clip(0)[:, -new:].astype(np.int64)
+        feed = {"ids": ids, "images": images, "mask": mask, "positions": positions}
+        values = {name: OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()}
+        if cache is None:
+            cache = [
+                OrtValue.ortvalue_from_numpy(np.zeros((len(ids), shape[1], 0, shape[3]), np.float32))
+                for shape in self._past.values()
+            ]
+        values.update(zip(self._past, cache, strict=True))
+        logits, *cache = self._session.run_with_ort_values(self._outputs, values)
+        return logits.numpy(), cache
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return log-probabilities over the last axis, float32."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    found: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return found

@@ -1,0 +1,141 @@
+"""A nano policy run by onnxruntime writes what torch writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from saliency_r1 import nano
+from saliency_r1.nano.configuration import NanoConfig
+from saliency_r1.nano.name_tree import NameTree
+from saliency_r1.nano.policy_model import NanoForImageTextToText
+from saliency_r1.policy import distinct, onnx_distinct
+from saliency_r1.policy.base import Policy
+from saliency_r1.policy.onnx import OnnxPolicy
+from saliency_r1.policy.transformers import TransformersPolicy
+from saliency_r1.sharing.onnx_graphs import write_policy_graphs
+from saliency_r1.tasks import Task
+
+pytestmark = pytest.mark.slow
+
+TWICE = "<think>Two cups.</think><answer><ins>the left cup</ins><ins>the left cup</ins></answer>"
+PHOTOS = [Image.fromarray(each) for each in (data.coffee(), data.chelsea(), data.astronaut())]
+
+
+TREE = NameTree(
+    tuple(f"n{number}" for number in range(6)),
+    (
+        ("cup", "container"),
+        ("cat", "animal"),
+        ("dog", "animal"),
+        ("woman", "person"),
+        ("man", "person"),
+        ("ball",),
+    ),
+)
+
+
+def with_names(folder: Path) -> Path:
+    """The embedded policy with a reader of names that was not trained, and its graphs."""
+    nano.register()
+    config = NanoConfig.from_pretrained(str(nano.POLICY_FOLDER), name_tree=TREE.to_dict(), name_threshold=0.4)
+    torch.manual_seed(0)
+    policy = TransformersPolicy.from_pretrained(None, device="cpu")
+    model = NanoForImageTextToText(config)
+    model.load_state_dict(policy.model.state_dict(), strict=False)
+    reader = model.model.adapter.names
+    assert reader is not None
+    reader.spell(policy.processor.tokenizer)
+    torch.nn.init.normal_(reader.head.weight, std=0.3)
+    torch.nn.init.normal_(reader.kind.weight, std=0.1)
+    model.save_pretrained(folder)
+    policy.processor.image_tokens = config.image_tokens
+    policy.processor.save_pretrained(folder)
+    write_policy_graphs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["embedded", "with names"])
+def folder(
+    request: pytest.FixtureRequest, onnx_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return onnx_model if request.param == "embedded" else with_names(tmp_path_factory.mktemp("names"))
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> OnnxPolicy:
+    return OnnxPolicy(folder, "cpu")
+
+
+@pytest.fixture(scope="module")
+def wanted(folder: Path) -> TransformersPolicy:
+    return TransformersPolicy.from_pretrained(folder, device="cpu")
+
+
+@pytest.mark.parametrize("reasoning", [True, False])
+@pytest.mark.parametrize("task", list(Task))
+def test_a_batch_gets_the_same_answers(
+    found: OnnxPolicy, wanted: TransformersPolicy, task: Task, reasoning: bool
+) -> None:
+    assert isinstance(found, Policy)
+    batch = [PHOTOS, PHOTOS[:2]] if task.spec.several_images else [[photo] for photo in PHOTOS]
+    for one, other in zip(
+        found.respond(batch, task, reasoning=reasoning),
+        wanted.respond(batch, task, reasoning=reasoning),
+        strict=True,
+    ):
+        assert one.text == other.text
+        assert one.token_ids == other.token_ids
+        assert [name for name, _ in one.names] == [name for name, _ in other.names]
+        assert dict(one.names) == pytest.approx(dict(other.names), abs=2e-4)
+        assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
+        assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
+        assert one.expression_confidences == pytest.approx(other.expression_confidences, abs=1e-4)
+
+
+def test_an_answer_ends_where_it_must(found: OnnxPolicy) -> None:
+    (short,) = found.respond([[PHOTOS[0]]], Task.SOD, max_new_tokens=3)
+    assert len(short.token_ids) == len(short.token_logprobs or ()) == 3
+    assert found.respond([], Task.SOD) == []
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_the_question_is_that_of_the_chat_template(
+    found: OnnxPolicy, wanted: TransformersPolicy, images: int
+) -> None:
+    question = Task.COSOD.spec.prompt()
+    inputs = wanted._inputs([PHOTOS[:images]], question)
+    prompt, _ = found._prompt(PHOTOS[:images], question)
+    vocabulary = found._language.vocabulary
+    assert [3 if token >= vocabulary else token for token in prompt.ids] == inputs["input_ids"][0].tolist()
+    assert [token - vocabulary for token in prompt.ids if token >= vocabulary] == list(
+        range(len(prompt.images))
+    )
+
+
+@pytest.mark.parametrize("room", [96, 24])
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_an_expression_that_is_written_twice_is_written_anew_alike(
+    found: OnnxPolicy, wanted: TransformersPolicy, photo: Image.Image, room: int
+) -> None:
+    question = Task.SIS.spec.prompt()
+    ids = found._tokenizer.encode(TWICE)
+    with torch.inference_mode():
+        other = distinct.rewrite_repeats(
+            wanted.model,
+            wanted.processor.tokenizer,
+            wanted._inputs([[photo]], question),
+            ids,
+            wanted._settings(room, do_sample=False, temperature=1.0),
+        )
+    one = onnx_distinct.rewrite_repeats(
+        found._language, found._tokenizer, found._prompt([photo], question)[0], ids, room, found._end
+    )
+    assert one is not None
+    assert other is not None
+    assert one[0] == other[0]
+    assert one[1] == pytest.approx(other[1], abs=1e-4)
