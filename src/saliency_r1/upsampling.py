@@ -146,7 +146,7 @@ def resized(maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     if max(shape) > _DENSE_SIDE and size[0] >= shape[0] and size[1] >= shape[1]:
         # Where maps become larger, Pillow's filter is the same.
         flat = [
-            np.asarray(Image.fromarray(each).resize(size[::-1], Image.Resampling.BILINEAR))
+            np.asarray(Image.fromarray(each).resize((size[1], size[0]), Image.Resampling.BILINEAR))
             for each in maps.reshape(-1, *shape)
         ]
         return (

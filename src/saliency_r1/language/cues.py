@@ -296,11 +296,11 @@ def measure(image: np.ndarray | Image.Image, mask: np.ndarray) -> Cues:
 def _sides(lab: np.ndarray, inside: np.ndarray) -> dict[str, tuple[float, float]]:
     """Lightness and chroma of the background in each third, less those of the object."""
     height, width = inside.shape
-    thirds = {
-        "left": np.s_[:, : width // 3],
-        "right": np.s_[:, width - width // 3 :],
-        "top": np.s_[: height // 3],
-        "bottom": np.s_[height - height // 3 :],
+    thirds: dict[str, tuple[slice, slice]] = {
+        "left": (slice(None), slice(width // 3)),
+        "right": (slice(None), slice(width - width // 3, None)),
+        "top": (slice(height // 3), slice(None)),
+        "bottom": (slice(height - height // 3, None), slice(None)),
     }
     chroma = np.hypot(lab[..., 1], lab[..., 2])
     found = {}

@@ -266,7 +266,7 @@ def _answers(
     found = Found(maker.segmenter, image, instances=True)
     written = [word_instances(facts, rng) for _ in range(setting.variants)]
     found.add(options[0].expression for wordings in written for options in wordings if options)
-    answers: list[tuple[str, tuple[str, ...]]] = []
+    answers: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
     outcomes: list[str] = []
     for wordings in written:
         chosen, outcome = consistent_instances(
