@@ -12,7 +12,7 @@ import numpy as np
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.nano import EMBEDDED_SEGMENTER
-from saliency_r1.nano.words import WordList
+from saliency_r1.nano.words import WordList, region_text
 from saliency_r1.runtime import ENCODE, SEGMENT, open_session, place_of
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.upsampling import guide_of, resized, sigmoid, upsample
@@ -81,8 +81,10 @@ class OnnxSegmenter:
         Args:
             encoded: from `encode`.
             expressions: any texts; words outside the vocabulary count as "some object".
-            instances: ignored, the model knows no instances.
+            instances: whether they mean instances. Those that mean regions are read as `region_text` words
+                them.
         """
+        expressions = expressions if instances else [region_text(text) for text in expressions]
         size = encoded.size[::-1]
         masks, scores = [np.zeros((0, *size), np.float32)], [np.zeros(0, np.float32)]
         for start in range(0, len(expressions), EXPRESSIONS_AT_ONCE):

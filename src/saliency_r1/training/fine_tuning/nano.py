@@ -299,6 +299,10 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False, overwrite: bool = Fals
             model.to(settings.device)
             cache = FeatureCache(recipe.features, model, processor, recipe.image_root)
             cache.add(key for example in (*train, *validation) for key in example.keys)
+    if checkpoint is not None and model.config.name_tree:
+        # The weights are loaded later, but the threshold is no weight.
+        model.config.name_threshold = AutoConfig.from_pretrained(checkpoint).name_threshold
+        model.model.adapter.names.threshold = model.config.name_threshold
     if cache is not None and checkpoint is None:
         _fit_readings(recipe, model, processor, cache, train, validation)
     pictures = Pictures(processor, recipe.image_root, cache)
