@@ -35,6 +35,7 @@ from saliency_r1.language.naming import NameBook
 from saliency_r1.response import parse_lenient, parse_strict
 from saliency_r1.scenes.packed import PackedPhotos
 from saliency_r1.scenes.referring import ReferringPhotos, compose
+from saliency_r1.segmenters.base import salient_texts
 from saliency_r1.tasks import Task
 
 CONSTANT_REASONING = (
@@ -114,7 +115,8 @@ def end_to_end(pipe: SaliencyPipeline, samples: Sequence[Sample], reasoning: boo
                 pass
             response = parse_lenient(output.text, Task.SOD)
             expressions.update(response.expressions)
-            found = pipe.segmenter.segment(pipe.segmenter.encode(image), response.expressions)
+            asked = salient_texts(pipe.segmenter, response.expressions)
+            found = pipe.segmenter.segment(pipe.segmenter.encode(image), asked)
             mask = found.probabilities.max(0) if response.expressions else np.zeros(truth.shape, np.float32)
             score = metrics.update(mask, truth)
             if reasoning:

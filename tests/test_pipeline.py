@@ -589,3 +589,20 @@ def test_a_file_that_is_cut_short_is_read_if_asked(pipe: SaliencyPipeline, tmp_p
         pipe(path)
     with pytest.warns(UserWarning, match="cut short"):
         assert pipe(path, accept_truncated=True).image.size == (200, 100)
+
+
+def test_the_embedded_segmenter_is_asked_for_what_stands_out_of_a_name() -> None:
+    """In SOD alone: the instances of SIS, and what a user names, are found by their names."""
+    from saliency_r1.nano.words import salient_text
+
+    class Worded(ColourSegmenter):
+        salient_text = staticmethod(salient_text)
+
+    photo = Image.new("RGB", (30, 20))
+    segmenter = Worded()
+    pipe = SaliencyPipeline(SayingPolicy(["<think></think><answer><rg>the red</rg></answer>"]), segmenter)
+    assert pipe(photo, "sod").expressions == ("the red",)
+    assert segmenter.asked == ["the most salient red"]
+    segmenter.asked.clear()
+    pipe.finding("the red")(photo)
+    assert segmenter.asked == ["the red"]

@@ -25,7 +25,14 @@ from saliency_r1.policy.options import PolicyOptions, is_endpoint
 from saliency_r1.response import Response, parse_lenient
 from saliency_r1.result import Instance, SaliencyResult
 from saliency_r1.runtime import Runtime
-from saliency_r1.segmenters.base import Encoded, Segmentation, Segmenter, encode_many, segment_many
+from saliency_r1.segmenters.base import (
+    Encoded,
+    Segmentation,
+    Segmenter,
+    encode_many,
+    salient_texts,
+    segment_many,
+)
 from saliency_r1.segmenters.load_segmenter import open_segmenter
 from saliency_r1.sis import scored_instances, visible_instances
 from saliency_r1.tasks import Task
@@ -350,7 +357,7 @@ class SaliencyPipeline:
             found = segment_many(
                 self.segmenter,
                 encoded,
-                [answer.response.expressions for _, answer in named],
+                [self._asked(answer.response.expressions, task) for _, answer in named],
                 [task.spec.several_expressions] * len(named),
             )
             seconds = (perf_counter() - start) / max(1, len(named))
@@ -358,6 +365,11 @@ class SaliencyPipeline:
             for item, answer in part:
                 masks = made.popleft() if answer.response.expressions else None
                 yield self._result(item, task, answer, masks, seconds if masks else 0.0)
+
+    def _asked(self, expressions: Sequence[str], task: Task) -> Sequence[str]:
+        """Return how the segmenter is asked; what a user named is found, whether it stands out or not."""
+        stands_out = task is Task.SOD and not isinstance(self.policy, GivenPhrase)
+        return salient_texts(self.segmenter, expressions) if stands_out else expressions
 
     def _result(
         self, item: LoadedSource, task: Task, answer: _Answer, masks: _Masks | None, seconds: float

@@ -67,7 +67,8 @@ def benchmark_module() -> ModuleType:
 @pytest.fixture
 def bench(benchmark_module: ModuleType, tmp_path: Path) -> object:
     pipe = SaliencyPipeline(Knowing(), Knowing())
-    made = benchmark_module.Bench(pipe, tmp_path, tmp_path, scenes=2, repeats=1, reasoning=True)
+    sizes = {"scenes": 2, "repeats": 1, "photos": 2}
+    made = benchmark_module.Bench(pipe, tmp_path, tmp_path, reasoning=True, other=None, **sizes)
     made.book = NameBook({BLUE: 9})
     return made
 

@@ -20,6 +20,7 @@ from saliency_r1.training.fine_tuning.nano import PolicySFTTrainer
 from saliency_r1.training.grpo import MeasuredGRPOTrainer, OrderOfEpoch
 
 GRPO = {
+    "_load_optimizer_and_scheduler": "self, checkpoint",
     "_calculate_rewards": "self, inputs, prompts, completions, completion_ids_list",
     "_generate_and_score_completions": "self, inputs",
     "_generate_single_turn": "self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images",

@@ -19,7 +19,7 @@ import numpy as np
 from saliency_r1.errors import SaliencyError
 
 if TYPE_CHECKING:
-    from saliency_r1.evaluation.compare import Run
+    from saliency_r1.evaluation.evaluation import Row
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,14 @@ def read_attributes(path: Path) -> dict[str, dict[str, str]]:
 
 
 def by_attribute(
-    runs: Mapping[tuple[str, str], Run], attributes: Mapping[str, Mapping[str, str]], metrics: Sequence[str]
+    runs: Mapping[tuple[str, str], Mapping[str, Row]],
+    attributes: Mapping[str, Mapping[str, str]],
+    metrics: Sequence[str],
 ) -> list[Split]:
     """Compute the means of each method over the photos of each value of each attribute, set by set.
 
     Args:
-        runs: runs by method and set; those of a set have the same photos.
+        runs: the photos of runs, by method and set; those of a set have the same photos.
         attributes: see `read_attributes`.
         metrics: the metrics, whose means are taken over the photos' own values.
 
@@ -89,20 +91,20 @@ def by_attribute(
     splits = []
     for data in dict.fromkeys(data for _, data in runs):
         of_set = {method: run for (method, name), run in runs.items() if name == data}
-        names = list(next(iter(of_set.values())).rows)
+        names = list(next(iter(of_set.values())))
         members: dict[tuple[str, str], list[str]] = {}
         for name in names:
             for pair in attributes.get(name, {}).items():
                 members.setdefault(pair, []).append(name)
         for (attribute, value), photos in sorted(members.items()):
             means = {
-                (method, metric): _mean([run.rows[name].values.get(metric, np.nan) for name in photos])
+                (method, metric): _mean([run[name].values.get(metric, np.nan) for name in photos])
                 for method, run in of_set.items()
                 for metric in metrics
             }
             splits.append(Split(attribute, value, data, len(photos), means))
     if not splits:
-        example = next(iter(next(iter(runs.values())).rows))
+        example = next(iter(next(iter(runs.values()))))
         raise SaliencyError(
             f"the attributes are of no photo of these runs: expected names as in per_image.csv, such as "
             f"{example}"

@@ -14,13 +14,14 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def region_text(expression: str) -> str:
-    """How the network is asked for a region: for what stands out of what the expression names.
+def salient_text(expression: str) -> str:
+    """Return how the network is asked for what stands out of what an expression names.
 
-    It was trained on "the most salient object" and on names, and finds a region better if it is told both.
+    It was trained on "the most salient object" and on names, and finds the salient object better if it is
+    told both. What the photo lacks is then found too, so this is for answers to the question of SOD alone.
 
     Example:
-        >>> region_text("the dog on the left"), region_text("what stands out")
+        >>> salient_text("the dog on the left"), salient_text("what stands out")
         ('the most salient dog on the left', 'what stands out')
     """
     rest = expression.removeprefix("the ")

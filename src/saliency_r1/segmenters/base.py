@@ -70,6 +70,15 @@ class Segmenter(Protocol):
         ...
 
 
+def salient_texts(segmenter: Segmenter, expressions: Sequence[str]) -> list[str]:
+    """Return how a segmenter is asked for the salient object that each expression names.
+
+    A segmenter that finds it better in other words has a `salient_text`, from expression to expression.
+    """
+    own = getattr(segmenter, "salient_text", None)
+    return list(expressions) if own is None else [own(text) for text in expressions]
+
+
 def encode_many(segmenter: Segmenter, images: Sequence[Image.Image]) -> list[Encoded]:
     """Encode several images: at once if the segmenter has an `encode_many`, otherwise one by one."""
     own = getattr(segmenter, "encode_many", None)

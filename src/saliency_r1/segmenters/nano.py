@@ -13,7 +13,7 @@ import torch
 from saliency_r1.device import choose_device
 from saliency_r1.nano import EMBEDDED_SEGMENTER
 from saliency_r1.nano.segmenter_model import EncodedImage, NanoSegmenterModel, SegmenterOutput, normalise
-from saliency_r1.nano.words import region_text
+from saliency_r1.nano.words import salient_text
 from saliency_r1.segmenters.base import Flags, Sizes, Texts
 from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat, stretched
 from saliency_r1.segmenters.torch_upsampling import upsample
@@ -60,6 +60,7 @@ class NanoSegmenter(BatchedSegmenter):
     """
 
     name = "nano"
+    salient_text = staticmethod(salient_text)
 
     def __init__(self, model: NanoSegmenterModel, device: str = "auto") -> None:
         self.device = choose_device(device)
@@ -105,13 +106,8 @@ class NanoSegmenter(BatchedSegmenter):
 
         Args:
             expressions: any texts; words outside the vocabulary count as "some object".
-            instances: of each image, whether its expressions mean instances. Those that mean regions are read
-                as `region_text` words them.
+            instances: ignored, the model knows no instances.
         """
-        expressions = [
-            texts if flag else [region_text(text) for text in texts]
-            for texts, flag in zip(expressions, instances, strict=True)
-        ]
         sizes = [photo.size[::-1] for photo in encoded] if sizes is None else sizes
         found = Collected(expressions, sizes, self.device)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.nano import EMBEDDED_SEGMENTER
-from saliency_r1.nano.words import WordList, region_text
+from saliency_r1.nano.words import WordList, salient_text
 from saliency_r1.runtime import ENCODE, SEGMENT, open_session, place_of
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.upsampling import guide_of, resized, sigmoid, upsample
@@ -26,7 +26,7 @@ EXPRESSIONS_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class EncodedPhoto:
-    """What the segmenter keeps of an image.
+    """An image as the segmenter keeps it.
 
     Attributes:
         features: outputs of the network by their names.
@@ -56,6 +56,7 @@ class OnnxSegmenter:
     """
 
     name = "nano"
+    salient_text = staticmethod(salient_text)
 
     def __init__(self, folder: str | Path | None = None, device: str = "auto") -> None:
         folder = Path(folder) if folder is not None else EMBEDDED_SEGMENTER
@@ -79,12 +80,10 @@ class OnnxSegmenter:
         """Return the mask of each expression, and the IoU that the segmenter expects it to have.
 
         Args:
-            encoded: from `encode`.
+            encoded: what `encode` returned.
             expressions: any texts; words outside the vocabulary count as "some object".
-            instances: whether they mean instances. Those that mean regions are read as `region_text` words
-                them.
+            instances: ignored, the model knows no instances.
         """
-        expressions = expressions if instances else [region_text(text) for text in expressions]
         size = encoded.size[::-1]
         masks, scores = [np.zeros((0, *size), np.float32)], [np.zeros(0, np.float32)]
         for start in range(0, len(expressions), EXPRESSIONS_AT_ONCE):

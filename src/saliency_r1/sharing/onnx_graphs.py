@@ -145,7 +145,7 @@ class _Vision(_Traced):
 
 
 class _Names(_Traced):
-    """What is read of the images of one question, to the tokens that spell it and the shared classes.
+    """The tokens that spell the names of the images of one question, and the shared classes.
 
     See `NanoModel.image_embeddings`: the first slot becomes the evidence of the whole group.
     """
@@ -192,7 +192,7 @@ class _Language(_Traced):
     def _attention(
         self, layer: Any, x: Tensor, turn: tuple[Tensor, ...], mask: Tensor, past: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What attention adds, (B, T, width), and all keys and values, (B, groups, S, size)."""
+        """The output of attention, (B, T, width), and all keys and values, (B, groups, S, size)."""
         size, groups = layer.head_dim, self.model.config.text_config.num_key_value_heads
         x = x[:, None, None]
         queries = _turned(_heads(layer.q_proj, x, groups, size), turn)
@@ -226,7 +226,7 @@ class _Encode(_Traced):
 
 
 class _Segment(_Traced):
-    """What is kept of one image, and the words of N expressions, to logits (N, h, w) and scores (N,)."""
+    """Logits (N, h, w) and scores (N,) of N expressions for one encoded image."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         *features, words = inputs
