@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from saliency_r1.errors import ImageError, SaliencyError
 from saliency_r1.images import LoadedImage, load_layers
+from saliency_r1.nano import words
 from saliency_r1.pictures.finding import FoundImage
 from saliency_r1.pipeline import SaliencyPipeline, expected_quality
 from saliency_r1.policy.base import PolicyOutput
@@ -593,10 +594,9 @@ def test_a_file_that_is_cut_short_is_read_if_asked(pipe: SaliencyPipeline, tmp_p
 
 def test_the_embedded_segmenter_is_asked_for_what_stands_out_of_a_name() -> None:
     """In SOD alone: the instances of SIS, and what a user names, are found by their names."""
-    from saliency_r1.nano.words import salient_text
 
     class Worded(ColourSegmenter):
-        salient_text = staticmethod(salient_text)
+        salient_text = staticmethod(words.salient_text)
 
     photo = Image.new("RGB", (30, 20))
     segmenter = Worded()
