@@ -40,6 +40,14 @@ _ENDINGS = {
 }
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a path is a file; one with a name that the file system cannot hold is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def kinds_on_disk(folder: str | Path, stem: str, kinds: Sequence[str] = FILES) -> tuple[str, ...]:
     """Return those of the given kinds of files that a folder already has for a photo.
 
@@ -52,7 +60,7 @@ def kinds_on_disk(folder: str | Path, stem: str, kinds: Sequence[str] = FILES) -
     return tuple(
         kind
         for kind in kinds
-        if any(base.with_name(base.name + ending).is_file() for ending in _ENDINGS[kind])
+        if any(_is_file(base.with_name(base.name + ending)) for ending in _ENDINGS[kind])
     )
 
 

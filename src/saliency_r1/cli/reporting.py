@@ -92,7 +92,7 @@ def run(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     described = _described_group() if task.spec.several_images else _described
     retries: list[int] = []
-    replaced = 0
+    replaced = unsaved = 0
     with Progress(*columns, console=shown_on, transient=True, disable=hidden) as bar:
         progress = bar.add_task("photos", total=len(photos))
         done = pipe.stream(
@@ -105,7 +105,7 @@ def run(
         )
 
         def finish(result: SaliencyResult) -> None:
-            nonlocal replaced
+            nonlocal replaced, unsaved
             if out is not None:
                 replaced += bool(kinds_on_disk(out, result.name, only))
                 try:
@@ -121,6 +121,7 @@ def run(
                     if error.ends_the_run:
                         raise
                     fail(error)
+                    unsaved += 1
             if as_json:
                 print(result.to_json(), flush=True)
             else:
@@ -140,7 +141,7 @@ def run(
                 finishing.result()
     # The images of a group share one answer, and each result counts its retries.
     asked_again = max(retries, default=0) if task.spec.several_images else sum(retries)
-    summary = _summary(len(retries), failed, asked_again, time.perf_counter() - start)
+    summary = _summary(len(retries) - unsaved, failed, asked_again, time.perf_counter() - start)
     if out is not None and retries:
         summary += _where(out, only, replaced)
     remarks.print(summary, style="dim", soft_wrap=True)
