@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,22 @@ class Site:
 
 
 @contextmanager
-def site_of(shots: Path, *options: str, token: str = "") -> Iterator[Site]:
-    """The real server with these options and a browser."""
+def chromium() -> Iterator[Any]:
+    """A browser of its own; Playwright allows one at a time."""
     from playwright.sync_api import sync_playwright
 
-    command = [sys.executable, "-m", "saliency_r1", "serve", "--port", "0", *options]
-    environment = {**os.environ, "SALIENCY_R1_TOKEN": token}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def site_of(shots: Path, *options: str, token: str = "", browser: Any = None) -> Iterator[Site]:
+    """The real server with these options and a browser, a new one if none is given."""
+    command = [sys.executable, "-m", "saliency_r1", "serve", "--port", "0", *options]
+    environment = {**os.environ, "SALIENCY_R1_TOKEN": token}
+    with chromium() if browser is None else nullcontext(browser) as browser:
         start = time.perf_counter()
         with subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=interruptible
@@ -83,4 +91,3 @@ def site_of(shots: Path, *options: str, token: str = "") -> Iterator[Site]:
             finally:
                 process.terminate()
                 assert process.wait(30) is not None
-        browser.close()

@@ -356,8 +356,8 @@ def test_confidence_in_words(site: Site) -> None:
     assert len({one.partition(" (")[0] for one in said}) == 5
 
 
-def test_a_page_behind_a_token(shots: Path) -> None:
-    with site_of(shots, token=TOKEN) as guarded:
+def test_a_page_behind_a_token(shots: Path, site: Site) -> None:
+    with site_of(shots, token=TOKEN, browser=site.browser) as guarded:
         page = guarded.open(http_credentials={"username": "me", "password": TOKEN})
         choose(page, photo("chelsea.png"))
         status(page, "Done: ")
