@@ -56,8 +56,8 @@ def compare(
     table = table_of([comparing.load_run(folder) for folder in runs], wanted)
     splits: list[Split] = []
     if attributes is not None:
-        photos = {place: run.rows for place, run in table.runs.items()}
-        splits = by_attribute(photos, read_attributes(attributes), table.spec.metrics)
+        rows_of = {place: run.rows for place, run in table.runs.items()}
+        splits = by_attribute(rows_of, read_attributes(attributes), table.spec.metrics)
     found = {
         place: [one for one in rows if wanted is None or one.metric in wanted]
         for place, rows in comparing.differences(table.runs).items()
