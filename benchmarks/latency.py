@@ -124,17 +124,19 @@ def pipeline_rows(
     for label, reasoning in (("with reasoning", True), ("`--fast`", False)):
         for _ in range(3):
             result = pipe(photo, reasoning=reasoning)
-        whole, policy, segmenter = [], [], []
+        whole: list[float] = []
+        asked: list[float] = []
+        found: list[float] = []
         for _ in range(repeats):
             start = perf_counter()
             result = pipe(photo, reasoning=reasoning)
             whole.append(perf_counter() - start)
-            policy.append(result.seconds["policy"])
-            segmenter.append(result.seconds["segmenter"])
+            asked.append(result.seconds["policy"])
+            found.append(result.seconds["segmenter"])
         rows.append(
             (
                 f"one 400x300 photo end to end, {label}",
-                f"{median(whole):.3f} s (policy {median(policy):.3f}, segmenter {median(segmenter):.3f}; "
+                f"{median(whole):.3f} s (policy {median(asked):.3f}, segmenter {median(found):.3f}; "
                 f"{len(result.text)} characters of response)",
             )
         )
