@@ -35,7 +35,8 @@ def test_it_shows_pictures_and_words_of_each_task(executed: list[str]) -> None:
     result, words, cutout, instances, group, phrase, scores, quick = executed
     assert all("image/png" in shown for shown in (result, cutout, instances, phrase))
     assert group.count("image/png") == 2
-    assert "the cup" in words
+    assert "the answer is the " in words
+    assert "the object" not in words
     assert "(400, 600) float32" in cutout
     assert "motorcycle" in group
     assert float(scores.split("IoU ")[1].split(",")[0]) > 0.6
