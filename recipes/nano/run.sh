@@ -42,10 +42,6 @@ segmenter_fine() {
         start=runs/segmenter-fine/final output=runs/segmenter-fine-2 realign=false max_steps=540 warmup=0.07 \
         learning_rate=3e-4 transformer_rate=2e-4 "frozen_blocks=[5]" early_size=0 early_share=0 average=0.99 \
         edge_weight=1.5 alone=0.85 scenes=0.1 instances=0.14 composed=0.12 seed=17
-    saliency-r1 train segmenter --config recipes/nano/segmenter-fine.yaml --resume \
-        start=runs/segmenter-fine-2/final output=runs/segmenter-fine-3 realign=false max_steps=720 warmup=0.05 \
-        learning_rate=4e-4 transformer_rate=3e-4 "frozen_blocks=[16]" early_size=0 early_share=0 average=0.995 \
-        edge_weight=1.5 alone=0.7 scenes=0.2 instances=0.2 composed=0.3 seed=23
 }
 
 # The policy of version 0.1.0, which the policy starts from: it knows the language and the form of the answers.
@@ -59,7 +55,7 @@ earlier_policy() {
 words() {
     saliency-r1 data names runs/names.json --imagenet $data/imagenet1k.json --data $data/DUTS "${photos[@]}" \
         --photos $data/extra/DAVIS-val
-    saliency-r1 data sft --data $data/DUTS --segmenter runs/segmenter-fine-3/final --names runs/names.json \
+    saliency-r1 data sft --data $data/DUTS --segmenter runs/segmenter-fine-2/final --names runs/names.json \
         --out runs/sft-data --tasks sod,sis,cosod "${photos[@]}" --no-mirror --variants 2 --minimum-found 0.5 \
         --limit 2500 --scenes 1500 --parts 300 --groups 150 --draws 6
     saliency-r1 data tokenizer runs/sft-data/train.jsonl --names runs/names.json --out runs/tokenizer
@@ -78,7 +74,8 @@ questions() {
         --fast 0.5 --sis runs/scenes/validation "${photos[@]}" --cosod runs/scenes/validation/groups
 }
 
-# Reinforcement by the masks, by right names and by true statements: this policy is the embedded one.
+# Reinforcement by the masks, by right names and by true statements. It was not run: the embedded policy is that of
+# the stage before.
 cgpo() {
     saliency-r1 train cgpo --config recipes/nano/cgpo-names.yaml --resume
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from saliency_r1.rewards.segmenting import CachedSegmenter, GreyMasks, Question,
 from saliency_r1.rewards.sis import matched
 from saliency_r1.rewards.sod import weighted_mean
 from saliency_r1.rewards.tensors import overlaps, sod_parts_of
+from saliency_r1.segmenters.base import salient_texts
 from saliency_r1.tasks import Task
 
 TRUTH_BYTES = 128 * 1024**2
@@ -158,8 +159,7 @@ class SaliencyReward:
         for row, (response, example) in enumerate(zip(responses, examples, strict=True)):
             if response is not None:
                 for key, image in zip(example.keys, images[row], strict=True):
-                    instances = example.task.spec.several_expressions
-                    questions.append(Question(key, image, response.expressions, instances))
+                    questions.append(self._question(key, image, response.expressions, example.task))
                     owners.append(row)
         found: dict[int, list[GreyMasks]] = defaultdict(list)
         for row, masks in zip(owners, self.segmenter.find(questions), strict=True):
@@ -253,6 +253,14 @@ class SaliencyReward:
         weighed += [(self.own[name][1], value) for name, value in own.items()]
         reward = sum(weight * value for weight, value in weighed) / sum(weight for weight, _ in weighed)
         return round(min(1.0, reward), 4)
+
+    def _question(
+        self, key: Hashable, image: Image.Image, expressions: Sequence[str], task: Task
+    ) -> Question:
+        """Return what the segmenter is asked, in the words in which the pipeline asks it."""
+        if task is Task.SOD:
+            expressions = salient_texts(self.segmenter.segmenter, expressions)
+        return Question(key, image, expressions, task.spec.several_expressions)
 
     def _own(
         self,

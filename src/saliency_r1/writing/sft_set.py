@@ -32,6 +32,7 @@ from saliency_r1.images import load_image
 from saliency_r1.language.cues import measure
 from saliency_r1.language.naming import NameBook
 from saliency_r1.response import Response
+from saliency_r1.segmenters.base import salient_texts
 from saliency_r1.tasks import Task
 from saliency_r1.writing.rationale import consistent, write_candidates
 
@@ -185,18 +186,23 @@ class Found:
         segmenter: the frozen one.
         image: the picture, RGB.
         instances: whether the expressions mean instances, not regions.
+        salient: whether they are answers to the question of SOD, see `salient_texts`.
     """
 
-    def __init__(self, segmenter: Segmenter, image: Image.Image, instances: bool = False) -> None:
+    def __init__(
+        self, segmenter: Segmenter, image: Image.Image, instances: bool = False, salient: bool = False
+    ) -> None:
         self._segmenter, self._encoded, self._instances = segmenter, segmenter.encode(image), instances
+        self._salient = salient
         self._masks: dict[str, np.ndarray] = {}
 
     def add(self, expressions: Iterable[str]) -> None:
         """Segment several at once, ahead of their use."""
         new = [text for text in dict.fromkeys(expressions) if text not in self._masks]
         if new:
+            asked = salient_texts(self._segmenter, new) if self._salient else new
             probabilities = self._segmenter.segment(
-                self._encoded, new, instances=self._instances
+                self._encoded, asked, instances=self._instances
             ).probabilities
             self._masks.update(zip(new, probabilities >= 0.5, strict=True))
 
@@ -428,7 +434,7 @@ def sod_answers(
     examples: list[SFTExample] = []
     path = maker.path(sample.image)
     cues = measure(image, truth)
-    found = Found(maker.segmenter, image)
+    found = Found(maker.segmenter, image, salient=True)
     rng = Random(f"{setting.seed} {sample.name} {mirrored}")
     # Most texts would be of "the object" if photos without a name had as many.
     variants = 1 if sample.synset is None else setting.variants

@@ -158,7 +158,7 @@ def _responses(
 ) -> Iterable[Response]:
     """The responses about one picture that may be learnt from."""
     cues = measure(image, truth)
-    found = Found(segmenter, image)
+    found = Found(segmenter, image, salient=True)
     question = writer.endpoint.question([show(image, truth)], writer_prompt(cues, name))
     for variant in range(setting.variants):
         messages = [question]
