@@ -109,9 +109,8 @@ class NameReader(nn.Module):
 
     def best(self, logits: Tensor, count: int = 5) -> list[list[tuple[str, float]]]:
         """The likeliest narrowest words of each row of (N, classes), with their probabilities."""
-        narrow = [self.tree.words.index(chain[0]) for chain in self.tree.chains]
         own = torch.zeros(len(logits), len(self.tree.words), device=logits.device)
-        own.index_add_(1, torch.tensor(narrow, device=logits.device), logits.softmax(-1))
+        own.index_add_(1, torch.tensor(self.tree.narrowest, device=logits.device), logits.softmax(-1))
         values, indices = own.topk(count, dim=1)
         return [
             [(self.tree.words[number], round(value, 4)) for number, value in zip(row, line, strict=True)]

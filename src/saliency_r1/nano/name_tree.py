@@ -49,6 +49,12 @@ class NameTree:
         """The index of each class."""
         return {name: index for index, name in enumerate(self.classes)}
 
+    @cached_property
+    def narrowest(self) -> tuple[int, ...]:
+        """The number of the first word of each class's chain."""
+        numbers = {word: number for number, word in enumerate(self.words)}
+        return tuple(numbers[chain[0]] for chain in self.chains)
+
     def meant(self, label: str) -> tuple[int, ...]:
         """The classes that a label may mean.
 
