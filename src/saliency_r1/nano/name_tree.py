@@ -88,7 +88,10 @@ class NameTree:
         try:
             return cls.from_dict(json.loads(read_text(path)))
         except (ValueError, KeyError, TypeError) as error:
-            raise SaliencyError(f"{path} holds no names (classes, chains): {error!r}") from None
+            raise SaliencyError(
+                f"{path} holds no names, expected lists `classes` and `chains` ({error!r}): make the file with "
+                "`saliency-r1 data names`"
+            ) from None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NameTree:
