@@ -13,6 +13,8 @@ from PIL import Image
 from skimage import data
 
 from saliency_r1 import SaliencyError, SaliencyPipeline
+from saliency_r1.cli import main
+from saliency_r1.masks import iou
 from saliency_r1.policy.onnx import OnnxPolicy
 from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.transformers import TransformersPolicy
@@ -50,10 +52,14 @@ def test_photos_are_done_without_torch(onnx_model: Path, photo: Path, arguments:
     photos = [str(photo), str(photo.with_name("turned.jpg"))]
     command = ["predict", *photos, "--policy", str(onnx_model), "--out", str(out), *arguments]
     run(f"from saliency_r1.cli import main; sys.exit(main({command!r}))")
-    written = json.loads((out / "coffee.json").read_text())
-    assert written["expressions"] == ["the cup"]
-    mask = np.asarray(Image.open(out / "coffee_mask.png"))
-    assert (mask > 127).any()
+    wanted = photo.parent / "wanted"
+    assert main([*command, "--out", str(wanted), "--runtime", "torch"]) == 0
+    for name in ("coffee", "turned"):
+        one, other = (json.loads((folder / f"{name}.json").read_text()) for folder in (out, wanted))
+        assert one["reasoning"] == other["reasoning"]
+        assert one["expressions"] == other["expressions"] != []
+        masks = [np.asarray(Image.open(folder / f"{name}_mask.png")) > 127 for folder in (out, wanted)]
+        assert iou(*masks) > 0.99
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ from skimage import data
 
 from saliency_r1 import nano
 from saliency_r1.nano.configuration import NanoConfig
-from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.policy import distinct, onnx_distinct
 from saliency_r1.policy.base import Policy
@@ -26,32 +25,13 @@ TWICE = "<think>Two cups.</think><answer><ins>the left cup</ins><ins>the left cu
 PHOTOS = [Image.fromarray(each) for each in (data.coffee(), data.chelsea(), data.astronaut())]
 
 
-TREE = NameTree(
-    tuple(f"n{number}" for number in range(6)),
-    (
-        ("cup", "container"),
-        ("cat", "animal"),
-        ("dog", "animal"),
-        ("woman", "person"),
-        ("man", "person"),
-        ("ball",),
-    ),
-)
-
-
-def with_names(folder: Path) -> Path:
-    """The embedded policy with a reader of names that was not trained, and its graphs."""
-    nano.register()
-    config = NanoConfig.from_pretrained(str(nano.POLICY_FOLDER), name_tree=TREE.to_dict(), name_threshold=0.4)
-    torch.manual_seed(0)
+def without_names(folder: Path) -> Path:
+    """The embedded policy without its reader of names, and its graphs."""
     policy = TransformersPolicy.from_pretrained(None, device="cpu")
+    config = NanoConfig.from_pretrained(str(nano.POLICY_FOLDER), name_tree=None)
     model = NanoForImageTextToText(config)
-    model.load_state_dict(policy.model.state_dict(), strict=False)
-    reader = model.model.adapter.names
-    assert reader is not None
-    reader.spell(policy.processor.tokenizer)
-    torch.nn.init.normal_(reader.head.weight, std=0.3)
-    torch.nn.init.normal_(reader.kind.weight, std=0.1)
+    kept = {name: each for name, each in policy.model.state_dict().items() if ".adapter.names." not in name}
+    model.load_state_dict(kept, strict=True)
     model.save_pretrained(folder)
     policy.processor.image_tokens = config.image_tokens
     policy.processor.save_pretrained(folder)
@@ -59,11 +39,11 @@ def with_names(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["embedded", "with names"])
+@pytest.fixture(scope="module", params=["embedded", "without names"])
 def folder(
     request: pytest.FixtureRequest, onnx_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    return onnx_model if request.param == "embedded" else with_names(tmp_path_factory.mktemp("names"))
+    return onnx_model if request.param == "embedded" else without_names(tmp_path_factory.mktemp("none"))
 
 
 @pytest.fixture(scope="module")

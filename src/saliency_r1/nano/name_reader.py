@@ -12,6 +12,7 @@ from __future__ import annotations
 from math import isqrt
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,10 +58,11 @@ class NameReader(nn.Module):
         device = self.temperature.device
         # No buffer: what loads a checkpoint would leave it without values.
         if self._below is None or self._below.device != device:
-            below = torch.zeros(len(self.tree.words), len(self.tree.classes))
+            # In numpy, because a graph that is traced would otherwise hold each assignment.
+            below = np.zeros((len(self.tree.words), len(self.tree.classes)), np.float32)
             for row, word in enumerate(self.tree.words):
                 below[row, list(self.tree.below[word])] = 1
-            self._below = below.to(device)
+            self._below = torch.from_numpy(below).to(device)
         return self._below
 
     @property

@@ -89,8 +89,8 @@ class NameTree:
             return cls.from_dict(json.loads(read_text(path)))
         except (ValueError, KeyError, TypeError) as error:
             raise SaliencyError(
-                f"{path} holds no names, expected lists `classes` and `chains` ({error!r}): make the file with "
-                "`saliency-r1 data names`"
+                f"{path} holds no names, expected lists `classes` and `chains` ({error!r}): make the file "
+                "with `saliency-r1 data names`"
             ) from None
 
     @classmethod
