@@ -1,4 +1,4 @@
-"""What holds for all tests: transformers shows no bars, as on the command line; the model with its graphs."""
+"""What holds for all tests: a thread for each worker, no bars of transformers, the model with its graphs."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers with a thread for every core starve one another
 
 
 @pytest.fixture(scope="session")
