@@ -93,6 +93,16 @@ early() {
     saliency-r1 train sft --config recipes/nano/sft.yaml --resume output=runs/sft-early max_steps=500
 }
 
+# The graphs with which onnxruntime runs the embedded model. They refer to places in its weights, so they are written
+# again after these were replaced.
+graphs() {
+    rm -rf runs/graphs
+    saliency-r1 export nano --out runs/graphs --format onnx
+    cmp runs/graphs/model.safetensors src/saliency_r1/nano/weights/policy/model.safetensors
+    cp runs/graphs/*.onnx src/saliency_r1/nano/weights/policy
+    cp runs/graphs/segmenter/*.onnx src/saliency_r1/nano/weights/segmenter
+}
+
 for stage in "${@:-${all[@]}}"; do
     declare -F "$stage" >/dev/null || { echo "$stage: no such stage; read recipes/nano/run.sh" >&2; exit 2; }
     printf '\n== %s\n' "$stage"

@@ -12,6 +12,7 @@ import tiny_policies
 from saliency_r1 import nano
 from saliency_r1.cli import main
 from saliency_r1.errors import SaliencyError
+from saliency_r1.runtime import NAMES, POLICY_GRAPHS, SEGMENTER_GRAPHS
 from saliency_r1.sharing.onnx_check import check_graphs
 
 pytestmark = pytest.mark.slow
@@ -23,6 +24,15 @@ def test_graphs_read_the_weights_that_are_there(onnx_model: Path) -> None:
     assert sum(path.stat().st_size for path in onnx_model.rglob("*.onnx")) < 2.5e6
     weights = nano.POLICY_FOLDER / "model.safetensors"
     assert (onnx_model / "model.safetensors").stat().st_size == weights.stat().st_size
+
+
+@pytest.mark.parametrize("name", [*POLICY_GRAPHS, NAMES, *(f"segmenter/{name}" for name in SEGMENTER_GRAPHS)])
+def test_the_graphs_of_the_package_are_those_of_its_weights(onnx_model: Path, name: str) -> None:
+    """They are compared with torch when they are written; `recipes/nano/run.sh graphs` writes them again."""
+    folder = nano.EMBEDDED_SEGMENTER if name.startswith("segmenter/") else nano.POLICY_FOLDER
+    assert (folder / Path(name).name).read_bytes() == (onnx_model / name).read_bytes()
+    weights = (folder / "model.safetensors").read_bytes()
+    assert weights == (onnx_model / name).with_name("model.safetensors").read_bytes()
 
 
 def test_what_is_not_the_same_is_found(onnx_model: Path, tmp_path: Path) -> None:
