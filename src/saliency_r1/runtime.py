@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,6 +110,12 @@ def open_session(path: Path, device: str = "auto") -> InferenceSession:
             f"{path}: not a network that onnxruntime can run ({one_line(error)}); write it again with "
             "saliency-r1 export --format onnx"
         ) from error
+
+
+def open_sessions(paths: Sequence[Path], device: str = "auto") -> list[InferenceSession]:
+    """Open several networks at the same time; see `open_session`."""
+    with ThreadPoolExecutor(min(len(paths), threads())) as pool:
+        return list(pool.map(open_session, paths, [device] * len(paths)))
 
 
 def threads() -> int:

@@ -27,10 +27,11 @@ from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.photo_size import check_max_pixels, shrink, workable
 from saliency_r1.policy.prompts import Prompting
 from saliency_r1.policy.repeats import first_repeat
-from saliency_r1.runtime import LANGUAGE, NAMES, VISION, open_session, place_of
+from saliency_r1.runtime import NAMES, POLICY_GRAPHS, open_sessions, place_of
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
     from PIL import Image
 
 
@@ -91,13 +92,12 @@ class NamesOfImages:
     """Read names before the policy writes; see `saliency_r1.nano.name_reader`.
 
     Args:
-        path: file of the graph.
+        session: its graph.
         tree: the names to choose from.
-        device: see `saliency_r1.runtime.open_session`.
     """
 
-    def __init__(self, path: Path, tree: NameTree, device: str) -> None:
-        self._session = open_session(path, device)
+    def __init__(self, session: InferenceSession, tree: NameTree) -> None:
+        self._session = session
         self._words = tree.words
         number = {word: index for index, word in enumerate(tree.words)}
         self._narrow = [number[chain[0]] for chain in tree.chains]
@@ -150,10 +150,11 @@ class OnnxPolicy:
         self.max_new_tokens = max_new_tokens
         self._tokenizer = NanoTokenizer(where / "tokenizer.json")
         self._image, self._end = self._tokenizer.number(IMAGE), self._tokenizer.number(END)
-        self._vision = open_session(where / VISION, device)
-        self._language = OnnxLanguage(where / LANGUAGE, device)
         tree = _tree(where / "config.json")
-        self._names = None if tree is None else NamesOfImages(where / NAMES, tree, device)
+        graphs = POLICY_GRAPHS if tree is None else (*POLICY_GRAPHS, NAMES)
+        self._vision, language, *names = open_sessions([where / name for name in graphs], device)
+        self._language = OnnxLanguage(language)
+        self._names = None if tree is None else NamesOfImages(names[0], tree)
         self._side = int(self._vision.get_inputs()[0].shape[1])
 
     @classmethod

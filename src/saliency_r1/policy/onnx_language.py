@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from saliency_r1.runtime import open_session
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,14 @@ class OnnxLanguage:
     """A causal language model with its cache.
 
     Args:
-        path: file of the graph.
-        device: see `saliency_r1.runtime.open_session`.
+        session: its graph.
 
     Attributes:
         vocabulary: number of tokens that it knows.
     """
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
-        self._session = open_session(path, device)
+    def __init__(self, session: InferenceSession) -> None:
+        self._session = session
         outputs = self._session.get_outputs()
         self.vocabulary = int(outputs[0].shape[-1])
         self._outputs = [output.name for output in outputs]

@@ -13,7 +13,7 @@ import numpy as np
 from saliency_r1.errors import SaliencyError
 from saliency_r1.nano import EMBEDDED_SEGMENTER
 from saliency_r1.nano.words import WordList, salient_text
-from saliency_r1.runtime import ENCODE, SEGMENT, open_session, place_of
+from saliency_r1.runtime import SEGMENTER_GRAPHS, open_sessions, place_of
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.upsampling import guide_of, resized, sigmoid, upsample
 
@@ -62,8 +62,7 @@ class OnnxSegmenter:
         folder = Path(folder) if folder is not None else EMBEDDED_SEGMENTER
         self.device = place_of(device)
         self._words, self._length = _vocabulary(folder / "config.json")
-        self._encode = open_session(folder / ENCODE, device)
-        self._segment = open_session(folder / SEGMENT, device)
+        self._encode, self._segment = open_sessions([folder / name for name in SEGMENTER_GRAPHS], device)
         self._side = int(self._encode.get_inputs()[0].shape[1])
         self._features = [output.name for output in self._encode.get_outputs()]
 

@@ -26,6 +26,7 @@ from saliency_r1.nano.configuration import NAME_SLOTS
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.segmenter_model import EncodedImage, NanoSegmenterModel, normalise
 from saliency_r1.runtime import ENCODE, LANGUAGE, NAMES, SEGMENT, VISION
+from saliency_r1.sharing.onnx_folding import fold
 
 _OPSET = 17
 _LARGE = 10_000
@@ -333,4 +334,5 @@ def _write(graph: _Graph, stored: _Stored, path: Path) -> None:
         node.ClearField("doc_string")
     _shrink(model.graph)
     stored.refer(model.graph)
+    fold(model)
     write_bytes_atomic(path, model.SerializeToString())
