@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors=_PLAIN)
     if not sys.warnoptions:  # show our own warnings in one line each, and no others
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("default", module="saliency_r1")
+        warnings.filterwarnings("default", category=UserWarning, module="saliency_r1")
         warnings.showwarning = _show_warning
     try:
         typer.main.get_command(app).main(args=arguments, prog_name="saliency-r1")

@@ -98,6 +98,7 @@ def _add(name: str, what: str, about: str, do: Callable[[Path, list[str], bool, 
         overwrite: OverwriteOption = False,
     ) -> None:
         _check_extra()
+        _leave_out_remarks()
         _finish(what, do(config, overrides or [], resume, overwrite))
 
 
@@ -116,6 +117,13 @@ def _finish(what: str, folder: Path) -> None:
         group.destroy_process_group()  # at the interpreter's end one process could abort another
     if first:
         print(f"The {what} is in {folder}")
+
+
+def _leave_out_remarks() -> None:
+    """Have transformers print errors only: its remarks on weights and files are not about the run."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
 
 
 def _check_extra() -> None:

@@ -43,7 +43,7 @@ def checkpoints(output: Path) -> list[Path]:
 
 
 def checkpoint_to_resume(output: Path, resume: bool) -> Path | None:
-    """The newest whole checkpoint of a run folder, None to start anew; cut-off ones are deleted.
+    """Return the newest whole checkpoint of a run folder, or None; cut-off ones are deleted.
 
     Raises:
         SaliencyError: if the run has checkpoints and `resume` is False.
@@ -77,8 +77,8 @@ class WholeCheckpoints:
     """For a trainer of transformers, before it in the list of bases: checkpoints that can be trusted.
 
     Each is marked when whole. Its weights are read as `from_pretrained` reads them: the Trainer itself takes
-    the names in the file for those in the model, which differ for Qwen2.5-VL and others, and goes on with the
-    weights of the start after a warning.
+    the names in the file for those in the model, which differ for Qwen2.5-VL and others, and continues with
+    the weights of the start after a warning.
     """
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -100,3 +100,12 @@ class WholeCheckpoints:
             resume_from_checkpoint, config=model.config, dtype=model.dtype, use_safetensors=True
         )
         model.load_state_dict(kept.state_dict())
+
+    def _load_best_model(self) -> None:
+        """As when a run is resumed; the Trainer itself warns of weights that are tied to others."""
+        own: Any = self
+        if own.is_fsdp_enabled or own.is_deepspeed_enabled or not isinstance(own.model, PreTrainedModel):
+            trainer: Any = super()
+            trainer._load_best_model()
+            return
+        self._load_from_checkpoint(own.state.best_model_checkpoint)

@@ -35,6 +35,7 @@ from saliency_r1.training.exporting import export_trained
 from saliency_r1.training.features import FeatureMemory
 from saliency_r1.training.grpo import MeasuredGRPOTrainer
 from saliency_r1.training.logs import TrainerLog
+from saliency_r1.training.progress import TrainerLines
 from saliency_r1.training.rl_data import Photos, longest_question, prompt_dataset
 from saliency_r1.training.rollouts import (
     RolloutRecipe,
@@ -51,18 +52,18 @@ MEGABYTE = 1024**2
 
 @dataclass(frozen=True, kw_only=True)
 class RLRecipe(RolloutRecipe):
-    """What `train cgpo` and `train grpo` share, beside what every recipe of a policy holds.
+    """The base of the recipes of `train cgpo` and `train grpo`.
 
     Attributes:
         start: folder or hub name of the policy to start from; None for the embedded one.
-        revision: of the start on the hub.
+        revision: revision of the start on the hub.
         segmenter: name, name with weights or folder, as `--segmenter` takes it; None for the embedded one.
         segmenter_device: where it runs, `cuda:1` say; None for where the policy runs.
-        segmenter_dtype: of its weights: auto, float32, bfloat16, float16.
+        segmenter_dtype: type of its weights: auto, float32, bfloat16, float16.
         segmenter_compile: whether torch compiles its image encoder, see `BatchedSegmenter.compile`.
         passes: optimiser passes over one batch of completions; over 1 the clipping has an effect.
-        schedule: how it goes on after the warm-up: constant, linear (to 0) or cosine (to 0).
-        temperature: of sampling.
+        schedule: the learning rate after the warm-up: constant, linear (to 0) or cosine (to 0).
+        temperature: temperature of sampling.
         max_tokens: where a completion is cut.
         kl: weight of the KL divergence from the start; over 0 the start is kept in memory.
         clip: the ratio of probabilities may leave 1 by this.
@@ -72,16 +73,16 @@ class RLRecipe(RolloutRecipe):
         lora_alpha: their scale times the rank.
         format_weight, iou_weight, s_measure_weight: see `RewardWeights`.
         rewards: rewards of your own as Python paths, `module:function` or `file.py:function`.
-        rewards_weights: of them, one each, beside the masks' 1.
+        rewards_weights: weight of each of them; that of the masks is 1.
         reward_side: the longer side, in pixels, at which masks are compared; None for the photo's.
         segmenter_memory: MB for remembered encodings and masks.
         feature_memory: MB for remembered features of a frozen nano vision tower.
-        max_pixels: of a photo that the policy looks at; None for its default.
+        max_pixels: maximum number of pixels of a photo for the policy; None for its default.
         gradient_checkpointing: whether activations are computed again in the backward pass, to save memory.
         freeze_vision: whether the vision encoder is left as it is; with adapters it is in any case.
         attn_implementation: `auto` (FlashAttention 2 where package, GPU and model have it), `sdpa`, `eager`
             or `flash_attention_2`.
-        validation_prompts: of the validation questions, spread over all; None for all.
+        validation_prompts: number of validation questions, spread over all; None for all.
         keep_best: whether `policy/` is the checkpoint of the highest validation reward, not the last; then
             `save_every` must be a multiple of `validate_every`.
 
@@ -149,7 +150,7 @@ class RLRecipe(RolloutRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class CGPORecipe(RLRecipe):
-    """What `train cgpo` reads.
+    """A recipe of `train cgpo`.
 
     Attributes:
         confidence, brake, baseline, scale_rewards: see `CGPOConfig`; `confidence: none` is REINFORCE.
@@ -165,7 +166,7 @@ class CGPORecipe(RLRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class GRPORecipe(RLRecipe):
-    """What `train grpo` reads.
+    """A recipe of `train grpo`.
 
     Attributes:
         group: completions a prompt.
@@ -207,7 +208,7 @@ class Validator(TrainerCallback):
         self._keep_best = keep_best
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure the start; a run that goes on has measured it."""
+        """Measure the start; a resumed run has measured it."""
         if state.global_step == 0:
             self._validate(state, control)  # the start is no step: it is not the best of them
 
@@ -260,6 +261,7 @@ def train_rl(recipe: CGPORecipe | GRPORecipe, *, resume: bool = False, overwrite
     with settings.main_process_first():  # cut-off checkpoints are deleted by one process
         checkpoint = begin(recipe, resume=resume, overwrite=overwrite, first=settings.process_index == 0)
     trainer, policy, photos = build_trainer(recipe, settings, examples)
+    TrainerLines.of(trainer, "policy")
     if held_out:
         chosen = spread(held_out, recipe.validation_prompts)
         reward: Any = trainer.reward_funcs[0]

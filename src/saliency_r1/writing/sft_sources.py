@@ -1,4 +1,4 @@
-"""What a fine-tuning set of several tasks is made of, split by split."""
+"""The sources of a fine-tuning set of several tasks, split by split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saliency_r1.data.duts import load_groups
 from saliency_r1.data.layouts import load_splits
@@ -39,7 +39,7 @@ WHOLE_SHARE = 3
 
 @dataclass(frozen=True)
 class Sources:
-    """What to make a set of.
+    """The sources of a set.
 
     Attributes:
         tasks: which to ask.
@@ -114,11 +114,11 @@ def write_splits(
     *,
     track: Callable[[Iterable[Job], str], Iterable[Job]] = lambda jobs, title: jobs,
     workers: int = 1,
-) -> dict[str, dict[str, dict[str, int]]]:
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Write `train.jsonl`, `validation.jsonl` and `counts.json` into `sources.out`.
 
     The validation split has one response for each photo, with reasoning, and no mirror images. The same call
-    after a kill goes on where it stopped.
+    after a kill continues where it stopped.
 
     Args:
         sources: what to make the set of.

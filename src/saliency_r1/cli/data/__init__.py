@@ -129,7 +129,6 @@ def sft(
 
     The validation split gets a tenth as many scenes and groups, with one response each.
     """
-    import json
     from collections.abc import Iterable
 
     from rich.console import Console
@@ -154,7 +153,15 @@ def sft(
 
     tree = make_tree(None, data, photos or ()) if names is None else NameTree.load(names)
     sources = Sources(asked, data, tuple(photos or ()), scenes, draws, groups, cache, out, tree, limit, parts)
-    print(json.dumps(write_splits(sources, frozen, setting, track=progress, workers=workers), indent=1))
+    counts = write_splits(sources, frozen, setting, track=progress, workers=workers)
+    for split, of_tasks in counts.items():
+        for task, count in of_tasks.items():
+            outcomes = ", ".join(f"{number} {outcome}" for outcome, number in count["outcomes"].items())
+            print(
+                f"{split}, {task}: {count['examples']} examples ({count['fast']} without reasoning) of "
+                f"{count['photos']} pictures, {count['unused']} of them unused; rationales: {outcomes}"
+            )
+    print(f"The examples are in {out}")
 
 
 @app.command()

@@ -27,6 +27,7 @@ from saliency_r1.training.exporting import export_trained
 from saliency_r1.training.fine_tuning.recipe import FineTuningRecipe, fine_tuning_settings
 from saliency_r1.training.fine_tuning.task_batches import KindsApart
 from saliency_r1.training.logs import TrainerLog
+from saliency_r1.training.progress import TrainerLines
 from saliency_r1.training.rl_data import Photos
 from saliency_r1.training.run import POLICY, begin
 from saliency_r1.writing.sft_set import SFTExample, read_examples
@@ -34,12 +35,12 @@ from saliency_r1.writing.sft_set import SFTExample, read_examples
 
 @dataclass(frozen=True, kw_only=True)
 class LargeSFTRecipe(FineTuningRecipe):
-    """What `train sft` reads for a policy that is named, beside what every recipe of fine-tuning holds.
+    """A recipe of `train sft` for a policy that it names.
 
     Attributes:
         policy: folder or hub name of an image-text-to-text model; it is not the nano policy.
-        revision: of the policy on the hub.
-        max_pixels: of a photo that the policy looks at; None for 1,003,520.
+        revision: revision of the policy on the hub.
+        max_pixels: maximum number of pixels of a photo for the policy; None for 1,003,520.
         lora_rank: train adapters of this rank in the language model's layers; 0 to train all weights.
         lora_alpha: their scale times the rank.
         freeze_vision: whether the vision encoder is left as it is; with adapters it is in any case.
@@ -48,7 +49,7 @@ class LargeSFTRecipe(FineTuningRecipe):
         tasks_apart: whether a batch holds examples of one task with as many photos each, so that little is
             padded.
         gradient_checkpointing: whether activations are computed again in the backward pass, to save memory.
-        precision: of the arithmetic; with LoRA also of the frozen weights.
+        precision: precision of the arithmetic; with LoRA also of the frozen weights.
     """
 
     policy: str
@@ -144,6 +145,7 @@ def train_large_sft(recipe: LargeSFTRecipe, *, resume: bool = False, overwrite: 
         callbacks=[TrainerLog(recipe)],
         kinds=[(one.task, len(one.images)) for one in train] if recipe.tasks_apart else None,
     )
+    TrainerLines.of(trainer, "policy")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     folder = recipe.output / POLICY
     export_trained(trainer, policy.processor, folder)

@@ -47,13 +47,14 @@ from saliency_r1.training.fine_tuning.fit_names import (
 from saliency_r1.training.fine_tuning.recipe import FineTuningRecipe, fine_tuning_settings
 from saliency_r1.training.fine_tuning.vocabulary import change_tokenizer, take_columns
 from saliency_r1.training.logs import TrainerLog
+from saliency_r1.training.progress import TrainerLines
 from saliency_r1.training.run import POLICY, begin, check_keep_best
 from saliency_r1.writing.sft_set import SFTExample, read_examples
 
 
 @dataclass(frozen=True, kw_only=True)
 class SFTRecipe(FineTuningRecipe):
-    """What `train sft` reads for the nano policy, beside what every recipe of fine-tuning holds.
+    """A recipe of `train sft` for the nano policy.
 
     Attributes:
         tokenizer: folder of `saliency-r1 data tokenizer`; with `start` only for another vocabulary.
@@ -67,9 +68,9 @@ class SFTRecipe(FineTuningRecipe):
             with an instance map beside them, as composed scenes have; needs `features`. False for a policy
             without one, or to keep that of `start`.
         names: file of `saliency-r1 data names`: the names that the policy reads, which are fitted first on
-            the photos of `foreground` that have a synset and on those of `named_photos`. None for a policy
-            without a reader of names, or to keep that of `start`.
-        named_photos: folders of COCO json sets whose instances have the names of their categories.
+            `named_photos`. None for a policy without a reader of names, or to keep that of `start`.
+        named_photos: folders whose photos say what is in them: COCO json sets with their categories, DUTS and
+            folders of photos and masks with a synsets.json.
         imagenet: `imagenet1k.json`, so that the reader starts from ImageNet's classifier; None to do without.
         features: folder of the vision features; None to run the tower in every step.
         width, layers, heads, kv_heads, feed_forward: sizes of the language model.
@@ -82,7 +83,7 @@ class SFTRecipe(FineTuningRecipe):
         decode_tokens: where such an answer is cut.
         renamed: share of the examples of one noun that are told, and say, another name, see
             `examples.renamed`; for a policy with a reader of names.
-        words_weight: of an extra loss, see `words_loss`, for a policy whose adapter starts from nothing.
+        words_weight: weight of an extra loss, see `words_loss`, for a policy with a new adapter.
     """
 
     tokenizer: Path | None = None
@@ -128,7 +129,7 @@ class SFTRecipe(FineTuningRecipe):
 
 
 def words_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """How badly the image tokens alone foretell which words the response will hold, in any order.
+    """Return the loss of predicting, from the image tokens alone, which words the response holds.
 
     Without it a policy from nothing learns the responses' language first and stays blind for thousands of
     steps.
@@ -153,7 +154,7 @@ class PolicySFTTrainer(WholeCheckpoints, SFTTrainer):
         answered: examples that `evaluate` answers greedily.
         pictures: gives their pictures.
         decode_tokens: where an answer is cut.
-        words_weight: of `words_loss`.
+        words_weight: weight of `words_loss`.
         **arguments: SFTTrainer's.
     """
 
@@ -182,7 +183,8 @@ class PolicySFTTrainer(WholeCheckpoints, SFTTrainer):
         """The loss of the response's tokens; while training also that of `words_loss`."""
         labels, ids = inputs["labels"], inputs["input_ids"]
         policy: Any = self.model
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, outputs = found if return_outputs else (found, None)
         if self._image_tokens is not None and self._words_weight and policy.training:
             pooled = self._image_tokens.mean(1)
             per_image = policy.config.image_tokens
@@ -323,6 +325,7 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False, overwrite: bool = Fals
         data_collator=Collator(processor.tokenizer.pad_token_id, pictures),
         callbacks=[TrainerLog(recipe)],
     )
+    TrainerLines.of(trainer, "policy")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     folder = recipe.output / POLICY
     if trainer.is_world_process_zero():
@@ -450,9 +453,12 @@ def _fit_names(recipe: SFTRecipe, model: Any, processor: Any) -> None:
     reader = model.model.adapter.names
     found = []
     for split in ("train", "validation"):
-        photos = named_photos(recipe.foreground, recipe.named_photos, split)
+        photos = named_photos(recipe.named_photos, split)
         assert recipe.features is not None
         found.append(read_regions(model, processor, photos, recipe.features / f"names-{split}.npz"))
+    if not found[0].labels:
+        print("No photo has a name: the names stay as they are.", flush=True)
+        return
     fit_names(reader, found[0], seed=recipe.seed)
     chosen = calibrate(reader, found[1])
     model.config.name_threshold = reader.threshold

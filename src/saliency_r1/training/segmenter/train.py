@@ -16,14 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -43,6 +35,7 @@ from saliency_r1.scenes.scenes import Foregrounds
 from saliency_r1.training.checkpoints import checkpoints, mark_complete, step_of
 from saliency_r1.training.exporting import export_segmenter
 from saliency_r1.training.logs import RunLog
+from saliency_r1.training.progress import ProgressLines
 from saliency_r1.training.run import SEGMENTER, begin
 from saliency_r1.training.segmenter.alignment import align
 from saliency_r1.training.segmenter.loss import segmentation_loss
@@ -56,7 +49,7 @@ _TRANSFORMER = ("words", "order", "text", "text_norm", "image_norm", "joint", "f
 
 @dataclass(frozen=True)
 class _Data:
-    """What a run learns from and is validated on.
+    """The data that a run learns from and is validated on.
 
     `nouns` are of the photos, which lie packed in the folder `cached`.
     """
@@ -130,7 +123,7 @@ def _batched(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class _State:
-    """What a step changes: the model, its optimiser, and the average that is validated and exported."""
+    """The state that a step changes: the model, its optimiser, and the average that is exported."""
 
     model: NanoSegmenterModel
     optimizer: torch.optim.Optimizer
@@ -188,27 +181,29 @@ def _train(recipe: SegmenterRecipe, data: _Data, state: _State, step: int, devic
     log.begin(step)
     started, before = time.perf_counter(), log.last("seconds")
     recent: list[tuple[float, float]] = []
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(TextColumn("{task.description}"), *columns) as progress:
-        bar = progress.add_task("segmenter", total=recipe.max_steps, completed=step)
+    lines = ProgressLines("segmenter", recipe.max_steps, step)
+    try:
         for batch in _loader(recipe, data, state.model.config, step):
             recent.append(train_step(state.model, state.optimizer, batch, step, recipe, device))
             state.averaged.update_parameters(state.model)
             step += 1
-            progress.update(bar, advance=1, description=f"loss {np.mean(recent[-50:], 0)[0]:.3f}")
+            lines.at(step)
             last = step == recipe.max_steps
             if step % recipe.log_every == 0 or last:
                 loss, iou = np.mean(recent, 0).tolist()
                 seconds = round(before + time.perf_counter() - started, 1)
                 log.add(step, {"loss": loss, "iou": iou, "seconds": seconds})
+                lines.report(step, {"loss": loss, "iou": iou}, seconds / step)
                 recent = []
             if step % recipe.validate_every == 0 or last:
                 found = validate(state.average, data.held_out, data.composed, recipe, device)
-                log.add(step, {f"validation/{name}": value for name, value in found.items()})
-                values = " ".join(f"{name} {value:.4g}" for name, value in found.items())
-                progress.console.print(f"step {step} {values}")
+                found = {f"validation/{name}": value for name, value in found.items()}
+                log.add(step, found)
+                lines.report(step, found)
             if step % recipe.save_every == 0 or last:
                 save_checkpoint(recipe, state, step)
+    finally:
+        lines.end()
     log.end()
 
 
