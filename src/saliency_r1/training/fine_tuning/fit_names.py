@@ -1,4 +1,4 @@
-"""Fitting what the nano policy reads of names on every named region at hand, before it learns to write."""
+"""Fit the nano policy's reader of names on all named regions, before the policy learns to write."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
+from saliency_r1.data.coco_json import find_json
 from saliency_r1.data.layouts import load_splits
 from saliency_r1.data.mask_files import load_grey
 from saliency_r1.data.true_instances import decode
 from saliency_r1.images import load_image
+from saliency_r1.nano.backbone import HEAD_CHANNELS
 from saliency_r1.nano.name_reader import NameReader
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.scenes.instance_photos import category_nouns, select
 
 _DROPOUT = 0.4
 _PULL = 1e-3
-"""How strongly the weights are held at those they start from, which know more classes than photos show."""
+"""The weight of the distance from the start, whose weights know more classes than the photos show."""
+_ENOUGH = 100
+"""Held-out regions that are needed to choose a threshold; with fewer of them it stays as it was."""
 _GRID = tuple(round(0.02 * step, 2) for step in range(5, 48))
 
 
@@ -35,7 +39,7 @@ class NamedRegions:
     """Regions of photos, with what is in each.
 
     Attributes:
-        features: of ImageNet's classifier, averaged under each region, float32 (N, 1280).
+        features: features of ImageNet's classifier, averaged under each region, float32 (N, 1280).
         labels: N, each the number of a synset or the name of a category, see `NameTree.meant`.
     """
 
@@ -49,24 +53,23 @@ class _Photo:
     regions: tuple[tuple[Any, str], ...]
 
 
-def named_photos(duts: str | Path | None, roots: Iterable[str | Path], split: str) -> list[_Photo]:
-    """The photos of a split with a name: of DUTS-TR or photos and masks, and of COCO json sets.
+def named_photos(roots: Iterable[str | Path], split: str) -> list[_Photo]:
+    """The photos of a split with a name.
 
     Args:
-        duts: the former's folder, or None.
-        roots: the latter's folders.
+        roots: folders of COCO json sets, whose instances have the names of their categories; or DUTS folders
+            and folders of photos and masks, whose synsets.json has the names.
         split: `train` or `validation`.
 
     Raises:
         SaliencyError: if one of them cannot be read.
     """
     photos = []
-    if duts is not None:
-        samples = load_splits(duts)[split == "validation"]
-        photos += [
-            _Photo(each.image, ((each.mask, each.synset.id),)) for each in samples if each.synset is not None
-        ]
     for root in roots:
+        if find_json(root) is None:
+            samples = load_splits(root)[split == "validation"]
+            photos += [_Photo(each.image, ((each.mask, each.synset.id),)) for each in samples if each.synset]
+            continue
         for image, names in select(root, split):
             labels = [category_nouns(name).names[0] for name in names]
             regions = [(each.mask, label) for each, label in zip(image.instances, labels, strict=True)]
@@ -101,7 +104,7 @@ def read_regions(model: Any, processor: Any, photos: Sequence[_Photo], file: Pat
                         pooled = (head * shares).sum((1, 2)) / shares.sum()
                         features.append(pooled.to(torch.float16).numpy())
                         labels.append(label)
-    stacked = np.stack(features)
+    stacked = np.stack(features) if features else np.zeros((0, HEAD_CHANNELS), np.float16)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, features=stacked, labels=np.array(labels))
@@ -130,7 +133,7 @@ def _shares(mask: np.ndarray, side: int) -> np.ndarray:
 
 @torch.inference_mode()
 def _head(model: Any, pixels: Tensor) -> Tensor:
-    """What ImageNet's classifier reads of each cell of a photo, (1280, side, side)."""
+    """Return the features of ImageNet's classifier for a photo, (1280, side, side)."""
     return model.model.vision_tower.semantic_map(pixels.to(model.device))[0].float().cpu()
 
 
@@ -145,7 +148,7 @@ def start_reader(
     Args:
         reader: to be changed.
         classes: the classifier's number of each synset; none to do without it.
-        weights, bias: of the classifier, (1000, 1280) and (1000,).
+        weights, bias: those of the classifier, (1000, 1280) and (1000,).
         before: an earlier reader with a tree of its own, or None.
     """
     known = torch.zeros(len(reader.tree.classes), dtype=torch.bool)
@@ -178,7 +181,7 @@ def fit_names(
     Args:
         reader: its weights are where it starts from, and are held near them.
         regions: to learn from; those without a class are left out.
-        epochs, batch_size, seed: of AdamW.
+        epochs, batch_size, seed: settings of AdamW.
     """
     meant, used = _meant(reader.tree, regions.labels)
     features = regions.features[used]
@@ -210,7 +213,7 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -
     """Choose temperature and threshold of a reader on regions that it was not fitted on.
 
     The temperature is that of the least loss. The threshold is the lowest at which so large a share of the
-    words that are handed on is true, a word of the chain of what is there.
+    words that are handed on is true, a word of the chain of what is there. With few regions both stay.
 
     Args:
         reader: to be changed.
@@ -221,17 +224,20 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -
         `temperature`, `threshold`, `true` (the share at it) and `unnamed` (the share without a word).
     """
     meant, used = _meant(reader.tree, regions.labels)
-    reader.temperature.fill_(1.0)
-    logits = reader.logits(regions.features[used])
-    losses = {
-        value: float(-(logits / value).log_softmax(-1).masked_fill(~meant, -torch.inf).logsumexp(-1).mean())
-        for value in (round(0.05 * step, 2) for step in range(6, 81))
-    }
-    reader.temperature.fill_(min(losses, key=lambda value: losses[value]))
-    found = {value: hedged(reader, regions, value) for value in _GRID}
-    enough = [value for value in _GRID if found[value][0] >= wanted]
-    reader.threshold = enough[0] if enough else _GRID[-1]
-    true, unnamed, _ = found[reader.threshold]
+    if len(used) >= _ENOUGH:
+        reader.temperature.fill_(1.0)
+        logits = reader.logits(regions.features[used])
+        losses = {
+            value: float(
+                -(logits / value).log_softmax(-1).masked_fill(~meant, -torch.inf).logsumexp(-1).mean()
+            )
+            for value in (round(0.05 * step, 2) for step in range(6, 81))
+        }
+        reader.temperature.fill_(min(losses, key=lambda value: losses[value]))
+        found = {value: hedged(reader, regions, value) for value in _GRID}
+        enough = [value for value in _GRID if found[value][0] >= wanted]
+        reader.threshold = enough[0] if enough else _GRID[-1]
+    true, unnamed, _ = hedged(reader, regions, reader.threshold)
     return {
         "temperature": float(reader.temperature),
         "threshold": reader.threshold,
@@ -242,7 +248,7 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -
 
 @torch.no_grad()
 def hedged(reader: NameReader, regions: NamedRegions, threshold: float) -> tuple[float, float, float]:
-    """How the words that are handed on at a threshold fit.
+    """Measure the words that are handed on at a threshold.
 
     Returns:
         The share of the words that are true, the share of the regions without a word, and the mean
@@ -266,7 +272,7 @@ def hedged(reader: NameReader, regions: NamedRegions, threshold: float) -> tuple
 
 
 def _meant(tree: NameTree, labels: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """What each label may mean, bool (n, classes), for those n that mean something; and their indices."""
+    """Return what each label may mean, bool (n, classes), for the n with a meaning, and their indices."""
     kinds = {label: tree.meant(label) for label in dict.fromkeys(labels)}
     used = [index for index, label in enumerate(labels) if kinds[label]]
     meant = torch.zeros(len(used), len(tree.classes), dtype=torch.bool)

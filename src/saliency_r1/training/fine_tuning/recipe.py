@@ -1,4 +1,4 @@
-"""What the recipes of supervised fine-tuning share."""
+"""The base of the recipes of supervised fine-tuning."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class KindsApart(Sampler[int]):
     Args:
         kinds: that of each example.
         batch: examples a pass, over all processes.
-        seed: of the order.
+        seed: random seed of the order.
 
     Example:
         >>> order = list(KindsApart(["a", "b", "a", "b", "a"], 2, seed=0))

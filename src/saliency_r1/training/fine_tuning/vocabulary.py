@@ -22,7 +22,7 @@ def change_tokenizer(model: Any, old: Any, new: Any, seed: int = 0) -> None:
     Args:
         model: a `NanoForImageTextToText` of the old tokenizer.
         old, new: tokenizers of `nano.tokenizer.train_tokenizer`; special tokens have the same ids in both.
-        seed: of the new rows.
+        seed: random seed of the new rows.
     """
     known = old.get_vocab()
     before = model.get_input_embeddings().weight.detach().clone()
@@ -45,7 +45,7 @@ def take_columns(model: Any, folder: str | Path) -> None:
 
     Args:
         model: a policy that was loaded from `folder`; weights of other sizes are not loaded yet.
-        folder: with `model.safetensors`.
+        folder: a folder with `model.safetensors`.
 
     Raises:
         SaliencyError: if another size differs than the number of columns, or there are fewer now.
