@@ -14,7 +14,7 @@ from saliency_r1.language.tree_names import words_of
 from saliency_r1.wording import normalised
 
 LEVELS = 3
-"""How many levels up WordNet a hypernym still names a thing."""
+"""The number of levels up WordNet at which a hypernym still names a thing."""
 
 # What follows these words does not say what the thing is, but where it is or what it has.
 _LINKS = re.compile(r"\s(?:in|on|at|with|of|from|near|behind|beside|next|that|which)\s")
@@ -55,7 +55,7 @@ def known_nouns(nouns: Nouns, near: Iterable[str] = (), far: Iterable[str] = ())
     """Return what may be called by these nouns: of their hypernyms those in `near` are right.
 
     Args:
-        nouns: of the thing.
+        nouns: names of the thing.
         near: hypernyms that are right.
         far: words that are wider, beside the nouns' own hypernyms.
     """

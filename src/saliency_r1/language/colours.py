@@ -15,7 +15,7 @@ from saliency_r1.language.statements import COLOURS
 
 
 class Level(Enum):
-    """How strictly a statement is held against a measurement, in margins of the cue inside its plain limits.
+    """The strictness of a check of a statement, in margins of the cue inside its plain limits.
 
     `CLEAR` is for writing: a cue is stated only 1.6 margins inside its limits. `PLAIN` is the definition
     itself. `TOLERANT` is for checking: half a margin outside still holds, since a mask drawn a little

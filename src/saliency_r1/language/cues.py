@@ -45,7 +45,7 @@ _MOSTLY = 0.5
 
 @dataclass(frozen=True)
 class Cues:
-    """What was measured of one object. Lengths are shares of the picture's width or height, 0 to 1.
+    """The measurements of one object. Lengths are shares of the picture's width or height, 0 to 1.
 
     Attributes:
         area: share of the picture; 0 for an empty mask, and then every other number is 0 or None.

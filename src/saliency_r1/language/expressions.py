@@ -77,7 +77,7 @@ _ABSTRACT = frozenset(
 
 @dataclass(frozen=True)
 class Nouns:
-    """What an object may be called, in lower case.
+    """The names that an object may have, in lower case.
 
     Attributes:
         names: the plain name and WordNet's.

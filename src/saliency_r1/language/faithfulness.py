@@ -34,12 +34,12 @@ class Faithfulness:
 
     @property
     def holds(self) -> int:
-        """How many statements hold."""
+        """The number of statements that hold."""
         return sum(verdict for _, verdict in self.statements)
 
     @property
     def total(self) -> int:
-        """How many statements there are."""
+        """The number of statements."""
         return len(self.statements)
 
     @property

@@ -241,7 +241,7 @@ class NameBook:
         return synonym, hypernym, OBJECT
 
     def vocabulary(self, synsets: Iterable[Synset]) -> Counter[str]:
-        """How many of the synsets go by each name."""
+        """The number of synsets that go by each name."""
         return Counter(self.name(synset) for synset in synsets)
 
 

@@ -30,7 +30,7 @@ SIZES = ("tiny", "small", "medium", "large", "most")
 
 
 class Kind(StrEnum):
-    """What a statement is about. Edges reached and separate areas count as place.
+    """The subject of a statement. Edges reached and separate areas count as place.
 
     `REST` is about the background on one side of the picture, compared with the object.
     """

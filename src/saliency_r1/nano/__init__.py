@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 POLICY_FOLDER = Path(__file__).parent / "weights" / "policy"
-"""Where the nano policy's weights, configuration and tokenizer lie in the package."""
+"""The folder of the nano policy's weights, configuration and tokenizer in the package."""
 
 EMBEDDED_SEGMENTER = Path(__file__).parent / "weights" / "segmenter"
-"""Where the nano segmenter's lie."""
+"""The folder of the nano segmenter's weights and configuration."""
 
 _registered = False
 

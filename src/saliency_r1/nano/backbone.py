@@ -194,7 +194,7 @@ class Semantics(nn.Module):
 
     Args:
         variant: a name of `VARIANTS`.
-        stride: of the map that it reads, 8 or 16: what comes before must not be trained either.
+        stride: stride of the map that it reads, 8 or 16: what comes before must not be trained either.
     """
 
     def __init__(self, variant: str = "lite0", stride: int = 16) -> None:

@@ -41,7 +41,7 @@ class NanoConfig(PreTrainedConfig):
         adapter_dropout: dropout in those layers, in [0, 1); only while fine-tuning.
         foreground: whether the tokens also hold what is measured of the salient region, see `Foreground`.
         instances: whether the tokens also hold where single objects are, see `InstanceMap`.
-        semantics_stride: of the backbone's map from which ImageNet's late blocks read names, 8 or 16.
+        semantics_stride: stride of the backbone's map from which ImageNet's late blocks read names, 8 or 16.
         name_tree: the names that the tokens also hold, see `NameReader`, as of `NameTree.to_dict`; None for
             a policy that reads names by itself.
         name_threshold: how probable a name must be to be handed on, in (0, 1).

@@ -1,4 +1,4 @@
-"""What the nano policy measures of the salient region before it writes.
+"""The nano policy's measurements of the salient region before it writes.
 
 Whether an object is small, on the left, or darker than what is around it is a sum over many cells; a small
 language model learns such sums slowly. Here they are taken once: the features of each cell say how far each
@@ -27,7 +27,7 @@ class Foreground(nn.Module):
 
     Args:
         sizes: numbers of the parts of a cell's features that tell what is salient.
-        width: of the image tokens.
+        width: width of the image tokens.
     """
 
     def __init__(self, sizes: tuple[int, ...], width: int) -> None:
@@ -39,7 +39,7 @@ class Foreground(nn.Module):
         self.out = nn.Linear(width, width)
 
     def logits(self, features: Tensor) -> Tensor:
-        """How salient each sub-cell is, (B, 4 side, 4 side), of features (B, cells, sum(sizes))."""
+        """Return the logits of sub-cells, (B, 4 side, 4 side), from features (B, cells, sum(sizes))."""
         split = zip(features.split(self.sizes, dim=-1), self.sizes, strict=True)
         parts = [F.layer_norm(part, (size,)) for part, size in split]
         shares = self.share(F.gelu(self.hidden(torch.cat(parts, dim=-1))))

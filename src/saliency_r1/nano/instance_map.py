@@ -1,4 +1,4 @@
-"""What the nano policy sees of single objects before it writes: where their middles are, and how many.
+"""The nano policy's map of single objects before it writes: where their middles are, and how many.
 
 Counting and pointing take exact places, which a small language model learns slowly from words alone. Here
 a short transformer over the cells is fitted on scenes whose instances are known: a map with a peak at the
@@ -31,8 +31,8 @@ class InstanceMap(nn.Module):
 
     Args:
         sizes: numbers of the parts of a cell's features that tell what is salient.
-        cells: of an image.
-        width: of the image tokens.
+        cells: cells of an image.
+        width: width of the image tokens.
     """
 
     def __init__(self, sizes: tuple[int, ...], cells: int, width: int) -> None:
@@ -67,7 +67,7 @@ class InstanceMap(nn.Module):
         return self.middles(x), self.count(x.mean(1))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What to add to each token, and which instances are in which cell.
+        """Return what to add to each token, and which instances are in which cell.
 
         Args:
             features: (B, cells, sum(sizes)).

@@ -1,4 +1,4 @@
-"""What the nano policy reads of names before it writes: of the salient region, of each instance, of a group.
+"""The nano policy's reader of names: of the salient region, of each instance and of a group.
 
 The features that ImageNet's classifier reads are averaged under a region and read out over the classes of a
 `NameTree` by one linear layer. A word is as probable as the classes below it together, and the word that is
@@ -26,7 +26,7 @@ UNNAMED = "object"
 KEEP, EMPTY = -1, -2
 """In place of a word's number: what the reader says, and no word at all."""
 _SPREAD = 1.5
-"""How far, in cells, the features of an instance are taken from around its middle."""
+"""The distance from its middle, in cells, up to which the features of an instance are taken."""
 
 
 class NameReader(nn.Module):
@@ -35,7 +35,7 @@ class NameReader(nn.Module):
     Args:
         tree: the names to choose from.
         threshold: how probable a word must be to be handed on.
-        width: of the tokens.
+        width: width of the tokens.
     """
 
     spelling: Tensor
@@ -86,7 +86,7 @@ class NameReader(nn.Module):
                 self.spelling[row, : len(tokens)] = torch.tensor(tokens)
 
     def logits(self, pooled: Tensor) -> Tensor:
-        """Of each class, float32 (..., classes), of features (..., 1280) averaged under a region."""
+        """Return the logits, float32 (..., classes), of features (..., 1280) averaged under a region."""
         return self.head(pooled.to(self.head.weight.dtype)).float() / self.temperature
 
     def words(self, logits: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class NameReader(nn.Module):
 
         Args:
             logits, there: as of `read`, the first slot already the group's.
-            embeddings: of the vocabulary, (V, width).
+            embeddings: embeddings of the vocabulary, (V, width).
             given: numbers of words in place of what is read, (B, `NAME_SLOTS`): `KEEP` to keep it, `EMPTY`
                 for none.
 

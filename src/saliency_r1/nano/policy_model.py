@@ -28,7 +28,7 @@ _OF_IMAGES = ("pixel_values", "image_features", "image_names")
 
 
 class NanoPreTrainedModel(PreTrainedModel):
-    """What the two classes below share: configuration and initialisation."""
+    """The base of the two classes below: configuration and initialisation."""
 
     config: NanoConfig
     config_class = NanoConfig

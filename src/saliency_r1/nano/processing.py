@@ -89,5 +89,5 @@ class NanoProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
-        """What one `<image>` becomes."""
+        """Return what one `<image>` becomes."""
         return self.image_token * self.image_tokens

@@ -47,7 +47,7 @@ class SegmenterConfig:
         match: dimensions in which words and cells of the image are compared.
         length: the most words of an expression.
         backbone: a name of `saliency_r1.nano.backbone.VARIANTS`.
-        semantics_stride: of the backbone's map from which the never trained late blocks read names, 8 or 16.
+        semantics_stride: stride of the map from which the never trained late blocks read names, 8 or 16.
     """
 
     words: tuple[str, ...]
@@ -83,7 +83,7 @@ class SegmenterConfig:
 
 
 class EncodedImage(NamedTuple):
-    """What the segmenter keeps of B images.
+    """The encodings of B images.
 
     Attributes:
         tokens: (B, (S / 16)^2, width).
@@ -232,7 +232,7 @@ class NanoSegmenterModel(nn.Module):
         return EncodedImage(tokens, meanings, self.lateral8(f8), self.lateral4(f4), self.lateral2(f2))
 
     def semantics_of(self, pixels: Tensor) -> Tensor:
-        """What ImageNet's classifier reads of each cell of B images, (B, 1280, S / 32, S / 32)."""
+        """Return the features of ImageNet's classifier for B images, (B, 1280, S / 32, S / 32)."""
         return self._semantics(self.backbone(pixels))
 
     def _semantics(self, maps: Sequence[Tensor]) -> Tensor:
@@ -240,7 +240,7 @@ class NanoSegmenterModel(nn.Module):
         return features
 
     def places(self, side: int) -> Tensor:
-        """What is added to the tokens of each cell of a grid of that side, (1, side^2, width)."""
+        """Return what is added to the tokens of a grid of that side, (1, side^2, width)."""
         own = isqrt(self.place.shape[1])
         return self.place if side == own else resized_places(self.place, side)
 
@@ -280,7 +280,7 @@ class NanoSegmenterModel(nn.Module):
         return F.normalize(self.match_words(words).float().sum(1), dim=1)
 
     def matches(self, meanings: Tensor, words: Tensor) -> Tensor:
-        """How well each image token fits the expression's words.
+        """Return how well each image token fits the expression's words.
 
         Returns:
             (N, cells, 3): ten times the cosine; the same in standard deviations over the image; its maximum.
@@ -309,7 +309,7 @@ class NanoSegmenterModel(nn.Module):
         return model
 
     def with_words(self, words: Sequence[str]) -> NanoSegmenterModel:
-        """The same model with a larger vocabulary: old words keep their numbers and weights.
+        """Return the model with a larger vocabulary: old words keep their numbers and weights.
 
         A new superlative of a known word ("leftmost") starts as that word; others start random.
         """

@@ -1,4 +1,4 @@
-"""From pixels to the image tokens of the nano policy.
+"""The vision tower of the nano policy: pixels become image tokens.
 
 Each image token stands for a cell of 32x32 pixels. It joins five kinds of evidence: what is there (the 1280
 features that the ImageNet classifier reads), what stands out (the stride-32 map of the backbone as the
@@ -49,7 +49,7 @@ class VisionTower(nn.Module):
     Backbone and late blocks are the segmenter's, so that the policy sees what the segmenter will find.
 
     Args:
-        semantics_stride: of the backbone's map that the late blocks read, 8 or 16, see `Semantics`.
+        semantics_stride: stride of the backbone's map that the late blocks read, 8 or 16, see `Semantics`.
 
     Attributes:
         features: how many numbers.
@@ -83,7 +83,7 @@ class VisionTower(nn.Module):
         self.semantics.load_imagenet()
 
     def semantic_map(self, pixels: Tensor) -> Tensor:
-        """What ImageNet's classifier reads of each cell, (B, 1280, S / 32, S / 32), of pixels as below."""
+        """Return the features of ImageNet's classifier, (B, 1280, S / 32, S / 32), of pixels as below."""
         maps = self.backbone(pixels.to(self.backbone.stem.weight.dtype))
         return self._read(*maps[2:4])
 

@@ -1,4 +1,4 @@
-"""What the trainers of large policies share: LoRA, and what does not go with sharded weights."""
+"""LoRA for the trainers of large policies, and checks of what sharded weights do not allow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lora(rank: int, alpha: float) -> Any:
     """Adapters in the layers of the language model.
 
     Args:
-        rank: of each.
+        rank: rank of each adapter.
         alpha: the scale times the rank.
     """
     from peft import LoraConfig
@@ -48,7 +48,7 @@ def check_sharding(output: Path, lora_rank: int) -> None:
 
     Args:
         output: the run's folder, for the error.
-        lora_rank: of adapters, 0 for none.
+        lora_rank: rank of the adapters, 0 for none.
 
     Raises:
         SaliencyError: if `accelerate launch` was told to use FSDP or DeepSpeed, and adapters are wanted.

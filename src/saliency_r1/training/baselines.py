@@ -1,4 +1,4 @@
-"""What is taken from a reward before it weighs a gradient: running means of tasks, running values of prompts.
+"""Baselines of rewards: running means of tasks, running values of prompts.
 
 A baseline lowers the noise of single samples and leaves the expected gradient as it is, as long as it does
 not depend on the sample itself. So the mean of a task is that of earlier completions and of the others in the
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 TASK_MEMORY = 256
 """Completions after which what a task's mean remembers weighs 1/e (ours)."""
 KEPT_A_VISIT = 0.9
-"""What the earlier visits of a prompt weigh after one more (ours; the paper has .875 to .96)."""
+"""The weight of a prompt's earlier visits after one more (ours; the paper has .875 to .96)."""
 PRIOR_VISITS = 1.0
 """Visits that the mean of a prompt's task counts for (ours)."""
 
@@ -35,7 +35,7 @@ class RunningMeans:
     def __init__(self, kept: float) -> None:
         self.kept = kept
         self.sums: dict[str, list[float]] = {}
-        """By key the weighted sum and the sum of weights."""
+        """The weighted sum and the sum of weights by key."""
 
     def add(self, keys: Sequence[str], values: Sequence[float]) -> None:
         """Add numbers; NaN is passed over, and numbers of one call weigh the same."""
@@ -61,7 +61,7 @@ class RunningMeans:
         return total / weight if weight > 1e-9 else math.nan
 
     def weight(self, key: str) -> float:
-        """How many numbers the mean of a key stands for."""
+        """Return the number of values that the mean of a key stands for."""
         return self.sums.get(key, (0.0, 0.0))[1]
 
 
@@ -85,13 +85,13 @@ class Baselines:
         rewards: Sequence[float],
         confidences: Sequence[float],
     ) -> tuple[list[float], list[float]]:
-        """What to take from each reward and from each confidence; the numbers are then remembered.
+        """Return what to subtract from each reward and each confidence; the numbers are then remembered.
 
         Args:
-            tasks: of each completion of the batch, of all processes.
+            tasks: task of each completion of the batch, over all processes.
             prompts: what tells its prompt from all others.
             rewards: NaN where there is none.
-            confidences: of each.
+            confidences: confidence of each.
 
         Returns:
             A baseline of each reward and one of each confidence; NaN where nothing is known yet. All 0 for
@@ -117,7 +117,7 @@ class Baselines:
         return (weight * seen + PRIOR_VISITS * of_task) / (weight + PRIOR_VISITS)
 
     def to_dict(self) -> dict[str, dict[str, list[float]]]:
-        """What is remembered, for JSON."""
+        """Return the memory, for JSON."""
         return {
             "rewards": self.rewards.sums,
             "confidences": self.confidences.sums,

@@ -38,7 +38,7 @@ IMAGE_INPUTS = (
 
 
 REMEMBERED = "baselines.json"
-"""What the baselines remember, in a checkpoint."""
+"""The file of a checkpoint that holds the baselines' memory."""
 
 
 def sequence_confidence(logprobs: Tensor, chosen: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def answer_tokens(token_ids: Sequence[Sequence[int]], tokenizer: Any) -> list[li
 
 
 def prompt_key(row: dict[str, Any]) -> str:
-    """What tells the prompt of a data row from all others: its name, if it has one, and its words."""
+    """Return the key of a data row's prompt: its name, if it has one, and its words."""
     prompt = row["prompt"]
     words = prompt if isinstance(prompt, str) else [message["content"] for message in prompt]
     return json.dumps([str(row.get("name", "")), words], default=str)
@@ -150,7 +150,7 @@ class CGPOTrainer(MeasuredGRPOTrainer):
     def _of_baseline(
         self, inputs: list[dict[str, Any]], rewards: Tensor, confidence: Tensor, first: int
     ) -> tuple[Tensor, Tensor]:
-        """What to take from r and from c of this process's completions, float32 (B,) each."""
+        """Return what to subtract from r and c of this process's completions, float32 (B,) each."""
         model: Any = self.model
         if self.args.baseline == "none" or not model.training:
             return torch.zeros_like(confidence), torch.zeros_like(confidence)

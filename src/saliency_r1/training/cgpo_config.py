@@ -1,4 +1,4 @@
-"""What CGPO can be told: TRL's GRPOConfig, with one completion a prompt and a confidence."""
+"""The settings of CGPO: TRL's GRPOConfig, with one completion a prompt and a confidence."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class CGPOConfig(GRPOConfig):
 
 
 def check_saving(config: GRPOConfig) -> None:
-    """That checkpoints fall between two generations: what was generated is not saved with one.
+    """Check that checkpoints fall between two generations: what was generated is not saved with one.
 
     Raises:
         ValueError: if they do not.

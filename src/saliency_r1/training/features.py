@@ -65,7 +65,7 @@ class FeatureCache:
         return tuple(self._rows)
 
     def add(self, keys: Iterable[Key], batch_size: int = 32) -> int:
-        """Compute what is missing; a run that was killed goes on behind its last batch.
+        """Compute what is missing; a run that was killed continues after its last batch.
 
         Returns:
             How many photos were computed.

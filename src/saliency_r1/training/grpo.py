@@ -1,7 +1,7 @@
 """GRPO by TRL's own trainer, with a stopwatch: the base of CGPO, and what it is compared with.
 
 What is added to TRL: seconds and tokens of each phase in the log, checkpoints that are marked when whole, an
-order of the data that a run which goes on finds again, no model card. Sampling, rewards, advantages, loss and
+order of the data that a resumed run finds again, no model card. Sampling, rewards, advantages, loss and
 update are TRL's.
 """
 
@@ -27,7 +27,7 @@ PHASES = ("data", "rollout", "scoring", "reward", "segmenter", "update")
 class OrderOfEpoch(Sampler[int]):
     """Shuffles by the seed and the number of the epoch alone.
 
-    TRL's sampler draws each epoch's order from a generator that no checkpoint holds: a run that goes on in
+    TRL's sampler draws each epoch's order from a generator that no checkpoint holds: a run that is resumed in
     its second epoch would see the order of the first again.
 
     Args:

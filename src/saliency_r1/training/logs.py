@@ -1,4 +1,4 @@
-"""What a run logs: one CSV table and TensorBoard, both cut back to the checkpoint when a run goes on."""
+"""The log of a run: one CSV table and TensorBoard, both cut back to the checkpoint when it is resumed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunLog:
     The table is long, so that new metrics need no new column: a row is `step,metric,value`.
 
     Args:
-        recipe: of the run.
+        recipe: recipe of the run.
     """
 
     def __init__(self, recipe: RunRecipe) -> None:
@@ -66,7 +66,7 @@ class TrainerLog(TrainerCallback):
     """Hands every log of a trainer of transformers to a `RunLog`, in the first process.
 
     Args:
-        recipe: of the run.
+        recipe: recipe of the run.
     """
 
     def __init__(self, recipe: RunRecipe) -> None:

@@ -17,7 +17,7 @@ from saliency_r1.training.run import PolicyRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutRecipe(PolicyRecipe):
-    """What a recipe of reinforcement learning holds about rollouts by vLLM, beside `PolicyRecipe`.
+    """The keys of a recipe of reinforcement learning for rollouts by vLLM.
 
     The defaults fit Qwen2.5-VL 7B beside its training on GPUs of 80 GB, by benchmarks/large_plan.py.
 
@@ -56,7 +56,7 @@ class RolloutRecipe(PolicyRecipe):
 
 
 def vllm_settings(recipe: RolloutRecipe) -> dict[str, Any]:
-    """What TRL's GRPOConfig is told."""
+    """Return the arguments for TRL's GRPOConfig."""
     return {
         "use_vllm": recipe.vllm is not None,
         "vllm_mode": recipe.vllm or "colocate",
@@ -97,7 +97,7 @@ def check_stored_pixels(recipe: RolloutRecipe, policy: Any, start: str, revision
 
     Args:
         recipe: for the error.
-        policy: of transformers, loaded from `start`.
+        policy: a policy of transformers, loaded from `start`.
         start: folder or hub name.
         revision: on the hub.
 

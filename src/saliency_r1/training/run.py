@@ -1,4 +1,4 @@
-"""What every training run has: a recipe, a folder, and a way to go on after a kill.
+"""The base of every training run: a recipe, a folder, and a way to resume after a kill.
 
 A run folder holds `recipe.json`, `metrics.csv`, `tensorboard/`, `checkpoint-*` and at the end the trained
 model in `policy/` or `final/`.
@@ -27,7 +27,7 @@ SEGMENTER = "final"
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecipe:
-    """What every recipe of `saliency-r1 train` holds.
+    """The base of every recipe of `saliency-r1 train`.
 
     Attributes:
         output: the run's folder.
@@ -35,11 +35,11 @@ class RunRecipe:
         batch_size: examples of one gradient pass on one device.
         learning_rate: the peak.
         warmup: share of the steps, in [0, 1), in which the rate rises linearly.
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
         max_grad_norm: gradients are clipped to this norm.
-        precision: of the arithmetic; `auto` is bfloat16.
+        precision: precision of the arithmetic; `auto` is bfloat16.
         device: `auto`, `cpu`, `cuda`.
-        seed: of weights, order, dropout and sampling.
+        seed: random seed of weights, order, dropout and sampling.
         log_every, validate_every, save_every: in optimiser steps.
         keep: how many of the newest checkpoints are kept, at least 2.
         workers: processes that read and prepare pictures.
@@ -65,7 +65,7 @@ class RunRecipe:
     workers: int = 0
 
     OLD_KEYS: ClassVar[dict[str, str]] = {}
-    """What to write in place of keys that recipes had earlier."""
+    """The advice for keys that recipes had earlier."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "log_every", "validate_every", "save_every"):
@@ -84,7 +84,7 @@ class RunRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyRecipe(RunRecipe):
-    """What every recipe of a policy holds beside `RunRecipe`.
+    """The base of the recipes of policies.
 
     Attributes:
         train: JSON lines to learn from.
@@ -120,10 +120,10 @@ def check_keep_best(recipe: PolicyRecipe) -> None:
 
 
 def begin(recipe: RunRecipe, *, resume: bool, overwrite: bool = False, first: bool = True) -> Path | None:
-    """Return the checkpoint that a run goes on from, or None for a run from the start.
+    """Return the checkpoint from which a run continues, or None for a run from the start.
 
     Args:
-        recipe: of the run.
+        recipe: recipe of the run.
         resume: whether to go on from the newest whole checkpoint, if there is one.
         overwrite: whether to delete what an earlier run left in the folder.
         first: whether this process is the first of those that train together; it alone deletes.

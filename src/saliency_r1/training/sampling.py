@@ -17,8 +17,8 @@ class SampledLogprobs:
     call of the embedding says which token was drawn from it.
 
     Args:
-        model: of transformers, sampling with a cache, one token a step.
-        temperature: of sampling.
+        model: a model of transformers, sampling with a cache, one token a step.
+        temperature: temperature of sampling.
 
     Example:
         >>> with SampledLogprobs(model, 1.0) as recorded:  # doctest: +SKIP

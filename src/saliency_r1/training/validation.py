@@ -1,4 +1,4 @@
-"""What a policy is worth on held-out questions, answered greedily: reward, confidence, how they agree."""
+"""The validation of a policy on held-out questions, answered greedily: reward and confidence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Answer:
     Attributes:
         example: the question.
         text: the response.
-        tokens: of it.
+        tokens: number of its tokens.
         scored: its reward and masks.
         confidence: by kind, `all` and `answer`, in [0, 1].
     """
@@ -63,7 +63,7 @@ def answer(
         reward: judges.
         batch_size: questions at a time.
         max_new_tokens: where an answer is cut.
-        accelerator: of the processes, which must all call; None for this one alone.
+        accelerator: that of the processes, which must all call; None for this process alone.
 
     Returns:
         An answer for each question, in order.

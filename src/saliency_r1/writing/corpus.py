@@ -46,7 +46,7 @@ def worded(names: Iterable[str], times: int = 20) -> list[str]:
 
 
 def tokens_a_word(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
-    """How many tokens a running word of the texts becomes on average, tags left out; 1 is the best."""
+    """Return the mean number of tokens of a word of the texts, without tags; 1 is the best."""
     words = Counter(word for text in texts for word in _WORD.findall(_TAG.sub("\n", text)))
     tokens = tokenizer(list(words), add_special_tokens=False)["input_ids"] if words else []
     spent = sum(count * len(ids) for count, ids in zip(words.values(), tokens, strict=True))

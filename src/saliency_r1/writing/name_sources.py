@@ -1,4 +1,4 @@
-"""Where the names come from that texts are written with and that the nano policy reads."""
+"""The sources of the names that texts are written with and that the nano policy reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a rationale begins: with what is there, and what is most unusual about it.
+"""The beginning of a rationale: what is there, and what is most unusual about it.
 
 The first sentence is the same for the same picture: its beginning follows from the kind of thing, its end
 from the rarest cue that is clear, in the order of `_LEADS`. Kinds and leads together give more than a hundred
@@ -15,7 +15,7 @@ from saliency_r1.language.statements import PHRASES, Kind
 
 
 def clear_place(cues: Cues) -> str | None:
-    """Where the object clearly is, one of `PLACES`."""
+    """The place of the object if it is clear, one of `PLACES`."""
     return next((value for value in cues.clear(Kind.PLACE) if not value.endswith(("edge", "areas"))), None)
 
 
@@ -60,7 +60,7 @@ _LEADS = (
 
 
 class Teller(Protocol):
-    """What keeps account of statements, see `rationale.Writer`."""
+    """The account of statements, see `rationale.Writer`."""
 
     def say(self, kind: Kind, value: str, phrase: str | None = None) -> str:
         """State a cue; the words of it."""

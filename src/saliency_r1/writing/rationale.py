@@ -31,12 +31,12 @@ SHORTEST, LONGEST = 25, 60
 LONGEST_EXPRESSION = 8
 """Words in an expression."""
 FIRST = (0.6, 0.28, 0.12)
-"""How often the name, the hypernym and "object" are preferred. A policy that is told a word, see
+"""The odds with which the name, the hypernym and "object" are preferred. A policy that is told a word, see
 `nano.name_reader`, learns to use whichever it is told."""
 
 
 class Step(StrEnum):
-    """How a rationale's expression was worded; the order in which they are tried."""
+    """The wordings of a rationale's expression, in the order in which they are tried."""
 
     NAME = "name"
     PLAIN = "plain"
@@ -70,11 +70,11 @@ class Rationale:
 
 @dataclass(frozen=True)
 class Consistency:
-    """What became of a sample's rationales.
+    """The outcome of a sample's rationales.
 
     Attributes:
         rationale: the first whose expression found the mask; None if none did.
-        iou: of its mask; of the best one tried if it was dropped.
+        iou: IoU of its mask, or of the best one tried if it was dropped.
         tried: how many expressions were segmented.
     """
 
@@ -157,7 +157,7 @@ def consistent(
         candidates: as `write_candidates` gives them.
         segment: a frozen referring segmenter on this picture: expression to probabilities (H, W) in [0, 1].
         mask: the true mask, bool (H, W).
-        minimum_iou: of the segmenter's mask at 0.5 and the true one.
+        minimum_iou: least IoU of the segmenter's mask at 0.5 and the true one.
 
     Raises:
         SaliencyError: if a predicted mask has another shape than the true one.
@@ -322,7 +322,7 @@ def _contrast(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
 
 
 _REST = ("more colourful", "lighter", "darker")
-"""What could draw the eye away from an object, the strongest first."""
+"""Return what could draw the eye away from an object, the strongest first."""
 
 
 def _rest(cues: Cues, noun: str, subject: str, writer: Writer) -> str:

@@ -42,7 +42,7 @@ class GroupImage:
 
 @dataclass(frozen=True)
 class GroupWording:
-    """How the shared object may be called: the expression, its noun, and what kind of noun that is."""
+    """A name for the shared object: the expression, its noun, and what kind of noun that is."""
 
     expression: str
     noun: str
@@ -57,7 +57,7 @@ class GroupRationale:
         reasoning: at most 70 words.
         expressions: the one expression.
         stated: index of the image, kind and value of each cue statement.
-        noun: of the expression.
+        noun: noun of the expression.
     """
 
     reasoning: str
@@ -101,7 +101,7 @@ def write_group(
     """The reasoning that leads to this expression.
 
     Args:
-        images: of one group, two to six.
+        images: images of one group, two to six.
         wording: how the shared object is called.
         rng: chooses among phrases; the same state gives the same text.
         names: how to call what is set aside.
@@ -136,7 +136,7 @@ def write_group(
 
 
 def _aside(images: Sequence[GroupImage], rng: Random, names: NameBook) -> str:
-    """What is in some of the images alone; without known others, what can be said of any group."""
+    """Return what only some of the images show; without known others, what is true of any group."""
     found = Counter(name for image in images for name in {names.name(other) for other in image.others})
     known = [name for name, count in found.items() if count < len(images) and name != OBJECT]
     if not known:
@@ -157,7 +157,7 @@ def _aside(images: Sequence[GroupImage], rng: Random, names: NameBook) -> str:
 def _where(
     images: Sequence[GroupImage], noun: str, subject: str, rng: Random
 ) -> tuple[str, list[tuple[int, Kind, str]]]:
-    """Where the shared object is in a few of the images."""
+    """Return where the shared object is in a few of the images."""
     places = [(index, clear_place(image.cues)) for index, image in enumerate(images)]
     clear = [(index, place) for index, place in places if place is not None]
     chosen = sorted(rng.sample(clear, min(_PLACES_SAID, len(clear))))

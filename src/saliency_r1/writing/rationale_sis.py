@@ -37,9 +37,9 @@ MOST_INSTANCES = 6
 LONGEST = 70
 """Words in a reasoning."""
 APART = 0.08
-"""How far, as a share of the picture, two places must differ for an order."""
+"""The distance by which two places must differ for an order, as a share of the picture."""
 LARGER = 1.6
-"""How many times another's area is clearly larger."""
+"""The factor by which an area is clearly larger than another."""
 _MOST_WORDINGS = 6
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
@@ -47,7 +47,7 @@ _AXES = {"x": (("left", "right"), ("left", "right")), "y": (("top", "bottom"), (
 
 
 class Way(StrEnum):
-    """What in an expression tells an instance from the others; the order in which they are tried."""
+    """The ways in which an expression tells an instance from the others, in the order of trial."""
 
     NAME = "name"
     PLACE = "place"
@@ -58,7 +58,7 @@ class Way(StrEnum):
 
 @dataclass(frozen=True)
 class Called:
-    """What an instance may be called.
+    """The names that an instance may have.
 
     Attributes:
         words: the nouns to use, the plain name first; "object" is always among them.
@@ -78,7 +78,7 @@ class Called:
 
     @classmethod
     def of_words(cls, words: Sequence[str]) -> Called:
-        """By the first of its words, which go from narrow to wide, or by the second."""
+        """The name by the first of its words, which go from narrow to wide, or by the second."""
         if not words:
             return cls(((Step.OBJECT, OBJECT),), frozenset())
         hypernym = words[1] if len(words) > 1 else None
@@ -100,7 +100,7 @@ def _words(name: str, synonym: str | None, hypernym: str | None) -> tuple[tuple[
 
 @dataclass(frozen=True)
 class InstanceFacts:
-    """What is known of one instance: the cues measured on its mask, and what it may be called."""
+    """The facts about one instance: the cues measured on its mask, and its possible names."""
 
     cues: Cues
     called: Called
@@ -174,7 +174,7 @@ def word_instances(instances: Sequence[InstanceFacts], rng: Random) -> tuple[tup
     is told wherever it is clear, beside a name too: it still points where the name is wrong.
 
     Args:
-        instances: of one picture.
+        instances: instances of one picture.
         rng: chooses the kind of noun.
     """
     first: dict[str, Step] = {}
@@ -206,7 +206,7 @@ def consistent_instances(
         wordings: as `word_instances` gives them.
         segment: a frozen referring segmenter on this picture: expression to probabilities (H, W) in [0, 1].
         masks: the true ones, bool (H, W).
-        minimum_iou: of the segmenter's mask at 0.5 and the true one.
+        minimum_iou: least IoU of the segmenter's mask at 0.5 and the true one.
         minimum_found: share of the instances that must be found. With 1 pictures of many instances, each of
             which may fail, become rare.
 
@@ -237,7 +237,7 @@ def write_instances(
     """The reasoning that leads to these expressions.
 
     Args:
-        instances: of one picture, in reading order.
+        instances: instances of one picture, in reading order.
         wordings: one an instance.
         rng: chooses among phrases; the same state gives the same text.
     """
@@ -269,7 +269,7 @@ def write_instances(
 
 
 def _wordings(instances: Sequence[InstanceFacts], index: int, step: Step, noun: str) -> list[Wording]:
-    """With this noun, the wordings that are true of this instance alone."""
+    """Return the wordings with this noun that are true of this instance alone."""
     called = [other for other, facts in enumerate(instances) if other == index or facts.called.fits(noun)]
     options = {other: _ways(instances, called, other, noun, step) for other in called}
     own = options[index]
@@ -283,7 +283,7 @@ def _wordings(instances: Sequence[InstanceFacts], index: int, step: Step, noun: 
 def _ways(
     instances: Sequence[InstanceFacts], called: Sequence[int], index: int, noun: str, step: Step
 ) -> dict[Way, Wording]:
-    """How an instance can be told from all others of `called`, which the noun could name too."""
+    """Return how an instance can be told from all others of `called`, which the noun could name too."""
     cues = instances[index].cues
     rivals = [instances[other].cues for other in called if other != index]
     ways: dict[Way, Wording] = {}
@@ -357,7 +357,7 @@ def _described(
 
 
 def _difference(wordings: Sequence[Wording], rng: Random) -> str:
-    """What tells the instances apart."""
+    """Return what tells the instances apart."""
     nouns = [wording.noun for wording in wordings]
     told = [wording.way for wording in wordings if nouns.count(wording.noun) > 1]
     if not told:

@@ -59,7 +59,7 @@ def review(
         cues: measured on the true mask.
         found: the frozen segmenter on this picture: expression to mask, bool (H, W).
         truth: the true mask, bool (H, W).
-        minimum_iou: of the segmenter's mask and the true one.
+        minimum_iou: least IoU of the segmenter's mask and the true one.
         minimum_faithful: share of the statements that must hold, see `saliency_r1.language.faithfulness`.
     """
     try:
@@ -90,7 +90,7 @@ def review(
 
 
 def _worded(reasoning: str, expression: str) -> Fault | None:
-    """What is wrong with the words alone."""
+    """Return what is wrong with the words alone."""
     if not expression:
         return Fault("no expression", "The answer is empty, but the region is there: write an expression.")
     words = len(reasoning.split())

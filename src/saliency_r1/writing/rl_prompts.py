@@ -29,7 +29,7 @@ def sod_prompts(samples: Iterable[Sample], root: Path) -> Iterator[PromptExample
     """A question for each photo.
 
     Args:
-        samples: with masks.
+        samples: samples with masks.
         root: photo paths begin there, where they can.
 
     Raises:
@@ -63,7 +63,7 @@ def sis_prompts(
     """A question for each photo with instances; crowds are left out.
 
     Args:
-        images: with instances.
+        images: images with instances.
         root: as of `sod_prompts`.
         synsets: by their number, for the names of instances that have one; the others go by their category.
     """
@@ -77,7 +77,7 @@ def sis_prompts(
 
 
 def without_reasoning(example: PromptExample) -> PromptExample:
-    """The same question, asked for the answer alone."""
+    """Return the question with a request for the answer alone."""
     return replace(example, prompt=example.task.spec.prompt(reasoning=False))
 
 
@@ -109,7 +109,7 @@ def _asked(
 
 
 def _names_of(sample: Sample) -> list[KnownNames]:
-    """What the object of a photo is called; nothing if that is not known."""
+    """Return the names of the object of a photo; nothing if they are not known."""
     names = known_names(sample.synset) if sample.synset else None
     return [names] if names and names.right else []
 
@@ -139,7 +139,7 @@ def _mask(sample: Sample) -> RunLengths:
 
 @dataclass(frozen=True)
 class PromptSources:
-    """What questions are made from; give at least one of the folders.
+    """The sources of questions; give at least one of the folders.
 
     Attributes:
         duts: the DUTS folder: SOD of its photos, CoSOD of those of one synset.
@@ -152,7 +152,7 @@ class PromptSources:
         each: questions of each task; None for all.
         group: photos of a CoSOD question.
         fast: share of the questions that ask for the answer alone, in [0, 1].
-        seed: of the groups and the order.
+        seed: random seed of the groups and the order.
     """
 
     duts: Path | None = None

@@ -51,7 +51,7 @@ from saliency_r1.writing.sft_set import (
 
 _PHOTO_VARIANTS = 2
 EVERYTHING = "the salient objects"
-"""What the segmenter is asked for to find out which annotated instances are salient."""
+"""The expression with which the segmenter shows which annotated instances are salient."""
 _COVERED, _LARGE = 0.3, 0.05
 
 
@@ -63,7 +63,7 @@ def photo_jobs(
     """One job a photo. There are few of them, so that each is asked about twice as often as a scene.
 
     Args:
-        photos: of 1 to 6 instances, with the category of each, as `instance_photos.select` gives them.
+        photos: photos of 1 to 6 instances, with the category of each, as `instance_photos.select` gives them.
         folder: where copies of the photos go, each with its instance map, and their mirror images.
         maker: what the examples are made with.
     """
@@ -79,7 +79,7 @@ def scene_jobs(source: Foregrounds, numbers: Iterable[int], folder: Path, maker:
 
     Args:
         source: the foregrounds of one split.
-        numbers: of the scenes, in the stream of the setting's seed.
+        numbers: numbers of the scenes, in the stream of the setting's seed.
         folder: where the pictures go.
         maker: what the examples are made with.
     """
@@ -108,7 +108,7 @@ def of_several_parts(samples: Sequence[Sample], masks: Iterable[np.ndarray], cou
     """Those samples whose mask has several connected parts, filled up to `count` with others, evenly spread.
 
     Args:
-        samples: with masks.
+        samples: samples with masks.
         masks: uint8 (S, S) of each, of any size.
         count: how many to choose; of those with several parts too.
     """
@@ -156,7 +156,7 @@ def is_salient(mask: np.ndarray, shown: np.ndarray) -> bool:
     It does if the map of what stands out covers 30 % of it, or if it covers 5 % of the photo.
 
     Args:
-        mask: of the instance, bool (H, W).
+        mask: mask of the instance, bool (H, W).
         shown: that map, bool (H, W).
     """
     return bool((mask & shown).sum() >= _COVERED * mask.sum() or mask.mean() >= _LARGE)
@@ -258,7 +258,7 @@ def _answers(
     maker: SFTMaker,
     rng: Random,
 ) -> tuple[list[tuple[str, tuple[str, ...], tuple[str, ...]]], list[str]]:
-    """Of each rationale that works reasoning (empty for one without), expressions and nouns; all outcomes."""
+    """Return reasoning, expressions and nouns of each rationale that works, and all outcomes."""
     setting = maker.setting
     order = reading_order(masks)
     masks = [masks[index] for index in order]

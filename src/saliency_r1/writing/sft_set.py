@@ -45,7 +45,7 @@ class SFTExample:
     """One question with the response to learn.
 
     Attributes:
-        name: of the sample it was made from.
+        name: name of the sample it was made from.
         images: paths, absolute or from the data's root.
         mirrored: whether the images are to be mirrored left to right; the response then fits the mirrored
             ones.
@@ -76,16 +76,16 @@ class SFTExample:
 
 @dataclass(frozen=True)
 class SFTSetting:
-    """How a fine-tuning set is made.
+    """The settings of a fine-tuning set.
 
     Attributes:
         variants: responses for each photo, and as many for its mirror image.
         fast_share: share of the responses without reasoning, in [0, 1], to the prompt that asks for that.
         mirror: whether each photo is also used mirrored.
-        minimum_iou: of the mask that the segmenter finds from an expression and the true one.
+        minimum_iou: least IoU of the mask that the segmenter finds from an expression and the true one.
         minimum_found: share of a picture's instances that must be found so.
-        minimum_group_iou: of the same over the images of a group, in the mean.
-        seed: of all choices. A sample's are its own: they do not depend on which other samples there are.
+        minimum_group_iou: the same for the mean over the images of a group.
+        seed: random seed of all choices. Those of a sample do not depend on the other samples.
     """
 
     variants: int = 4
@@ -104,7 +104,7 @@ class SFTSetting:
 
 @dataclass(frozen=True)
 class SFTMaker:
-    """What the examples of a set are made with, whatever they show.
+    """The means to make the examples of a set, whatever they show.
 
     Attributes:
         segmenter: the frozen one that expressions must work with.
@@ -120,7 +120,7 @@ class SFTMaker:
 
     @property
     def header(self) -> dict[str, Any]:
-        """What the examples of a set depend on, beside its photos."""
+        """The settings on which the examples of a set depend, beside its photos."""
         return {**asdict(self.setting), "segmenter": self.segmenter.name, "root": str(self.root)}
 
     def path(self, path: Path) -> str:
@@ -130,13 +130,13 @@ class SFTMaker:
 
 @dataclass
 class SFTCounts:
-    """What became of the rationales.
+    """The outcomes of the rationales.
 
     Attributes:
         photos: photos, scenes or groups looked at; a mirrored photo counts as the same.
-        unused: of them without any example.
+        unused: number of them without any example.
         examples: lines written.
-        fast: of them without reasoning.
+        fast: number of them without reasoning.
         outcomes: rationales `kept`, reworded (by the kind of rewording) and `dropped`; postponed jobs by why.
     """
 
@@ -157,7 +157,7 @@ class Job:
 
     Attributes:
         name: unique in its set.
-        task: of its examples.
+        task: task of its examples.
         make: gives the examples, and what became of each rationale: `kept`, a kind of rewording, `dropped`;
             or raises `Postponed`.
     """
@@ -180,7 +180,7 @@ class Postponed(Exception):
 
 
 class Found:
-    """What a segmenter finds in one picture; each expression is segmented once.
+    """The masks that a segmenter finds in one picture; each expression is segmented once.
 
     Args:
         segmenter: the frozen one.
@@ -244,7 +244,7 @@ def build_sft(
     """Write the fine-tuning set of some photos for SOD alone; see `write_set`.
 
     Args:
-        samples: with masks.
+        samples: samples with masks.
         segmenter: the frozen one that expressions must work with.
         out: the JSON lines file.
         root: photo paths in the file begin there, where they can.
@@ -268,8 +268,8 @@ def write_set(
 ) -> dict[Task, SFTCounts]:
     """Write a fine-tuning set.
 
-    What is done is kept job by job in `<out>.part`, so that the same call after a kill goes on with the next
-    one; `out` appears in one step at the end. `<out>.part` stays if jobs were postponed.
+    What is done is kept job by job in `<out>.part`, so that the same call after a kill continues with
+    the next one; `out` appears in one step at the end. `<out>.part` stays if jobs were postponed.
 
     Args:
         jobs: what to make, in the order of the file.
@@ -376,7 +376,7 @@ def _example(row: dict[str, Any]) -> SFTExample:
 
 
 def _read_part(part: Path, header: dict[str, Any]) -> list[dict[str, Any]]:
-    """What an earlier call did; a line that was cut off is removed. A new file gets the header."""
+    """Return what an earlier call did; a line that was cut off is removed. A new file gets the header."""
     part.parent.mkdir(parents=True, exist_ok=True)
     whole: list[dict[str, Any]] = []
     if part.is_file():

@@ -48,16 +48,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WriterSetting:
-    """How rationales are made with a writer.
+    """The settings of rationales that a writer model words.
 
     Attributes:
-        variants: of each photo, and as many of its mirror image; each is paid.
+        variants: number of rationales of each photo, and of its mirror image; each is paid.
         mirror: whether each photo is also used mirrored.
         fast_share: share of the rationales that also give an example without reasoning, in [0, 1].
-        minimum_iou: of the mask that the segmenter finds from an expression and the true one.
+        minimum_iou: least IoU of the mask that the segmenter finds from an expression and the true one.
         minimum_faithful: share of the statements about place, size, colour and contrast that must hold.
         tries: answers for each rationale, at most.
-        seed: of all choices, and of the model's sampling where it takes one.
+        seed: random seed of all choices, and of the model's sampling where it takes one.
     """
 
     variants: int = 1
@@ -88,7 +88,7 @@ def writer_jobs(
     is not asked about. A job is postponed if its photo gets no answer or the budget is spent.
 
     Args:
-        samples: with masks.
+        samples: samples with masks.
         writer: the model.
         segmenter: the frozen one that expressions must work with.
         root: photo paths in the examples begin there, where they can.
@@ -104,7 +104,7 @@ def writer_jobs(
 def writer_header(
     writer: WriterModel, segmenter: Segmenter, root: str | Path, setting: WriterSetting
 ) -> dict[str, Any]:
-    """What the examples depend on, beside the photos."""
+    """The settings on which the examples depend, beside the photos."""
     return {
         **asdict(setting),
         "writer": writer.endpoint.model,

@@ -21,7 +21,7 @@ FAILURES = 10
 
 @dataclass(frozen=True)
 class Prices:
-    """What tokens cost, per million, in any currency."""
+    """The prices of tokens, per million, in any currency."""
 
     prompt: float = 0.0
     completion: float = 0.0
@@ -29,7 +29,7 @@ class Prices:
 
 @dataclass
 class Usage:
-    """What was asked.
+    """The counts of what was asked.
 
     Attributes:
         answers: how many.
@@ -50,7 +50,7 @@ class Usage:
         self.uncounted += prompt_tokens is None or completion_tokens is None
 
     def cost(self, prices: Prices) -> float:
-        """What that costs."""
+        """Return the cost."""
         return (self.prompt_tokens * prices.prompt + self.completion_tokens * prices.completion) / 1e6
 
     def to_dict(self, prices: Prices) -> dict[str, Any]:
@@ -66,9 +66,9 @@ class WriterModel:
     Args:
         endpoint: the model.
         cache: folder of the answers; one file each, which appears in one step. Photos are not kept.
-        temperature: of sampling.
+        temperature: temperature of sampling.
         max_new_tokens: where an answer ends at the latest.
-        prices: of its tokens.
+        prices: prices of its tokens.
         budget: what new answers may cost in all; None for any sum. Questions under way are finished, so a few
             answers more than that may be paid.
 
@@ -152,7 +152,7 @@ class WriterModel:
         return answer.text
 
     def report(self) -> dict[str, Any]:
-        """What this call asked, what it took from the cache, and what all answers in the cache cost."""
+        """The counts of this call: what it asked, what the cache had, and what all answers in it cost."""
         every = Usage()
         for kept in self._kept():
             every.add(kept["prompt_tokens"], kept["completion_tokens"])
@@ -165,7 +165,7 @@ class WriterModel:
         }
 
     def _path(self, messages: Messages, options: dict[str, Any]) -> Path:
-        """Where the answer is kept: model, sampling, texts and photos all count."""
+        """Return the file of the answer: model, sampling, texts and photos all count."""
         asked = {
             "model": self.endpoint.model,
             "max_new_tokens": self.max_new_tokens,

@@ -1,4 +1,4 @@
-"""What a writer model is shown and told: the photo with the true mask drawn on it, and what was measured."""
+"""The prompt of a writer model: the photo with the true mask drawn on it, and what was measured."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def writer_prompt(cues: Cues, name: str) -> str:
 
 
 def clear_statements(cues: Cues, name: str = OBJECT) -> list[str]:
-    """What may be said of an object, in phrases that `parse_statements` reads back.
+    """Return what may be said of an object, in phrases that `parse_statements` reads back.
 
     A person's own colour is left out: it is that of the clothes.
     """

@@ -54,13 +54,13 @@ def align(
     """Train `match_image` and `match_words` of a segmenter.
 
     Args:
-        model: with ImageNet's `semantics`, on a backbone that is ImageNet's up to the map which they read.
+        model: a model with ImageNet's `semantics`, on a backbone that is ImageNet's up to their map.
         photos: the training photos.
         nouns: what each photo's object is called, or None; photos without take no part.
         cache: where the photos' features are kept, `regions.npy`.
-        seed: of batches and texts.
+        seed: random seed of batches and texts.
         device: where the model is.
-        steps: of AdamW.
+        steps: steps of AdamW.
         batch_size: regions a step, each with one text.
         others: photos of named instances, each instance of which is one more region.
         classes: what ImageNet's classes are called, by index. A quarter of the regions of a step are then
@@ -126,7 +126,7 @@ def _texts(nouns: Sequence[Nouns], rng: np.random.Generator) -> tuple[list[str],
 
 
 def _contrast(logits: Tensor, fits: Tensor) -> Tensor:
-    """How badly regions find texts that fit them among the batch's, and texts regions."""
+    """Return the loss of finding texts that fit regions in the batch, and regions that fit texts."""
     good = logits.masked_fill(~fits, torch.finfo(logits.dtype).min)
     by_region = logits.logsumexp(1) - good.logsumexp(1)
     by_text = logits.logsumexp(0) - good.logsumexp(0)
@@ -160,7 +160,7 @@ def class_regions(
         nouns: N, what each region is.
         classes: what the classes are called, by index.
         deviation: float (1280,), by which the features were divided.
-        variant: of the backbone, a name of `saliency_r1.nano.backbone.VARIANTS`.
+        variant: variant of the backbone, a name of `saliency_r1.nano.backbone.VARIANTS`.
 
     Returns:
         float (len(classes), 1280), standardised as `features` are.
@@ -186,7 +186,7 @@ def class_regions(
 
 
 def _residuals(features: Tensor, nouns: Sequence[Nouns]) -> Tensor:
-    """How far each region is from the mean of those of its name, float (N, 1280)."""
+    """Return how far each region is from the mean of those of its name, float (N, 1280)."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(each.names[0] for each in nouns))}
     owner = torch.tensor([numbers[each.names[0]] for each in nouns], device=features.device)
     sums = features.new_zeros(len(numbers), features.shape[1]).index_add_(0, owner, features)

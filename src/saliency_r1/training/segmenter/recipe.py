@@ -1,4 +1,4 @@
-"""What `saliency-r1 train segmenter` reads."""
+"""The recipe of `saliency-r1 train segmenter`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saliency_r1.training.run import RunRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class SegmenterRecipe(RunRecipe):
-    """What `train segmenter` reads, beside what every recipe holds.
+    """A recipe of `train segmenter`.
 
     Attributes:
         data: the DUTS folder, or one of photos and masks.

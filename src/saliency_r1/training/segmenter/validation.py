@@ -1,4 +1,4 @@
-"""How good the nano segmenter is on held-out photos while it is trained."""
+"""The validation of the nano segmenter on held-out photos while it is trained."""
 
 from __future__ import annotations
 
