@@ -130,19 +130,26 @@ class NameReader(nn.Module):
         Returns:
             (B, `NAME_SLOTS`, classes), and which of them there are, bool (B, `NAME_SLOTS`).
         """
-        side = isqrt(head.shape[1])
-        line = torch.arange(side, device=head.device).float()
+        pooled = torch.einsum("bsc,bcf->bsf", self.weights(shares, orders), head.float())
+        return self.logits(pooled), F.pad(orders.sum(1) > 0, (1, 0), value=True)
+
+    @staticmethod
+    def weights(shares: Tensor, orders: Tensor) -> Tensor:
+        """How much each cell counts for the salient region and for each instance, as `read` takes them.
+
+        Returns:
+            float32 (B, 1 + instances, cells), the sum over the cells 1, or 0 where nothing is.
+        """
+        side = isqrt(shares.shape[1])
+        line = torch.arange(side, device=shares.device).float()
         places = torch.stack([line.repeat_interleave(side), line.repeat(side)], dim=1)
         away = (places[:, None] - places).square().sum(-1)
         near = (-away / (2 * _SPREAD**2)).exp()
         pull = torch.einsum("bcm,cd->bmd", orders.float(), near) + 1e-6
-        there = orders.sum(1) > 0
-        pull = pull * there[..., None]
+        pull = pull * (orders.sum(1) > 0)[..., None]
         own = pull / pull.sum(1, keepdim=True).clamp(min=1e-6) * pull.clamp(max=1)
         weights = torch.cat([shares[:, None], own * (shares[:, None] + 0.05)], dim=1).float()
-        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-6)
-        pooled = torch.einsum("bsc,bcf->bsf", weights, head.float())
-        return self.logits(pooled), F.pad(there, (1, 0), value=True)
+        return weights / weights.sum(-1, keepdim=True).clamp(min=1e-6)
 
     def shared(self, logits: Tensor, counts: Tensor) -> Tensor:
         """The evidence of the images of each group, multiplied.

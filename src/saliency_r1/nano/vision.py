@@ -82,11 +82,6 @@ class VisionTower(nn.Module):
         self.backbone.load_imagenet()
         self.semantics.load_imagenet()
 
-    def semantic_map(self, pixels: Tensor) -> Tensor:
-        """Return the features of ImageNet's classifier, (B, 1280, S / 32, S / 32), of pixels as below."""
-        maps = self.backbone(pixels.to(self.backbone.stem.weight.dtype))
-        return self._read(*maps[2:4])
-
     def _read(self, f8: Tensor, f16: Tensor) -> Tensor:
         read: Tensor = self.semantics(f8 if self.semantics.stride == 8 else f16)
         return read
@@ -144,6 +139,14 @@ class Adapter(nn.Module):
     def telling(self, features: Tensor) -> Tensor:
         """Those of the features that tell what is salient: the maps of strides 32 and 16."""
         return features[..., PARTS[0] : sum(PARTS[:3])]
+
+    def salient(self, features: Tensor) -> Tensor:
+        """How salient each cell is, (B, cells) in [0, 1], of (B, cells, `FEATURES`); 1 if unknown."""
+        if self.foreground is None:
+            return features.new_ones(features.shape[:2])
+        features = features.to(self.join.weight.dtype)
+        shares: Tensor = self.foreground(self.telling(features), features[..., -COLOURS:])[1]
+        return shares
 
     def forward(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Tokens of images, and what the reader of names says of them.

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from saliency_r1.data.mask_files import load_grey
 from saliency_r1.data.true_instances import decode
 from saliency_r1.images import load_image
 from saliency_r1.nano.backbone import HEAD_CHANNELS
+from saliency_r1.nano.instance_map import middles_of
 from saliency_r1.nano.name_reader import NameReader
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.scenes.instance_photos import category_nouns, select
@@ -39,11 +41,14 @@ class NamedRegions:
     """Regions of photos, with what is in each.
 
     Attributes:
-        features: features of ImageNet's classifier, averaged under each region, float32 (N, 1280).
+        features: of ImageNet's classifier, averaged under each region, float32 (N, 1280).
+        seen: the same, averaged where the policy will look for the region: where it sees what is salient, and
+            around the middle of the region if the photo has several.
         labels: N, each the number of a synset or the name of a category, see `NameTree.meant`.
     """
 
     features: Tensor
+    seen: Tensor
     labels: tuple[str, ...]
 
 
@@ -88,8 +93,11 @@ def read_regions(model: Any, processor: Any, photos: Sequence[_Photo], file: Pat
     """
     if file is not None and file.is_file():
         with np.load(file) as kept:
-            return NamedRegions(torch.from_numpy(kept["features"]).float(), tuple(kept["labels"].tolist()))
-    features: list[np.ndarray] = []
+            if "seen" in kept:
+                known = (torch.from_numpy(kept[name]).float() for name in ("features", "seen"))
+                return NamedRegions(*known, tuple(kept["labels"].tolist()))
+    features: list[Tensor] = []
+    seen: list[Tensor] = []
     labels: list[str] = []
     with ThreadPoolExecutor(2) as pool:
         batches = [photos[start : start + 8] for start in range(0, len(photos), 8)]
@@ -97,18 +105,16 @@ def read_regions(model: Any, processor: Any, photos: Sequence[_Photo], file: Pat
         for batch in track(ahead, f"named regions of {len(photos)} photos", total=len(batches)):
             for image, masks, names in batch:
                 pixels = processor.image_processor([image], return_tensors="pt")["pixel_values"]
-                head = _head(model, pixels)
-                for mask, label in zip(masks, names, strict=True):
-                    shares = torch.from_numpy(_shares(mask, head.shape[-1]))
-                    if shares.sum() > 0:
-                        pooled = (head * shares).sum((1, 2)) / shares.sum()
-                        features.append(pooled.to(torch.float16).numpy())
-                        labels.append(label)
-    stacked = np.stack(features) if features else np.zeros((0, HEAD_CHANNELS), np.float16)
+                found = _pooled(model, pixels, masks)
+                kept_rows = found[0].sum(-1) > 0
+                features += found[1][kept_rows]
+                seen += found[2][kept_rows]
+                labels += [name for name, keep in zip(names, kept_rows.tolist(), strict=True) if keep]
+    stacked = [torch.stack(rows).to(torch.float16) for rows in (features, seen)]
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, features=stacked, labels=np.array(labels))
-    return NamedRegions(torch.from_numpy(stacked).float(), tuple(labels))
+        np.savez(file, features=stacked[0].numpy(), seen=stacked[1].numpy(), labels=np.array(labels))
+    return NamedRegions(stacked[0].float(), stacked[1].float(), tuple(labels))
 
 
 def _ahead(pool: ThreadPoolExecutor, batches: Sequence[Sequence[_Photo]]) -> Iterator[list[Any]]:
@@ -132,9 +138,23 @@ def _shares(mask: np.ndarray, side: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _head(model: Any, pixels: Tensor) -> Tensor:
-    """Return the features of ImageNet's classifier for a photo, (1280, side, side)."""
-    return model.model.vision_tower.semantic_map(pixels.to(model.device))[0].float().cpu()
+def _pooled(model: Any, pixels: Tensor, masks: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each region its shares of the cells, and the features under it and as they will be read."""
+    adapter = model.model.adapter
+    features = model.model.encode_images(pixels.to(model.device))
+    side = isqrt(features.shape[1])
+    shares = torch.stack([torch.from_numpy(_shares(mask, side)).flatten() for mask in masks])
+    looked = adapter.salient(features).float().cpu()
+    if len(masks) == 1:
+        weights = NameReader.weights(looked, torch.zeros(1, features.shape[1], 0))[0]
+    else:
+        # Each alone among the others, as many as there are: the policy looks for six at most.
+        middles = [middles_of(torch.from_numpy(mask)[None], side).flatten() for mask in masks]
+        orders = torch.stack([(middle >= middle.amax()).float() for middle in middles], dim=1)[None]
+        weights = NameReader.weights(looked, orders)[0, 1:]
+    head = features[0, :, :HEAD_CHANNELS].float().cpu()
+    under = shares / shares.sum(-1, keepdim=True).clamp(min=1e-6)
+    return shares, under @ head, weights @ head
 
 
 @torch.no_grad()
@@ -176,7 +196,8 @@ def fit_names(
 ) -> None:
     """Fit a reader's linear layer; a label stands for all classes that it may mean.
 
-    Rare labels count more than their number: as the root of it.
+    Each region is shown as it is and as the policy will look at it. Rare labels count more than their number:
+    as the root of it.
 
     Args:
         reader: its weights are where it starts from, and are held near them.
@@ -184,20 +205,19 @@ def fit_names(
         epochs, batch_size, seed: settings of AdamW.
     """
     meant, used = _meant(reader.tree, regions.labels)
-    features = regions.features[used]
+    features = torch.stack([regions.features[used], regions.seen[used]])
     counts = Counter(regions.labels[index] for index in used.tolist())
     odds = torch.tensor([counts[regions.labels[index]] ** -0.5 for index in used.tolist()])
     start = [each.detach().clone() for each in reader.head.parameters()]
     optimizer = torch.optim.AdamW(reader.head.parameters(), lr=1e-3, weight_decay=0.0)
     generator = torch.Generator().manual_seed(seed)
-    steps = epochs * max(1, len(features) // batch_size)
+    steps = epochs * max(1, 2 * len(used) // batch_size)
     for step in track(range(steps), "fitting the names"):
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * (1 - step / steps)
-        chosen = torch.multinomial(
-            odds, min(batch_size, len(features)), replacement=True, generator=generator
-        )
-        logits = reader.logits(F.dropout(features[chosen], _DROPOUT))
+        chosen = torch.multinomial(odds, min(batch_size, len(used)), replacement=True, generator=generator)
+        way = torch.randint(2, (len(chosen),), generator=generator)
+        logits = reader.logits(F.dropout(features[way, chosen], _DROPOUT))
         own = logits.log_softmax(-1).masked_fill(~meant[chosen], -torch.inf)
         held = sum(
             (new - old).square().sum() for new, old in zip(reader.head.parameters(), start, strict=True)
@@ -210,7 +230,7 @@ def fit_names(
 
 @torch.no_grad()
 def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -> dict[str, float]:
-    """Choose temperature and threshold of a reader on regions that it was not fitted on.
+    """Choose temperature and threshold of a reader on regions that it was not fitted on, as it will see them.
 
     The temperature is that of the least loss. The threshold is the lowest at which so large a share of the
     words that are handed on is true, a word of the chain of what is there. With few regions both stay.
@@ -224,20 +244,17 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -
         `temperature`, `threshold`, `true` (the share at it) and `unnamed` (the share without a word).
     """
     meant, used = _meant(reader.tree, regions.labels)
-    if len(used) >= _ENOUGH:
-        reader.temperature.fill_(1.0)
-        logits = reader.logits(regions.features[used])
-        losses = {
-            value: float(
-                -(logits / value).log_softmax(-1).masked_fill(~meant, -torch.inf).logsumexp(-1).mean()
-            )
-            for value in (round(0.05 * step, 2) for step in range(6, 81))
-        }
-        reader.temperature.fill_(min(losses, key=lambda value: losses[value]))
-        found = {value: hedged(reader, regions, value) for value in _GRID}
-        enough = [value for value in _GRID if found[value][0] >= wanted]
-        reader.threshold = enough[0] if enough else _GRID[-1]
-    true, unnamed, _ = hedged(reader, regions, reader.threshold)
+    reader.temperature.fill_(1.0)
+    logits = reader.logits(regions.seen[used])
+    losses = {
+        value: float(-(logits / value).log_softmax(-1).masked_fill(~meant, -torch.inf).logsumexp(-1).mean())
+        for value in (round(0.05 * step, 2) for step in range(6, 81))
+    }
+    reader.temperature.fill_(min(losses, key=lambda value: losses[value]))
+    found = {value: hedged(reader, regions, value) for value in _GRID}
+    enough = [value for value in _GRID if found[value][0] >= wanted]
+    reader.threshold = enough[0] if enough else _GRID[-1]
+    true, unnamed, _ = found[reader.threshold]
     return {
         "temperature": float(reader.temperature),
         "threshold": reader.threshold,
@@ -248,7 +265,7 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -
 
 @torch.no_grad()
 def hedged(reader: NameReader, regions: NamedRegions, threshold: float) -> tuple[float, float, float]:
-    """Measure the words that are handed on at a threshold.
+    """How the words that are handed on at a threshold fit, of regions as the reader will see them.
 
     Returns:
         The share of the words that are true, the share of the regions without a word, and the mean
@@ -257,7 +274,7 @@ def hedged(reader: NameReader, regions: NamedRegions, threshold: float) -> tuple
     tree, before = reader.tree, reader.threshold
     _, used = _meant(tree, regions.labels)
     reader.threshold = threshold
-    chosen, _ = reader.choose(reader.logits(regions.features[used]))
+    chosen, _ = reader.choose(reader.logits(regions.seen[used]))
     reader.threshold = before
     true, unnamed, specific = 0, 0, 0.0
     for index, number in zip(used.tolist(), chosen.tolist(), strict=True):

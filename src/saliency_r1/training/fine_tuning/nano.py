@@ -428,8 +428,6 @@ def _fit_readings(
 ) -> None:
     """Fit what the policy sees of the salient region, of single objects and of names, as the recipe asks."""
     adapter = model.model.adapter
-    if recipe.names is not None:
-        _fit_names(recipe, model, processor)
     if recipe.foreground is not None:
         samples, _ = load_splits(recipe.foreground)
         known = {str(sample.image.relative_to(recipe.image_root)): sample.mask for sample in samples}
@@ -447,6 +445,8 @@ def _fit_readings(
                 print(
                     f"The instance map counts {share:.3f} of {len(maps)} {title} pictures right", flush=True
                 )
+    if recipe.names is not None:  # read where the policy sees what is salient
+        _fit_names(recipe, model, processor)
 
 
 def _fit_names(recipe: SFTRecipe, model: Any, processor: Any) -> None:
