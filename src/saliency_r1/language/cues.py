@@ -64,6 +64,7 @@ class Cues:
             object's; without a side that holds little background.
         sharpness: log2 of the Laplacian energy inside the object over that of the background; None if either
             is too small to tell.
+        witness: of another mask of the object; what it does not bear out is not `clear`. None for none.
     """
 
     area: float
@@ -81,6 +82,7 @@ class Cues:
     contrast: float | None = None
     sharpness: float | None = None
     sides: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    witness: Cues | None = None
 
     @property
     def empty(self) -> bool:
@@ -108,6 +110,8 @@ class Cues:
         values = [value for value in PHRASES[kind] if self.holds(kind, value, Level.CLEAR)]
         if self.empty:
             return tuple(values)
+        if self.witness is not None:
+            values = [value for value in values if self.witness.holds(kind, value)]
         if kind is Kind.SIZE:
             # "tiny" is small too, and "most" large: one word says it.
             return tuple(value for value in ("tiny", "most", "small", "large", "medium") if value in values)[

@@ -16,7 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -34,6 +34,7 @@ from saliency_r1.language.naming import NameBook
 from saliency_r1.response import Response
 from saliency_r1.segmenters.base import salient_texts
 from saliency_r1.tasks import Task
+from saliency_r1.wording import UNNAMED
 from saliency_r1.writing.rationale import consistent, write_candidates
 
 if TYPE_CHECKING:
@@ -433,8 +434,9 @@ def sod_answers(
     outcomes: list[str] = []
     examples: list[SFTExample] = []
     path = maker.path(sample.image)
-    cues = measure(image, truth)
     found = Found(maker.segmenter, image, salient=True)
+    # What is true of the mask drawn by hand alone, the policy could not see.
+    cues = replace(measure(image, truth), witness=measure(image, found(UNNAMED)))
     rng = Random(f"{setting.seed} {sample.name} {mirrored}")
     # Most texts would be of "the object" if photos without a name had as many.
     variants = 1 if sample.synset is None else setting.variants
