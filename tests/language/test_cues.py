@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,17 @@ def test_size_is_the_share_of_the_picture(side: float, size: str) -> None:
     cues = measure(*picture((low, low, high, high)))
     assert cues.area == pytest.approx(side * side, abs=0.01)
     assert cues.clear(Kind.SIZE) == (size,)
+
+
+def test_what_another_mask_does_not_bear_out_is_not_clear() -> None:
+    left = measure(*picture((0.05, 0.4, 0.35, 0.6)))
+    assert replace(left, witness=left).clear(Kind.PLACE) == left.clear(Kind.PLACE)
+    wide = measure(picture((0.05, 0.4, 0.35, 0.6))[0], picture((0.05, 0.1, 0.95, 0.9))[1])
+    checked = replace(left, witness=wide)
+    assert "left" not in checked.clear(Kind.PLACE)
+    assert "no edge" in checked.clear(Kind.PLACE)
+    assert checked.clear(Kind.SIZE) == ()
+    assert checked.holds(Kind.PLACE, "left")  # true all the same
 
 
 @pytest.mark.parametrize("size", [(200, 300), (40, 60), (1000, 1500)])
