@@ -3,8 +3,8 @@
 The policy sees only a few images at a time. So it is asked about a large group chunk by chunk, and each chunk
 votes for what it found. The rules of the vote are ours:
 
-1. The weight of a ballot is the number of its chunk's images times the policy's confidence in the expression
-   (1 if unknown).
+1. The weight of a ballot is the number of its chunk's images times the policy's confidence in the expression,
+   and times the probability of its name where that is known (1 if unknown).
 2. Ballots whose expressions are equal after `normalised` are pooled.
 3. "Nothing is shared" wins only with more than half of all weight: chunks that disagree on the name still
    agree that there is something.

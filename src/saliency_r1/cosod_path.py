@@ -96,9 +96,8 @@ def ask_group(
             refused.append(one.output)
         elif one.output is not None:
             response = parse_lenient(one.output.text, task)
-            (confidence,) = one.output.confidences(len(response.expressions)) or [one.output.confidence]
             answered.append((one.output, response))
-            ballots.append(Ballot("".join(response.expressions), one.item, confidence))
+            ballots.append(Ballot("".join(response.expressions), one.item, one.output.belief))
     if not ballots:
         if refused:
             raise refused[0]
@@ -112,6 +111,7 @@ def ask_group(
             output,
             confidence=verdict.confidence,
             expression_confidences=None,
+            name_probability=None,  # it is in the confidence of the vote
             retries=sum(each.retries for each, _ in answered),
             prompt_tokens=total(*(each.prompt_tokens for each, _ in answered)),
             completion_tokens=total(*(each.completion_tokens for each, _ in answered)),

@@ -403,7 +403,7 @@ class SaliencyPipeline:
                 "segmenter": segmenter_seconds,
                 "total": item.seconds + answer.seconds + segmenter_seconds,
             },
-            policy_confidence=output.confidence,
+            policy_confidence=output.belief,
             names=output.names,
             retries=output.retries,
             tokens=_tokens(output),

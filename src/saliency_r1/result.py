@@ -146,8 +146,8 @@ class SaliencyResult:
             a mask it is the policy's confidence that nothing stands out; None if unknown.
         model: names of policy and segmenter.
         seconds: seconds by part: `policy`, `segmenter`, after saving `writing`, and `total`.
-        policy_confidence: the policy's confidence in the words of its answer, in [0, 1]; None if
-            unknown.
+        policy_confidence: the policy's confidence in the words of its answer, in [0, 1], times the
+            probability of the name in it if the policy reads names; None if unknown.
         names: the five best names of what is salient, or shared by a group, with their probabilities, the
             most probable first. Each counts only the narrowest word of its classes, so that "cat" and
             "tabby" are separate. Empty if the policy gives none.

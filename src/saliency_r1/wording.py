@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 UNNAMED = "the object"
@@ -9,6 +10,8 @@ UNNAMED = "the object"
 
 _ARTICLES = frozenset({"the", "a", "an"})
 _WITHIN_WORDS = "-'"
+# What follows these words does not say what the thing is, but where it is or what it has.
+_LINKS = re.compile(r"\s(?:in|on|at|with|of|from|near|behind|beside|next|that|which)\s")
 
 
 def normalised(expression: str) -> str:
@@ -39,3 +42,13 @@ def shown_name(expression: str) -> str:
         ('(unnamed)', 'the dog')
     """
     return "(unnamed)" if normalised(expression) == normalised(UNNAMED) else expression
+
+
+def head_of(expression: str) -> str:
+    """Return what an expression calls its thing, normalised: what stands before the first of words like "in".
+
+    Example:
+        >>> head_of("The person with a dog")
+        'person'
+    """
+    return _LINKS.split(normalised(expression), maxsplit=1)[0]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from saliency_r1.nano.configuration import NAME_SLOTS, NAME_TOKENS
 from saliency_r1.nano.name_reader import EMPTY, KEEP, NameReader
 from saliency_r1.nano.name_tree import NameTree
+from saliency_r1.policy.base import PolicyOutput
+from saliency_r1.policy.confidence import with_names
 
 TREE = NameTree(
     ("n1", "n2", "n3", "n4"),
@@ -55,9 +60,37 @@ def test_a_wide_word_has_the_probability_of_all_below_it() -> None:
 
 
 def test_the_best_names_are_the_narrow_ones_in_order() -> None:
-    (best,) = reader().best(logits(0.4, 0.1, 0.2, 0.3), 3)
+    best = TREE.best(np.array([0.4, 0.1, 0.2, 0.3]), 3)
     assert [name for name, _ in best] == ["tabby", "mug", "pug"]
     assert [value for _, value in best] == pytest.approx([0.4, 0.3, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("expression", "probability"),
+    [
+        ("the tabby", 0.4),
+        ("The cats on the left", 0.5),
+        ("the brown dog", 0.2),
+        ("the animal near the mug", 0.7),
+        ("the object", None),
+        ("the zebra", None),
+    ],
+)
+def test_how_probable_the_name_in_an_expression_is(expression: str, probability: float | None) -> None:
+    found = TREE.probability(expression, np.array([0.4, 0.1, 0.2, 0.3]))
+    assert found == (None if probability is None else pytest.approx(probability))
+
+
+def test_an_answer_gets_the_probability_of_its_name() -> None:
+    classes = np.array([0.4, 0.1, 0.2, 0.3])
+    said = PolicyOutput("<think>A mug?</think><answer><rg>the cat</rg></answer>", [], confidence=0.8)
+    output = with_names(said, TREE, classes)
+    assert output.name_probability == pytest.approx(0.5)
+    assert output.belief == pytest.approx(0.4)
+    assert output.names[0] == ("tabby", 0.4)
+    two = replace(said, text="<think></think><answer><ins>the cat</ins><ins>the mug</ins></answer>")
+    assert with_names(two, TREE, classes).belief == 0.8
+    assert PolicyOutput("", [], name_probability=0.5).belief is None
 
 
 def test_a_word_that_takes_too_many_tokens_is_not_used() -> None:

@@ -11,13 +11,10 @@ from saliency_r1.data.samples import Synset
 from saliency_r1.language.expressions import NOUNS, Nouns
 from saliency_r1.language.naming import NameBook
 from saliency_r1.language.tree_names import words_of
-from saliency_r1.wording import normalised
+from saliency_r1.wording import head_of, normalised
 
 LEVELS = 3
 """The number of levels up WordNet at which a hypernym still names a thing."""
-
-# What follows these words does not say what the thing is, but where it is or what it has.
-_LINKS = re.compile(r"\s(?:in|on|at|with|of|from|near|behind|beside|next|that|which)\s")
 
 
 def accepted_names(synset: Synset, book: NameBook) -> frozenset[str]:
@@ -75,9 +72,9 @@ def is_named(expression: str, names: frozenset[str]) -> bool:
         True
     """
     text = normalised(expression)
-    head = _LINKS.split(text, maxsplit=1)[0]
+    head = head_of(expression)
     for name in names:
-        if _LINKS.search(name):
+        if head_of(name) != name:
             if re.search(rf"(?:^|\s){re.escape(name)}(?:\s|$)", text) and text.find(name) < len(head):
                 return True
         elif re.search(rf"(?:^|\s){re.escape(name)}(?:s|es)?$", head):

@@ -109,16 +109,6 @@ class NameReader(nn.Module):
         sure = words.gather(-1, best[..., None])[..., 0]
         return chosen, torch.where(none, 1.0, sure)
 
-    def best(self, logits: Tensor, count: int = 5) -> list[list[tuple[str, float]]]:
-        """The likeliest narrowest words of each row of (N, classes), with their probabilities."""
-        own = torch.zeros(len(logits), len(self.tree.words), device=logits.device)
-        own.index_add_(1, torch.tensor(self.tree.narrowest, device=logits.device), logits.softmax(-1))
-        values, indices = own.topk(count, dim=1)
-        return [
-            [(self.tree.words[number], round(value, 4)) for number, value in zip(row, line, strict=True)]
-            for row, line in zip(indices.tolist(), values.tolist(), strict=True)
-        ]
-
     def read(self, head: Tensor, shares: Tensor, orders: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the salient region and of the instances of images.
 

@@ -14,8 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import read_text, write_bytes_atomic
+from saliency_r1.wording import head_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,39 @@ class NameTree:
         """The number of the first word of each class's chain."""
         numbers = {word: number for number, word in enumerate(self.words)}
         return tuple(numbers[chain[0]] for chain in self.chains)
+
+    def best(self, classes: np.ndarray, count: int = 5) -> list[tuple[str, float]]:
+        """Return the likeliest of the narrowest words with their probabilities, the likeliest first.
+
+        Args:
+            classes: the probability of each class, float (classes,).
+            count: how many.
+        """
+        likely = np.bincount(self.narrowest, classes, len(self.words))
+        return [
+            (self.words[number], round(float(likely[number]), 4))
+            for number in np.argsort(-likely, kind="stable")[:count]
+        ]
+
+    def probability(self, expression: str, classes: np.ndarray) -> float | None:
+        """Return how probable it is that an expression names its thing rightly, in [0, 1].
+
+        The longest word of the tree with which its head ends counts, in the singular or a plain plural.
+
+        Args:
+            expression: such as "the polar bears on the left".
+            classes: the probability of each class, float (classes,).
+
+        Returns:
+            None if the tree has no such word.
+        """
+        head = head_of(expression).split()
+        for start in range(len(head)):
+            phrase = " ".join(head[start:])
+            for word in (phrase, phrase.removesuffix("s"), phrase.removesuffix("es")):
+                if word in self.below:
+                    return min(1.0, float(classes[list(self.below[word])].sum()))
+        return None
 
     def meant(self, label: str) -> tuple[int, ...]:
         """The classes that a label may mean.

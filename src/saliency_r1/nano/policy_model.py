@@ -121,25 +121,26 @@ class NanoModel(NanoPreTrainedModel):
         return torch.cat([tokens, spelled.to(tokens.dtype)], dim=1)
 
     @torch.no_grad()
-    def read_names(
-        self, image_features: Tensor, counts: Tensor, best: int = 5
-    ) -> list[list[tuple[str, float]]]:
-        """The likeliest names of what is salient in the image of each prompt, or shared by its images.
+    def read_names(self, image_features: Tensor, counts: Tensor) -> Tensor:
+        """What is salient in the image of each prompt, or shared by its images.
 
         Args:
             image_features, counts: as of `image_embeddings`.
-            best: how many names.
 
         Returns:
-            Names and probabilities of each prompt, the likeliest first; none without a reader of names.
+            The logits of each prompt, float32 (prompts, classes), for `NameReader.best`.
+
+        Raises:
+            ValueError: without a reader of names.
         """
         names = self.adapter.names
         if names is None:
-            return [[] for _ in counts]
+            raise ValueError("this policy reads no names")
         _, read = self.adapter(image_features)
         assert read is not None
         firsts = counts.cumsum(0) - counts
-        return names.best(names.shared(read[0], counts)[firsts], best)
+        logits: Tensor = names.shared(read[0], counts)[firsts]
+        return logits
 
     def forward(
         self,

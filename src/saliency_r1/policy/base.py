@@ -26,6 +26,8 @@ class PolicyOutput:
         expression_confidences: the same for the tokens of each expression, in order; None if unknown.
         names: names of what is salient, or shared by a group, with their probabilities, the most probable
             first; empty if the policy gives none.
+        name_probability: the probability by these that the answer's name is right, in [0, 1]; None if they do
+            not know the name, or the answer has no or several expressions.
         retries: 1 if the first response did not parse and the policy was asked again, else 0.
         prompt_tokens, completion_tokens: a server's counts over both tries, photos included; None
             if it counted none.
@@ -37,9 +39,17 @@ class PolicyOutput:
     confidence: float | None = None
     expression_confidences: tuple[float, ...] | None = None
     names: tuple[tuple[str, float], ...] = ()
+    name_probability: float | None = None
     retries: int = 0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+
+    @property
+    def belief(self) -> float | None:
+        """The confidence in the words, times the probability of the name if that is known; or None."""
+        if self.confidence is None or self.name_probability is None:
+            return self.confidence
+        return self.confidence * self.name_probability
 
     def confidences(self, count: int) -> list[float | None]:
         """Return the confidence in each of the `count` expressions that were read from the text.

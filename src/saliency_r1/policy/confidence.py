@@ -5,8 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from saliency_r1.nano.name_tree import NameTree
+    from saliency_r1.policy.base import PolicyOutput
 
 _EXPRESSIONS = re.compile(r"<(rg|ins)>(.*?)</\1>", re.DOTALL)
 
@@ -92,6 +99,19 @@ def expression_confidences(logprobs: Sequence[float], pieces: Sequence[str]) -> 
         tokens = zip(logprobs, bounds, strict=True)
         found.append(_exp_mean([value for value, (start, end) in tokens if start < last and first < end]))
     return tuple(found)
+
+
+def with_names(output: PolicyOutput, tree: NameTree, classes: np.ndarray) -> PolicyOutput:
+    """Return the output with what was read of names, and with the probability of the name in its answer.
+
+    Args:
+        output: a response.
+        tree: the names that the policy reads.
+        classes: the probability of each of its classes for what is salient or shared, float (classes,).
+    """
+    spans = _spans(output.text)
+    sure = tree.probability(output.text[slice(*spans[0])], classes) if len(spans) == 1 else None
+    return replace(output, names=tuple(tree.best(classes)), name_probability=sure)
 
 
 def _exp_mean(logprobs: Sequence[float]) -> float:

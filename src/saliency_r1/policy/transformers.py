@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.checkpoint_check import check_checkpoint, reachable
-from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces
+from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces, with_names
 from saliency_r1.policy.distinct import rewrite_repeats
 from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
@@ -40,6 +39,7 @@ from saliency_r1.policy.thinking import fit_thinking
 from saliency_r1.tasks import Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
 _LONGEST_REASON = 400
@@ -209,7 +209,7 @@ class TransformersPolicy:
         temperature: float,
         distinct: bool,
     ) -> list[PolicyOutput]:
-        inputs, names = self._with_names(self._inputs(batch, prompt), batch)
+        inputs, classes = self._with_names(self._inputs(batch, prompt), batch)
         settings = self._settings(max_new_tokens, do_sample, temperature)
         chosen = _ChosenLogprobs(temperature if do_sample else 1.0)
         # Weights that are gathered in inference mode could not be trained.
@@ -220,8 +220,7 @@ class TransformersPolicy:
             tokens = sequences[:, inputs["input_ids"].shape[1] :]
             logprobs = chosen.of(tokens)
         outputs = [
-            replace(self._output(ids, values), names=tuple(read))
-            for ids, values, read in zip(tokens.tolist(), logprobs.tolist(), names, strict=True)
+            self._output(ids, values) for ids, values in zip(tokens.tolist(), logprobs.tolist(), strict=True)
         ]
         for row, output in enumerate(outputs):
             if distinct and first_repeat(output.text):
@@ -234,22 +233,28 @@ class TransformersPolicy:
                         settings,
                     )
                 if rewritten is not None:
-                    outputs[row] = replace(self._output(*rewritten), names=output.names)
-        return outputs
+                    outputs[row] = self._output(*rewritten)
+        if classes is None:
+            return outputs
+        tree = self.model.model.adapter.names.tree
+        return [with_names(output, tree, each) for output, each in zip(outputs, classes, strict=True)]
 
-    def _with_names(self, inputs: Any, batch: Questions) -> tuple[Any, list[list[tuple[str, float]]]]:
-        """The inputs, with features in place of pixels, and the names that a model with a reader finds."""
+    def _with_names(self, inputs: Any, batch: Questions) -> tuple[Any, np.ndarray | None]:
+        """The inputs, and the probability of each class of names for each question.
+
+        A model with a reader of names gets features in place of pixels; without one nothing changes.
+        """
         reader = getattr(getattr(self.model, "model", None), "read_names", None)
         if reader is None or self.model.config.name_tree is None:
-            return inputs, [[] for _ in batch]
+            return inputs, None
         with torch.inference_mode():
             pixels = inputs.pop("pixel_values")
             # One at a time on a CPU, which is no slower and makes the last digits independent of the batch.
             parts = pixels.split(1 if pixels.device.type == "cpu" else len(pixels))
             features = torch.cat([self.model.model.encode_images(part) for part in parts])
             counts = torch.tensor([len(images) for images in batch], device=features.device)
-            names = reader(features, counts)
-        return {**inputs, "image_features": features}, names
+            classes = reader(features, counts).softmax(-1)
+        return {**inputs, "image_features": features}, classes.cpu().numpy()
 
     def _inputs(self, batch: Questions, prompt: str) -> Any:
         conversations = []
