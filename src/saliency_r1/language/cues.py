@@ -269,17 +269,13 @@ def measure(image: np.ndarray | Image.Image, mask: np.ndarray) -> Cues:
     colours = {level: name_shares(lab[inside], level) for level in Level}
     background = {level: name_shares(lab[~inside], level) for level in Level}
     own = lab[inside].mean(0)
-    contrasts: dict[str, float] = {}
-    ring = None
+    ring = lightness = colourfulness = contrast = None
     if around.any():
         ring = lab[around].mean(0)
         spread = lab[inside][:, 0].std() - lab[around][:, 0].std()
         chroma = [np.hypot(lab[where][:, 1], lab[where][:, 2]).mean() for where in (inside, around)]
-        contrasts = {
-            "lightness": float(own[0] - ring[0]),
-            "colourfulness": float(chroma[0] - chroma[1]),
-            "contrast": float(math.hypot(float(np.linalg.norm(own - ring)), float(spread))),
-        }
+        lightness, colourfulness = float(own[0] - ring[0]), float(chroma[0] - chroma[1])
+        contrast = float(math.hypot(float(np.linalg.norm(own - ring)), float(spread)))
     return Cues(
         area=float(mask.mean()),
         x=geometry.x,
@@ -293,7 +289,9 @@ def measure(image: np.ndarray | Image.Image, mask: np.ndarray) -> Cues:
         surroundings=None if ring is None else (float(ring[0]), float(ring[1]), float(ring[2])),
         sharpness=_sharpness(picture, mask),
         sides=_sides(lab, inside),
-        **contrasts,
+        lightness=lightness,
+        colourfulness=colourfulness,
+        contrast=contrast,
     )
 
 

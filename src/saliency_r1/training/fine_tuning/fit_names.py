@@ -94,10 +94,10 @@ def read_regions(model: Any, processor: Any, photos: Sequence[_Photo], file: Pat
     if file is not None and file.is_file():
         with np.load(file) as kept:
             if "seen" in kept:
-                known = (torch.from_numpy(kept[name]).float() for name in ("features", "seen"))
-                return NamedRegions(*known, tuple(kept["labels"].tolist()))
-    features: list[Tensor] = []
-    seen: list[Tensor] = []
+                features, seen = (torch.from_numpy(kept[name]).float() for name in ("features", "seen"))
+                return NamedRegions(features, seen, tuple(kept["labels"].tolist()))
+    under: list[Tensor] = []
+    looked: list[Tensor] = []
     labels: list[str] = []
     with ThreadPoolExecutor(2) as pool:
         batches = [photos[start : start + 8] for start in range(0, len(photos), 8)]
@@ -107,10 +107,10 @@ def read_regions(model: Any, processor: Any, photos: Sequence[_Photo], file: Pat
                 pixels = processor.image_processor([image], return_tensors="pt")["pixel_values"]
                 found = _pooled(model, pixels, masks)
                 kept_rows = found[0].sum(-1) > 0
-                features += found[1][kept_rows]
-                seen += found[2][kept_rows]
+                under += found[1][kept_rows]
+                looked += found[2][kept_rows]
                 labels += [name for name, keep in zip(names, kept_rows.tolist(), strict=True) if keep]
-    stacked = [torch.stack(rows).to(torch.float16) for rows in (features, seen)]
+    stacked = [torch.stack(rows).to(torch.float16) for rows in (under, looked)]
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, features=stacked[0].numpy(), seen=stacked[1].numpy(), labels=np.array(labels))
