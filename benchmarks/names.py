@@ -68,7 +68,7 @@ def main() -> None:
 
 def reading(pipe: Any, reader: NameReader, data: Path) -> None:
     """Print what the reader makes of regions that are known: under true masks, and as the policy looks."""
-    photos = named_photos(data / "DUTS", [], "validation")
+    photos = named_photos([data / "DUTS"], "validation")
     regions = read_regions(pipe.policy.model, pipe.policy.processor, photos, None)
     known = {label for photo in named_photos([data / "DUTS"], "train") for _, label in photo.regions}
     choices = torch.tensor([number for name, number in reader.tree.number.items() if name in known])

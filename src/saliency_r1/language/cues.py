@@ -64,7 +64,7 @@ class Cues:
             object's; without a side that holds little background.
         sharpness: log2 of the Laplacian energy inside the object over that of the background; None if either
             is too small to tell.
-        witness: of another mask of the object; what it does not bear out is not `clear`. None for none.
+        witness: the cues of another mask of the object: what it does not bear out is not `clear`. Or None.
     """
 
     area: float

@@ -131,5 +131,5 @@ class NameTree:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NameTree:
-        """Of `to_dict`."""
+        """Make a tree from what `to_dict` gave."""
         return cls(tuple(values["classes"]), tuple(tuple(chain) for chain in values["chains"]))

@@ -122,7 +122,7 @@ class NanoModel(NanoPreTrainedModel):
 
     @torch.no_grad()
     def read_names(self, image_features: Tensor, counts: Tensor) -> Tensor:
-        """What is salient in the image of each prompt, or shared by its images.
+        """Read what is salient in the image of each prompt, or shared by its images.
 
         Args:
             image_features, counts: as of `image_embeddings`.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -20,7 +19,7 @@ from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.tokenizer import END, IMAGE, START
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces
+from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces, with_names
 from saliency_r1.policy.onnx_distinct import rewrite_repeats
 from saliency_r1.policy.onnx_language import OnnxLanguage, Prompt
 from saliency_r1.policy.options import PolicyOptions
@@ -33,12 +32,6 @@ from saliency_r1.tasks import Task
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from PIL import Image
-
-
-Names: TypeAlias = tuple[tuple[str, float], ...]
-"""Words and their probabilities, the most probable first."""
-
-_BEST = 5
 
 
 class NanoTokenizer:
@@ -98,11 +91,9 @@ class NamesOfImages:
 
     def __init__(self, session: InferenceSession, tree: NameTree) -> None:
         self._session = session
-        self._words = tree.words
-        number = {word: index for index, word in enumerate(tree.words)}
-        self._narrow = [number[chain[0]] for chain in tree.chains]
+        self.tree = tree
 
-    def read(self, logits: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, Names]:
+    def read(self, logits: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Read the names of the images of one question.
 
         Args:
@@ -110,13 +101,11 @@ class NamesOfImages:
             there: bool (images, slots), another one.
 
         Returns:
-            The tokens that spell them, float32 (images, tokens, width), and the most probable narrow names.
+            The tokens that spell them, float32 (images, tokens, width), and the probability of each class,
+            float32 (classes,).
         """
         spelled, classes = self._session.run(["spelled", "classes"], {"logits": logits, "there": there})
-        likely = np.zeros(len(self._words), np.float32)
-        np.add.at(likely, self._narrow, classes)
-        best = np.argsort(-likely, kind="stable")[:_BEST]
-        return spelled, tuple((self._words[index], round(float(likely[index]), 4)) for index in best)
+        return spelled, classes
 
 
 class OnnxPolicy:
@@ -199,22 +188,24 @@ class OnnxPolicy:
         )
 
     def _write(self, batch: Questions, question: str, limit: int, *, distinct: bool) -> list[PolicyOutput]:
-        prompts, names = zip(*(self._prompt(images, question) for images in batch), strict=True)
+        prompts, read = zip(*(self._prompt(images, question) for images in batch), strict=True)
         outputs = []
         texts = self._language.greedy(prompts, limit, self._end)
-        for prompt, read, written in zip(prompts, names, texts, strict=True):
-            output = replace(self._output(*written), names=read)
+        for prompt, classes, written in zip(prompts, read, texts, strict=True):
+            output = self._output(*written)
             if distinct and first_repeat(output.text):
                 rewritten = rewrite_repeats(
                     self._language, self._tokenizer, prompt, output.token_ids, limit, self._end
                 )
-                output = output if rewritten is None else replace(self._output(*rewritten), names=read)
+                output = output if rewritten is None else self._output(*rewritten)
+            if self._names is not None and classes is not None:
+                output = with_names(output, self._names.tree, classes)
             outputs.append(output)
         return outputs
 
-    def _prompt(self, images: Sequence[Image.Image], question: str) -> tuple[Prompt, Names]:
-        """Return a question for the language model, and the names that were read in its images."""
-        tokens, names = self._image_tokens(images)
+    def _prompt(self, images: Sequence[Image.Image], question: str) -> tuple[Prompt, np.ndarray | None]:
+        """Return a question for the language model, and the probability of each class of names."""
+        tokens, classes = self._image_tokens(images)
         text = f"{START}user\n{IMAGE * len(images)}{question}{END}{START}assistant\n"
         ids: list[int] = []
         before = self._language.vocabulary
@@ -223,18 +214,18 @@ class OnnxPolicy:
                 ids += range(before, before := before + tokens.shape[1])
             else:
                 ids.append(token)
-        return Prompt(ids, tokens.reshape(-1, tokens.shape[2])), names
+        return Prompt(ids, tokens.reshape(-1, tokens.shape[2])), classes
 
-    def _image_tokens(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, Names]:
-        """Return the tokens of a question's images, float32 (images, tokens, width), and their names."""
+    def _image_tokens(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the tokens of a question's images, float32 (images, tokens, width), and their classes."""
         size = (self._side, self._side)
         small = [np.asarray(self._seen(image).resize(size, 3)) for image in images]
         found = [self._vision.run(None, {"pixels": pixels[None]}) for pixels in small]
         tokens, *read = (np.concatenate(parts) for parts in zip(*found, strict=True))
         if self._names is None:
-            return tokens, ()
-        spelled, names = self._names.read(*read)
-        return np.concatenate([tokens, spelled], axis=1), names
+            return tokens, None
+        spelled, classes = self._names.read(*read)
+        return np.concatenate([tokens, spelled], axis=1), classes
 
     def _seen(self, image: Image.Image) -> Image.Image:
         """Return the photo that is resized to the square."""

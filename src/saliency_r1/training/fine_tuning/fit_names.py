@@ -41,7 +41,7 @@ class NamedRegions:
     """Regions of photos, with what is in each.
 
     Attributes:
-        features: of ImageNet's classifier, averaged under each region, float32 (N, 1280).
+        features: features of ImageNet's classifier, averaged under each region, float32 (N, 1280).
         seen: the same, averaged where the policy will look for the region: where it sees what is salient, and
             around the middle of the region if the photo has several.
         labels: N, each the number of a synset or the name of a category, see `NameTree.meant`.
@@ -139,7 +139,7 @@ def _shares(mask: np.ndarray, side: int) -> np.ndarray:
 
 @torch.inference_mode()
 def _pooled(model: Any, pixels: Tensor, masks: Sequence[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each region its shares of the cells, and the features under it and as they will be read."""
+    """Return the shares of the cells of each region, and the features under it and as the policy looks."""
     adapter = model.model.adapter
     features = model.model.encode_images(pixels.to(model.device))
     side = isqrt(features.shape[1])
@@ -265,7 +265,7 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -
 
 @torch.no_grad()
 def hedged(reader: NameReader, regions: NamedRegions, threshold: float) -> tuple[float, float, float]:
-    """How the words that are handed on at a threshold fit, of regions as the reader will see them.
+    """Compare the words that are handed on at a threshold with what is there, as the reader will see it.
 
     Returns:
         The share of the words that are true, the share of the regions without a word, and the mean
