@@ -125,7 +125,7 @@ class NameReader(nn.Module):
 
     @staticmethod
     def weights(shares: Tensor, orders: Tensor) -> Tensor:
-        """Return how much each cell counts for the salient region and for each instance, as `read` takes them.
+        """Return how much each cell counts for the salient region and each instance, as `read` takes them.
 
         Returns:
             float32 (B, 1 + instances, cells), the sum over the cells 1, or 0 where nothing is.

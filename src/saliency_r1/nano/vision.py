@@ -141,7 +141,7 @@ class Adapter(nn.Module):
         return features[..., PARTS[0] : sum(PARTS[:3])]
 
     def salient(self, features: Tensor) -> Tensor:
-        """Return how salient each cell is, (B, cells) in [0, 1], from features as of `forward`; 1 if unknown."""
+        """Return how salient each cell is, (B, cells) in [0, 1], from features of `forward`; 1 if unknown."""
         if self.foreground is None:
             return features.new_ones(features.shape[:2])
         features = features.to(self.join.weight.dtype)

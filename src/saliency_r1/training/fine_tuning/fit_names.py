@@ -110,7 +110,8 @@ def read_regions(model: Any, processor: Any, photos: Sequence[_Photo], file: Pat
                 under += found[1][kept_rows]
                 looked += found[2][kept_rows]
                 labels += [name for name, keep in zip(names, kept_rows.tolist(), strict=True) if keep]
-    stacked = [torch.stack(rows).to(torch.float16) for rows in (under, looked)]
+    nothing = torch.zeros(0, HEAD_CHANNELS)
+    stacked = [(torch.stack(rows) if rows else nothing).to(torch.float16) for rows in (under, looked)]
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, features=stacked[0].numpy(), seen=stacked[1].numpy(), labels=np.array(labels))
@@ -244,17 +245,20 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -
         `temperature`, `threshold`, `true` (the share at it) and `unnamed` (the share without a word).
     """
     meant, used = _meant(reader.tree, regions.labels)
-    reader.temperature.fill_(1.0)
-    logits = reader.logits(regions.seen[used])
-    losses = {
-        value: float(-(logits / value).log_softmax(-1).masked_fill(~meant, -torch.inf).logsumexp(-1).mean())
-        for value in (round(0.05 * step, 2) for step in range(6, 81))
-    }
-    reader.temperature.fill_(min(losses, key=lambda value: losses[value]))
-    found = {value: hedged(reader, regions, value) for value in _GRID}
-    enough = [value for value in _GRID if found[value][0] >= wanted]
-    reader.threshold = enough[0] if enough else _GRID[-1]
-    true, unnamed, _ = found[reader.threshold]
+    if len(used) >= _ENOUGH:
+        reader.temperature.fill_(1.0)
+        logits = reader.logits(regions.seen[used])
+        losses = {
+            value: float(
+                -(logits / value).log_softmax(-1).masked_fill(~meant, -torch.inf).logsumexp(-1).mean()
+            )
+            for value in (round(0.05 * step, 2) for step in range(6, 81))
+        }
+        reader.temperature.fill_(min(losses, key=lambda value: losses[value]))
+        found = {value: hedged(reader, regions, value) for value in _GRID}
+        enough = [value for value in _GRID if found[value][0] >= wanted]
+        reader.threshold = enough[0] if enough else _GRID[-1]
+    true, unnamed, _ = hedged(reader, regions, reader.threshold)
     return {
         "temperature": float(reader.temperature),
         "threshold": reader.threshold,
