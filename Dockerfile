@@ -14,9 +14,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
 WORKDIR /opt/saliency-r1
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY src ./src
-# PyTorch's own index has the build for CPUs; the build on PyPI downloads gigabytes of CUDA.
-RUN pip install --no-cache-dir --no-compile -c constraints.txt \
-        --extra-index-url https://download.pytorch.org/whl/cpu "torch==2.13.0+cpu" ".[serve]" \
+RUN pip install --no-cache-dir -c constraints.txt ".[serve]" \
     && useradd --create-home --uid 1000 saliency \
     && mkdir /data && chown saliency:saliency /data
 

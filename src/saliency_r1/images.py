@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 
 from saliency_r1.errors import ImageError, one_line
 from saliency_r1.files import printable
+from saliency_r1.morphology import grown
 from saliency_r1.pictures.colour import to_srgb
 from saliency_r1.pictures.decoding import check_size, decode, identify
 from saliency_r1.pictures.depth import to_bytes
@@ -263,13 +264,11 @@ def _on_ground(layer: Image.Image) -> LoadedImage:
 
 
 def _ground(layer: Image.Image) -> tuple[int, int, int]:
-    from scipy.ndimage import binary_dilation
-
     side = tuple(min(length, _LOOKED_AT) for length in layer.size)
     pixels = np.asarray(layer.resize(side, Image.Resampling.NEAREST))  # type: ignore[arg-type]
     clear = pixels[:, :, 3] < 128
     # Only the contrast beside visible ground matters.
-    beside = binary_dilation(clear, iterations=_BESIDE) & ~clear
+    beside = grown(clear, _BESIDE) & ~clear
     shown = pixels[beside if beside.any() else pixels[:, :, 3] > 0][:, :3].astype(np.float32)
     if not len(shown):
         return _GROUNDS[0]

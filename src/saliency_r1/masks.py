@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from saliency_r1.morphology import label
+
 THRESHOLD = 127
 """A mask's pixel belongs to the object if its grey value is above this."""
 
@@ -101,9 +103,7 @@ def connected_parts(mask: np.ndarray, least: float = 0.01) -> list[np.ndarray]:
         mask: bool (H, W).
         least: share of the picture that a part must cover; smaller parts are dropped.
     """
-    from scipy.ndimage import label
-
-    labels, count = label(mask, np.ones((3, 3), int))
+    labels, count = label(mask)
     parts = (labels == number for number in range(1, count + 1))
     return [part for part in parts if part.mean() >= least]
 

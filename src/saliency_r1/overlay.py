@@ -11,6 +11,8 @@ from math import ceil, erf, sqrt
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from saliency_r1.morphology import depth
+
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color), told apart by the colour-blind too. The dark line
 # around each shows it on a bright photo.
 PALETTE = (
@@ -71,9 +73,9 @@ def paint_masks(
         for index, (grey, edge) in enumerate(zip(greys, edges, strict=True)):
             if held[index]:
                 shown.paste(colour_of(index), mask=grey.point(tinted))
-            depth = edge.crop(box)
+            inner = edge.crop(box)
             for colour, table in ((DARK, outlines[1]), (colour_of(index), outlines[0])):
-                drawn = depth.point(table)
+                drawn = inner.point(table)
                 if drawn.getbbox() is not None:
                     shown.paste(colour, mask=drawn)
         result.paste(shown, box)
@@ -142,8 +144,6 @@ def innermost(masks: Sequence[np.ndarray]) -> list[tuple[float, float] | None]:
     Args:
         masks: bool (H, W) each.
     """
-    from scipy.ndimage import distance_transform_edt
-
     places: list[tuple[float, float] | None] = []
     cover = np.sum(masks, axis=0) if masks else 0
     for mask in masks:
@@ -152,8 +152,8 @@ def innermost(masks: Sequence[np.ndarray]) -> list[tuple[float, float] | None]:
         if not own.any():
             places.append(None)
             continue
-        depth = distance_transform_edt(np.pad(own, 1))[1:-1, 1:-1]
-        deepest = np.argwhere(depth > depth.max() - 1)
+        below = depth(own)
+        deepest = np.argwhere(below > below.max() - 1)
         # A long shape has many such places: take the one in their middle.
         y, x = deepest[np.square(deepest - deepest.mean(axis=0)).sum(axis=1).argmin()]
         places.append(((float(x) + 0.5) / mask.shape[1], (float(y) + 0.5) / mask.shape[0]))

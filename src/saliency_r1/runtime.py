@@ -79,7 +79,7 @@ def takes_onnx(runtime: Runtime, folder: Path | None, graphs: Sequence[str], dev
             "folders hold their graphs (saliency-r1 export MODEL --out FOLDER --format onnx)"
         )
     if absent:
-        raise SaliencyError(f"the runtime onnx needs {absent[0]}: pip install 'saliency-r1[onnx]'")
+        raise SaliencyError(f"the runtime onnx needs {absent[0]}: pip install {absent[0]}")
     return True
 
 

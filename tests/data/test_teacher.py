@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -257,18 +255,3 @@ def test_outputs_that_are_no_map(tmp_path: Path) -> None:
 def test_settings_that_cannot_be(wrong: dict) -> None:
     with pytest.raises(SaliencyError, match="expected"):
         TeacherSetting(**wrong)
-
-
-def test_without_the_extra_it_says_which_to_install(teacher: Path, tmp_path: Path) -> None:
-    draw_photos(tmp_path / "photos")
-    code = (
-        "import sys; sys.modules['onnxruntime'] = None; from saliency_r1.cli import main;"
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    arguments = ["data", "masks", tmp_path / "photos", "--teacher", teacher, "--out", tmp_path / "out"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "pip install 'saliency-r1[onnx]'" in done.stderr

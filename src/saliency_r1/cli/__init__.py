@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from saliency_r1.errors import SaliencyError
+from saliency_r1.extras import extras_named
 
 # A command is the `app` (a typer.Typer) of the module in this folder that has its name. `--help` imports all
 # of them, so at its top such a module imports nothing heavier than typer.
@@ -118,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("default", category=UserWarning, module="saliency_r1")
         warnings.showwarning = _show_warning
     try:
-        typer.main.get_command(app).main(args=arguments, prog_name="saliency-r1")
+        with extras_named():
+            typer.main.get_command(app).main(args=arguments, prog_name="saliency-r1")
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except SaliencyError as error:

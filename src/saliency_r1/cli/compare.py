@@ -47,7 +47,9 @@ def compare(
     from saliency_r1.evaluation import compare as comparing
     from saliency_r1.evaluation.attributes import by_attribute, read_attributes
     from saliency_r1.evaluation.results_table import table_of
+    from saliency_r1.extras import check_extra
 
+    check_extra("evaluate", "compare")
     if len(runs) < 2:
         raise SaliencyError(f"{len(runs)} run: give at least two folders that `saliency-r1 evaluate` wrote")
     if out is not None and (out / "compare.json").exists() and not overwrite:

@@ -22,6 +22,7 @@ from saliency_r1.evaluation.reading import BY_BRIGHTNESS, Reading, look_ahead
 from saliency_r1.evaluation.report.page import report
 from saliency_r1.evaluation.report.pictures import Captioned, instance_pictures, map_pictures
 from saliency_r1.evaluation.workspace import Workspace, key_of, refuse_finished
+from saliency_r1.extras import check_extra
 from saliency_r1.policy.endpoints.endpoint import EndpointError
 from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.tasks import Task
@@ -123,6 +124,7 @@ def evaluate(
         >>> evaluation.metrics["mae"], evaluation.rows[0].values["s_measure"]  # doctest: +SKIP
     """
     start = time.perf_counter()
+    check_extra("evaluate", "an evaluation")
     refuse_finished(request.out, request.overwrite)
     run = (
         _Instances(request, load_model, progress)

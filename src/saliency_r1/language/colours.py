@@ -47,6 +47,29 @@ _BOXES: dict[str, tuple[_Box, ...]] = {
 _LIGHTNESS_MARGIN, _CHROMA_MARGIN, _HUE_MARGIN = 3.0, 2.5, 4.0
 
 
+_XYZ = np.array(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+)
+_WHITE = np.array([0.95047, 1.0, 1.08883])
+
+
+def to_lab(colours: np.ndarray) -> np.ndarray:
+    """Convert sRGB to CIELAB under the daylight D65, as CIE 015 and IEC 61966-2-1 define them.
+
+    Args:
+        colours: uint8 (..., 3).
+
+    Returns:
+        float64 (..., 3): lightness in [0, 100], and the axes from green to red and from blue to yellow.
+    """
+    values = colours / 255.0
+    linear = np.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)
+    share = linear @ _XYZ.T / _WHITE
+    bent = np.where(share > 0.008856, np.cbrt(share), 7.787 * share + 16 / 116)
+    x, y, z = np.moveaxis(bent, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
 def name_shares(lab: np.ndarray, level: Level) -> dict[str, float]:
     """The share of pixels that each colour name fits.
 

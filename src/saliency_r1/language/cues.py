@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.language.colours import Level, name_shares
+from saliency_r1.language.colours import Level, name_shares, to_lab
 from saliency_r1.language.statements import COLOURS, PHRASES, PLACES, SIDES, Kind
 
 _SIDE = 256
@@ -369,9 +369,7 @@ def _shrink(mask: np.ndarray, size: tuple[int, int], longest: int) -> np.ndarray
 
 def _lab(picture: Image.Image, longest: int) -> np.ndarray:
     """CIELAB, float (H, W, 3), at working size."""
-    from skimage.color import rgb2lab
-
-    return rgb2lab(np.asarray(picture.resize(_working_size(picture.size, longest), Image.Resampling.BOX)))
+    return to_lab(np.asarray(picture.resize(_working_size(picture.size, longest), Image.Resampling.BOX)))
 
 
 def _ring(inside: np.ndarray) -> np.ndarray:

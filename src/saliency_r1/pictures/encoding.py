@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,12 +14,15 @@ from PIL.PngImagePlugin import putchunk
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import open_atomic, printable
 from saliency_r1.pictures.own_files import SOFTWARE, exif_mark, png_mark
+from saliency_r1.pictures.png import SIGNATURE
 
 KINDS = {".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 """The format of a picture, by the ending of the file's name."""
 
 _JPEG_LONGEST = 65_500
-_HEADER = 33  # bytes of PNG's signature and its first chunk, IHDR
+_COLOUR_TYPES = {"L": 0, "RGB": 2, "RGBA": 6}
+_AVERAGE = 3
+_STRIP = 1 << 20  # bytes that are filtered at a time
 
 
 def save_jpeg(picture: Image.Image, path: Path) -> Path:
@@ -51,29 +56,46 @@ def save_png(picture: Image.Image, path: Path) -> Path:
 
 
 def write_png(picture: Image.Image, file: BinaryIO) -> None:
-    """Write a picture as PNG to an open file, compressed for speed.
+    """Write a picture (mode L, RGB or RGBA) as PNG to an open file, compressed for speed.
 
-    One filter is applied and the result is coded as run lengths, because little else repeats in a photo.
-    OpenCV takes half the time of PIL, which tries every filter on every row.
+    One filter is applied and the result is coded as run lengths, because little else repeats in a photo. PIL
+    tries every filter on every row instead, which takes longer.
     """
-    import cv2
-
     pixels = np.asarray(picture)
-    order = {"RGB": cv2.COLOR_RGB2BGR, "RGBA": cv2.COLOR_RGBA2BGRA}.get(picture.mode)
-    if order is not None:
-        pixels = cv2.cvtColor(pixels, order)
-    options = {
-        cv2.IMWRITE_PNG_COMPRESSION: 1,
-        cv2.IMWRITE_PNG_STRATEGY: cv2.IMWRITE_PNG_STRATEGY_RLE,
-        cv2.IMWRITE_PNG_FILTER: cv2.IMWRITE_PNG_FILTER_AVG,
-    }
-    done, content = cv2.imencode(".png", pixels, [number for pair in options.items() for number in pair])
-    if not done:
-        raise ValueError(f"a picture of {picture.width}x{picture.height} pixels cannot be encoded as PNG")
-    file.write(content[:_HEADER].tobytes())
+    rows = pixels.reshape(picture.height, -1)
+    bytes_each = rows.shape[1] // picture.width
+    file.write(SIGNATURE)
+    header = struct.pack(">IIBBBBB", *picture.size, 8, _COLOUR_TYPES[picture.mode], 0, 0, 0)
+    putchunk(file, b"IHDR", header)
     for kind, text, *_ in png_mark().chunks:
         putchunk(file, kind, text)
-    file.write(content[_HEADER:].tobytes())
+    packed = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    height = max(1, _STRIP // rows.shape[1])
+    for top in range(0, len(rows), height):
+        above = rows[top - 1 : top - 1 + height] if top else np.pad(rows[: height - 1], ((1, 0), (0, 0)))
+        content = packed.compress(_averaged(rows[top : top + height], above, bytes_each))
+        if content:
+            putchunk(file, b"IDAT", content)
+    putchunk(file, b"IDAT", packed.flush())
+    putchunk(file, b"IEND", b"")
+
+
+def _averaged(rows: np.ndarray, above: np.ndarray, bytes_each: int) -> bytes:
+    """Apply PNG's filter Average: each byte without the mean of that to its left and that above it.
+
+    Args:
+        rows: bytes of some rows, uint8 (h, n).
+        above: the same of the row above each.
+        bytes_each: bytes of a pixel.
+    """
+    filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = _AVERAGE
+    values = filtered[:, 1:]
+    # The mean of two bytes without a wider type.
+    left, up = rows[:, :-bytes_each], above[: len(rows), bytes_each:]
+    np.subtract(rows[:, bytes_each:], (left & up) + ((left ^ up) >> 1), out=values[:, bytes_each:])
+    np.subtract(rows[:, :bytes_each], above[: len(rows), :bytes_each] >> 1, out=values[:, :bytes_each])
+    return filtered.tobytes()
 
 
 def check_ending(path: Path, *, opaque: bool) -> None:

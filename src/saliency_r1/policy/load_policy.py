@@ -6,6 +6,7 @@ from pathlib import Path
 
 from saliency_r1.catalogue import ONNX_POLICY, POLICY_KINDS, class_of
 from saliency_r1.errors import SaliencyError
+from saliency_r1.extras import extras_named
 from saliency_r1.nano import POLICY_FOLDER
 from saliency_r1.policy.base import Policy
 from saliency_r1.policy.options import PolicyOptions, is_endpoint
@@ -35,7 +36,8 @@ def load_policy(
         onnx_policy: Policy = class_of(ONNX_POLICY).load(source, device=device, options=options)
         return onnx_policy
     kind = next(kind for start, kind in POLICY_KINDS.items() if str(source or "").startswith(start))
-    policy: Policy = class_of(kind).load(source, device=device, options=options)
+    with extras_named(f"{source or 'the nano policy without its graphs'}"):
+        policy: Policy = class_of(kind).load(source, device=device, options=options)
     return policy
 
 

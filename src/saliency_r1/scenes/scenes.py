@@ -19,7 +19,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
-from saliency_r1.language.colours import Level, name_shares
+from saliency_r1.language.colours import Level, name_shares, to_lab
 from saliency_r1.language.naming import OBJECT, NameBook
 from saliency_r1.reading_order import reading_order as order_of_places
 from saliency_r1.scenes.cutouts import (
@@ -492,10 +492,8 @@ def _still(colour: str | None, image: np.ndarray, mask: np.ndarray) -> str | Non
     """Return the colour word if it is true in the scene, else None."""
     if colour is None:
         return None
-    from skimage.color import rgb2lab
-
     pixels = image[mask]
-    lab = rgb2lab(pixels[:: max(1, len(pixels) // 600)][None])[0]
+    lab = to_lab(pixels[:: max(1, len(pixels) // 600)])
     shares = name_shares(lab, Level.PLAIN)
     rest = max(share for name, share in shares.items() if name != colour)
     return colour if shares[colour] >= 0.4 and rest <= 0.6 * shares[colour] else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from saliency_r1.catalogue import NANO, SEGMENTERS, class_of
 from saliency_r1.errors import SaliencyError
+from saliency_r1.extras import extras_named
 from saliency_r1.nano import EMBEDDED_SEGMENTER
 from saliency_r1.runtime import SEGMENTER_GRAPHS, Runtime, takes_onnx
 from saliency_r1.segmenters.base import Segmenter
@@ -96,7 +97,8 @@ def open_segmenter(
         from saliency_r1.segmenters.onnx import OnnxSegmenter
 
         return OnnxSegmenter(folder, device)
-    return load_segmenter(source, device, dtype)
+    with extras_named(f"the segmenter {name}"):
+        return load_segmenter(source, device, dtype)
 
 
 def load_segmenter(source: str | Path | None, device: str = "auto", dtype: str = "auto") -> BatchedSegmenter:

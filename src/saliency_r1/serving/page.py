@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 
@@ -10,20 +9,15 @@ from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 from PIL import Image
 
+from saliency_r1.photos import FOLDER, GROUP, SINGLE
 from saliency_r1.serving.gate import PAGE
 from saliency_r1.serving.problems import Problem
 
 SITE = Path(__file__).parent / "site"
 """The page's own files."""
 
-EXAMPLES = (
-    "astronaut.png",
-    "chelsea.png",
-    "coffee.png",
-    "motorcycle_left.png",
-    "motorcycle_right.png",
-)
-"""Sample photos that lie in scikit-image's package."""
+EXAMPLES = tuple(sorted({*SINGLE, *GROUP}))
+"""Names of the photos of its examples."""
 
 _THUMBNAIL_SIDE = 132
 _FRESH = {"Cache-Control": "no-cache"}  # after an update no old file is used
@@ -68,4 +62,4 @@ def add_page(app: FastAPI) -> None:
 def _example(name: str) -> Path:
     if name not in EXAMPLES:
         raise Problem(404, f"the page has no example {name}")
-    return Path(str(files("skimage.data"))) / name
+    return FOLDER / name

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from saliency_r1 import runtime
 from saliency_r1.data.teacher.setting import RECORD, Scaling, Stretch, TeacherSetting
 from saliency_r1.errors import ImageError, SaliencyError, one_line
 from saliency_r1.files import open_atomic, write_bytes_atomic
@@ -211,15 +212,12 @@ def _begin_record(path: Path, record: dict[str, object], resume: bool) -> None:
 
 
 def _open_session(path: Path, threads: int | None) -> InferenceSession:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise SaliencyError("a teacher needs onnxruntime: pip install 'saliency-r1[onnx]'") from None
+    import onnxruntime
 
     if not path.is_file():
         raise SaliencyError(f"{path}: no such file, expected a network in the ONNX format")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or _torch_threads()
+    options.intra_op_num_threads = threads or runtime.threads()
     options.log_severity_level = 4  # what it finds is raised too
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -227,12 +225,6 @@ def _open_session(path: Path, threads: int | None) -> InferenceSession:
         raise SaliencyError(
             f"{path}: not an ONNX network that onnxruntime can run ({one_line(error)})"
         ) from error
-
-
-def _torch_threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
 
 
 def _stretched(map_: np.ndarray, stretch: Stretch) -> np.ndarray:

@@ -10,17 +10,17 @@ const TASKS = {
   sod: {
     lead: "The one thing that stands out in each photo. Or name what you look for.",
     go: "Find the main subject", least: 1,
-    examples: [["chelsea.png"], ["coffee.png"], ["astronaut.png"]],
+    examples: [["chelsea.jpg"], ["coffee.jpg"], ["astronaut.jpg"]],
   },
   sis: {
     lead: "Every object that stands out in each photo, with a mask of its own.",
     go: "Find the objects", least: 1,
-    examples: [["astronaut.png"], ["coffee.png"], ["chelsea.png"]],
+    examples: [["astronaut.jpg"], ["coffee.jpg"], ["chelsea.jpg"]],
   },
   cosod: {
     lead: "What two or more photos have in common. Add all of them.",
     go: "Find the common subject", least: 2,
-    examples: [["motorcycle_left.png", "motorcycle_right.png"]],
+    examples: [["chelsea.jpg", "chelsea-mirrored.jpg", "chelsea-close.jpg"]],
   },
 };
 
