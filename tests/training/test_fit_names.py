@@ -44,6 +44,7 @@ def test_regions_are_read_where_the_policy_looks(policy: TransformersPolicy, tmp
     found = read_regions(policy.model, policy.processor, [alone, both], tmp_path / "kept.npz")
     assert found.labels == ("n0", "n0", "n1")
     assert found.features.shape == found.seen.shape == (3, 1280)
+    assert found.alone.tolist() == [True, False, False]
     adapter = policy.model.model.adapter
     pixels = policy.processor.image_processor([Image.open(alone.path)], return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
@@ -64,6 +65,23 @@ def test_regions_kept_without_what_is_seen_are_read_again(policy: TransformersPo
     assert found.labels == ("n0",)
 
 
+def test_the_threshold_is_chosen_on_regions_that_are_alone() -> None:
+    tree = NameTree(("n0", "n1"), (("cat",), ("mug",)))
+    found = []
+    for alone in (torch.ones(400, dtype=torch.bool), torch.arange(400) < 200):
+        reader = NameReader(tree, 0.5, 8)
+        reader.spelling[:, 0] = torch.arange(len(tree.words) + 1)
+        for weights in reader.head.parameters():
+            torch.nn.init.zeros_(weights)
+        reader.head.weight.data[0, 0] = 2.0
+        features = torch.zeros(400, 1280)
+        features[:, 0] = 1.0  # read as a cat, and wrongly so for each second one of the latter half
+        labels = ("n0",) * 200 + ("n1", "n0") * 100
+        calibrate(reader, NamedRegions(features, features, alone, labels))
+        found.append(float(reader.temperature))
+    assert found == [pytest.approx(1.8, abs=0.06), pytest.approx(0.3)]
+
+
 def test_names_are_learned_both_ways_of_looking() -> None:
     torch.manual_seed(0)
     tree = NameTree(("n0", "n1"), (("cat", "animal"), ("mug",)))
@@ -73,7 +91,7 @@ def test_names_are_learned_both_ways_of_looking() -> None:
     one = torch.eye(2).repeat(200, 1)
     features, seen = torch.zeros(400, 1280), torch.zeros(400, 1280)
     features[:, :2], seen[:, 2:4] = 4 * one, 4 * one  # each way shows a name elsewhere
-    regions = NamedRegions(features, seen, labels)
+    regions = NamedRegions(features, seen, torch.ones(400, dtype=torch.bool), labels)
     fit_names(reader, regions, epochs=60)
     with torch.no_grad():
         for shown in (features, seen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-"""Where they lie."""
+"""The folder of the photos."""
 
 SINGLE = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg")
 """Photos of different things."""

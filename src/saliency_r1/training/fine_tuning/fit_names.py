@@ -44,12 +44,19 @@ class NamedRegions:
         features: features of ImageNet's classifier, averaged under each region, float32 (N, 1280).
         seen: the same, averaged where the policy will look for the region: where it sees what is salient, and
             around the middle of the region if the photo has several.
+        alone: whether a region is the only one of its photo, bool (N,).
         labels: N, each the number of a synset or the name of a category, see `NameTree.meant`.
     """
 
     features: Tensor
     seen: Tensor
+    alone: Tensor
     labels: tuple[str, ...]
+
+    def only(self, chosen: Tensor) -> NamedRegions:
+        """Return the regions that are chosen, bool (N,)."""
+        labels = (label for label, here in zip(self.labels, chosen.tolist(), strict=True) if here)
+        return NamedRegions(self.features[chosen], self.seen[chosen], self.alone[chosen], tuple(labels))
 
 
 @dataclass(frozen=True)
@@ -93,11 +100,14 @@ def read_regions(model: Any, processor: Any, photos: Sequence[_Photo], file: Pat
     """
     if file is not None and file.is_file():
         with np.load(file) as kept:
-            if "seen" in kept:
-                features, seen = (torch.from_numpy(kept[name]).float() for name in ("features", "seen"))
-                return NamedRegions(features, seen, tuple(kept["labels"].tolist()))
+            if "alone" in kept:
+                tensors = [torch.from_numpy(kept[name]) for name in ("features", "seen", "alone")]
+                return NamedRegions(
+                    tensors[0].float(), tensors[1].float(), tensors[2], tuple(kept["labels"].tolist())
+                )
     under: list[Tensor] = []
     looked: list[Tensor] = []
+    alone: list[bool] = []
     labels: list[str] = []
     with ThreadPoolExecutor(2) as pool:
         batches = [photos[start : start + 8] for start in range(0, len(photos), 8)]
@@ -109,13 +119,16 @@ def read_regions(model: Any, processor: Any, photos: Sequence[_Photo], file: Pat
                 kept_rows = found[0].sum(-1) > 0
                 under += found[1][kept_rows]
                 looked += found[2][kept_rows]
+                alone += [len(masks) == 1] * int(kept_rows.sum())
                 labels += [name for name, keep in zip(names, kept_rows.tolist(), strict=True) if keep]
     nothing = torch.zeros(0, HEAD_CHANNELS)
     stacked = [(torch.stack(rows) if rows else nothing).to(torch.float16) for rows in (under, looked)]
+    single = torch.tensor(alone, dtype=torch.bool)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, features=stacked[0].numpy(), seen=stacked[1].numpy(), labels=np.array(labels))
-    return NamedRegions(stacked[0].float(), stacked[1].float(), tuple(labels))
+        arrays = {"features": stacked[0].numpy(), "seen": stacked[1].numpy(), "alone": single.numpy()}
+        np.savez(file, **arrays, labels=np.array(labels))
+    return NamedRegions(stacked[0].float(), stacked[1].float(), single, tuple(labels))
 
 
 def _ahead(pool: ThreadPoolExecutor, batches: Sequence[Sequence[_Photo]]) -> Iterator[list[Any]]:
@@ -230,11 +243,13 @@ def fit_names(
 
 
 @torch.no_grad()
-def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -> dict[str, float]:
+def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.89) -> dict[str, float]:
     """Choose temperature and threshold of a reader on regions that it was not fitted on, as it will see them.
 
     The temperature is that of the least loss. The threshold is the lowest at which so large a share of the
-    words that are handed on is true, a word of the chain of what is there. With few regions both stay.
+    words that are handed on is true, a word of the chain of what is there. Only regions
+    that are alone in their photo count: the others are looked at around a middle that is often uncertain.
+    With few regions both stay.
 
     Args:
         reader: to be changed.
@@ -244,6 +259,7 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.88) -
     Returns:
         `temperature`, `threshold`, `true` (the share at it) and `unnamed` (the share without a word).
     """
+    regions = regions.only(regions.alone)
     meant, used = _meant(reader.tree, regions.labels)
     if len(used) >= _ENOUGH:
         reader.temperature.fill_(1.0)
