@@ -126,8 +126,13 @@ def read_regions(model: Any, processor: Any, photos: Sequence[_Photo], file: Pat
     single = torch.tensor(alone, dtype=torch.bool)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"features": stacked[0].numpy(), "seen": stacked[1].numpy(), "alone": single.numpy()}
-        np.savez(file, **arrays, labels=np.array(labels))
+        np.savez(
+            file,
+            features=stacked[0].numpy(),
+            seen=stacked[1].numpy(),
+            alone=single.numpy(),
+            labels=np.array(labels),
+        )
     return NamedRegions(stacked[0].float(), stacked[1].float(), single, tuple(labels))
 
 
