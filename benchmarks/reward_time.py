@@ -27,7 +27,7 @@ from saliency_r1.response import Response
 from saliency_r1.rewards.combined import RewardWeights, SaliencyReward
 from saliency_r1.rewards.segmenting import CachedSegmenter
 from saliency_r1.rewards.sod import sod_parts, weighted_mean
-from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat, stretched
+from saliency_r1.segmenters.batched import BatchedSegmenter, Rows
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.tasks import Task
 
@@ -49,24 +49,11 @@ class ReadySegmenter(BatchedSegmenter):
     def encode_many(self, images: Sequence[Image.Image]) -> list[Any]:
         return [(self._logits[image.getpixel((0, 0))], (image.height, image.width)) for image in images]
 
-    def find_many(
-        self,
-        encoded: Sequence[Any],
-        expressions: Sequence[Sequence[str]],
-        instances: Sequence[bool],
-        sizes: Sequence[tuple[int, int]] | None = None,
-    ) -> list[DeviceMasks]:
-        sizes = [size for _, size in encoded] if sizes is None else sizes
-        found = Collected(expressions, sizes, self.device)
-        for owners, _ in flat(expressions):
-            logits = torch.cat([encoded[owner][0] for owner in owners])
-            found.add(
-                owners,
-                logits,
-                torch.ones(len(owners), device=self.device),
-                lambda part, owner: stretched(part, sizes[owner]),
-            )
-        return found.masks()
+    def find_rows(self, photos: Sequence[Any], texts: Sequence[str], instances: Sequence[bool]) -> Rows:
+        return torch.cat([logits for logits, _ in photos]), torch.ones(len(texts), device=self.device)
+
+    def size_of(self, encoded: Any) -> tuple[int, int]:
+        return encoded[1]
 
 
 def drawn(count: int, size: tuple[int, int]) -> tuple[list[Image.Image], list[PromptExample], dict]:

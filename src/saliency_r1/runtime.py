@@ -6,11 +6,11 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saliency_r1.choices import Choice
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.workers import default_workers
 
@@ -30,7 +30,7 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}
 
 
-class Runtime(StrEnum):
+class Runtime(Choice):
     """The library that runs the models.
 
     `ONNX` runs nano models whose folders hold graphs, see `saliency-r1 export --format onnx`. `AUTO` uses it
@@ -40,19 +40,6 @@ class Runtime(StrEnum):
     AUTO = "auto"
     TORCH = "torch"
     ONNX = "onnx"
-
-    @classmethod
-    def parse(cls, name: str | Runtime) -> Runtime:
-        """Return the runtime of that name.
-
-        Raises:
-            SaliencyError: if there is none.
-        """
-        try:
-            return cls(name)
-        except ValueError:
-            known = ", ".join(one.value for one in cls)
-            raise SaliencyError(f"unknown runtime {name!r}: choose one of {known}") from None
 
 
 def takes_onnx(runtime: Runtime, folder: Path | None, graphs: Sequence[str], device: str) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.choices import Choice
 
 
-class Task(StrEnum):
+class Task(Choice):
     """A saliency task. `Task("sod")` and the plain string are equal."""
 
     SOD = "sod"
@@ -19,19 +18,6 @@ class Task(StrEnum):
     def spec(self) -> TaskSpec:
         """The facts of the task."""
         return _SPECS[self]
-
-    @classmethod
-    def parse(cls, name: str | Task) -> Task:
-        """Return the task with that name.
-
-        Raises:
-            SaliencyError: if there is no such task.
-        """
-        try:
-            return cls(name)
-        except ValueError:
-            known = ", ".join(task.value for task in cls)
-            raise SaliencyError(f"unknown task {name!r}: choose one of {known}") from None
 
 
 @dataclass(frozen=True)

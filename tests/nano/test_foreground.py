@@ -79,6 +79,7 @@ def test_fitting_finds_drawn_objects(tmp_path: Path) -> None:
     from saliency_r1.nano.processing import NanoImageProcessor
     from saliency_r1.training.features import FeatureCache, Key
     from saliency_r1.training.fine_tuning.fit_foreground import fit_foreground
+    from saliency_r1.training.fine_tuning.fitting import Fitting
 
     class Processor:
         image_processor = NanoImageProcessor()
@@ -100,7 +101,7 @@ def test_fitting_finds_drawn_objects(tmp_path: Path) -> None:
     model.model.vision_tower.load_imagenet()
     cache = FeatureCache(tmp_path / "features", model, Processor(), tmp_path)
     cache.add(masks)
-    untrained = fit_foreground(model.model.adapter, cache, masks, steps=1, batch_size=16)
-    assert fit_foreground(model.model.adapter, cache, masks, steps=120, batch_size=16) > max(0.8, untrained)
+    untrained = fit_foreground(model.model.adapter, cache, masks, Fitting(1, 16))
+    assert fit_foreground(model.model.adapter, cache, masks, Fitting(120, 16)) > max(0.8, untrained)
     with pytest.raises(ValueError, match="nothing to fit"):
-        fit_foreground(model.model.adapter, cache, {})
+        fit_foreground(model.model.adapter, cache, {}, Fitting(1))

@@ -111,6 +111,7 @@ def test_fitting_counts_drawn_objects(tmp_path: Path) -> None:
     from saliency_r1.nano.processing import NanoImageProcessor
     from saliency_r1.training.features import FeatureCache, Key
     from saliency_r1.training.fine_tuning.fit_instances import InstanceTruth, fit_instances, right_counts
+    from saliency_r1.training.fine_tuning.fitting import Fitting
 
     class Processor:
         image_processor = NanoImageProcessor()
@@ -140,11 +141,11 @@ def test_fitting_counts_drawn_objects(tmp_path: Path) -> None:
     whole = F.pixel_shuffle(truth.middles.transpose(1, 2).unflatten(2, (8, 8)), 2)[:, 0]
     assert (whole == 1).sum((1, 2)).tolist() == truth.counts.tolist()
     adapter = model.model.adapter
-    fit_instances(adapter, cache, truth, steps=150, batch_size=12)
+    fit_instances(adapter, cache, truth, Fitting(150, 12))
     assert right_counts(adapter, cache, truth) >= 0.9
     middles, _ = adapter.instances.read(adapter.telling(cache.read(truth.keys).float()))
     peaks = middles.sigmoid()[truth.middles == 1]
     assert peaks.mean() > 0.5 > 2 * middles.sigmoid().mean()
     with pytest.raises(ValueError, match="no picture"):
-        fit_instances(adapter, cache, InstanceTruth.read({}, 64))
+        fit_instances(adapter, cache, InstanceTruth.read({}, 64), Fitting(1))
     assert truth.counts.max() <= MOST

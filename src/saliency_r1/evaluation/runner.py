@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -126,11 +127,7 @@ def evaluate(
     start = time.perf_counter()
     check_extra("evaluate", "an evaluation")
     refuse_finished(request.out, request.overwrite)
-    run = (
-        _Instances(request, load_model, progress)
-        if request.task is Task.SIS
-        else _Maps(request, load_model, progress)
-    )
+    run = (_Instances if request.task is Task.SIS else _Maps)(request, load_model, progress)
     evaluation = run.evaluate()
     facts = RunFacts(
         data=request.data,
@@ -159,14 +156,45 @@ def evaluate(
     return evaluation, facts
 
 
-class _Maps:
-    """Run an evaluation of SOD or CoSOD."""
+class _Run(ABC):
+    """Run an evaluation."""
 
     def __init__(
         self, request: Request, load_model: Callable[[], SaliencyPipeline] | None, progress: Progress
     ) -> None:
         self.request, self.load_model, self.progress = request, load_model, progress
         self.model_name: str | None = None
+        self.workspace = Workspace(request.out, self.read(request), overwrite=request.overwrite)
+
+    @abstractmethod
+    def read(self, request: Request) -> str:
+        """Read the data, and predictions if there are any; return the key of the run."""
+
+    @abstractmethod
+    def evaluate(self) -> Evaluation:
+        """Predict, if there is a model, and score."""
+
+    def load(self) -> SaliencyPipeline:
+        """Load the model, and remember its name."""
+        if self.load_model is None:
+            raise ValueError("neither predictions nor a model: give one")
+        pipe = self.load_model()
+        self.model_name = pipe.name
+        return pipe
+
+    @abstractmethod
+    def pictures_of(self, name: str) -> list[Captioned]:
+        """Return the pictures of a photo for the report."""
+
+    def more_outputs(self) -> dict[str, bytes]:
+        """Return the files that only this kind of run writes, by name."""
+        return {}
+
+
+class _Maps(_Run):
+    """Run an evaluation of SOD or CoSOD."""
+
+    def read(self, request: Request) -> str:
         self.samples = load_maps(request.data, request.task, request.split)
         if request.predictions is not None:
             matched = match_predictions(self.samples, request.predictions, resize=request.reading.resize)
@@ -178,7 +206,7 @@ class _Maps:
         else:
             key = _model_key(request, [path for one in self.samples for path in (one.image, one.mask)])
         look_ahead([one.mask for one in self.samples if one.mask is not None], request.reading)
-        self.workspace = Workspace(request.out, key, overwrite=request.overwrite)
+        return key
 
     def evaluate(self) -> Evaluation:
         request = self.request
@@ -204,12 +232,8 @@ class _Maps:
     def _predict(self) -> None:
         from saliency_r1.evaluation.predicting import predict_maps
 
-        if self.load_model is None:
-            raise ValueError("neither predictions nor a model: give one")
-        pipe = self.load_model()
-        self.model_name = pipe.name
         predict_maps(
-            pipe,
+            self.load(),
             self.samples,
             self.request.task,
             self.workspace.predictions,
@@ -223,28 +247,19 @@ class _Maps:
         row = self._rows[name]
         return map_pictures(row.image, row.truth, {"prediction": row.prediction}, self.request.reading)
 
-    def more_outputs(self) -> dict[str, bytes]:
-        return {}
 
-
-class _Instances:
+class _Instances(_Run):
     """Run an evaluation of SIS."""
 
-    def __init__(
-        self, request: Request, load_model: Callable[[], SaliencyPipeline] | None, progress: Progress
-    ) -> None:
+    def read(self, request: Request) -> str:
         from saliency_r1.evaluation.instance_metrics import read_predictions
 
-        self.request, self.load_model, self.progress = request, load_model, progress
-        self.model_name: str | None = None
         self.images = list(load_instances(request.data))
         self.predictions: Predictions = {}
         if request.predictions is not None:
             self.predictions = read_predictions(request.predictions, self.images)
-            key = key_of({"task": "sis"}, [request.data, request.predictions])
-        else:
-            key = _model_key(request, [request.data, *(image.image for image in self.images)])
-        self.workspace = Workspace(request.out, key, overwrite=request.overwrite)
+            return key_of({"task": "sis"}, [request.data, request.predictions])
+        return _model_key(request, [request.data, *(image.image for image in self.images)])
 
     def evaluate(self) -> Evaluation:
         from saliency_r1.evaluation.instance_metrics import evaluate_instances
@@ -252,12 +267,8 @@ class _Instances:
 
         words = None
         if self.request.predictions is None:
-            if self.load_model is None:
-                raise ValueError("neither predictions nor a model: give one")
-            pipe = self.load_model()
-            self.model_name = pipe.name
             self.predictions, words = predict_instances(
-                pipe,
+                self.load(),
                 self.images,
                 self.workspace.predictions,
                 reasoning=self.request.reasoning,

@@ -155,19 +155,24 @@ def score(prediction: np.ndarray, truth: np.ndarray) -> SodScores:
     e_measure = _EmeasureCurve()
     e_measure.gt_fg_numel, e_measure.gt_size = foreground, size
     e_adaptive = e_measure.curve(np.array([adaptive["tp"]]), np.array([adaptive["fp"]]))
+    f_curve, e_curve = _F(**curve), e_measure.curve(curve["tp"], curve["fp"])
     return SodScores(
         mae=float((counts[0] @ levels + counts[1] @ (1 - levels)) / size),
         s_measure=float(_S.cal_sm(stretched, truth)),
         weighted_f=_WEIGHTED_F.cal_wfm(stretched, truth) if foreground else 0.0,
+        max_f=float(f_curve.max()),
+        mean_f=float(f_curve.mean()),
         adaptive_f=float(_F(**adaptive)),
+        max_e=float(e_curve.max()),
+        mean_e=float(e_curve.mean()),
         adaptive_e=float(e_adaptive[0]),
         iou=float(_IOU(**plain)) if plain["tp"] + plain["fp"] + plain["fn"] else 1.0,
         iou_stretched=float(_IOU(**binary)),
         boundary_iou=boundary_iou(values >= _HALF, truth),
         precision=_PRECISION(**curve),
         recall=_F.recall(**curve),
-        f_curve=_F(**curve),
-        e_curve=e_measure.curve(curve["tp"], curve["fp"]),
+        f_curve=f_curve,
+        e_curve=e_curve,
     )
 
 

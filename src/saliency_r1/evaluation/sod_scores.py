@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,74 +33,22 @@ LOWER_IS_BETTER = frozenset({"mae"})
 
 
 @dataclass(frozen=True)
-class SodScores:
-    """The metrics of one photo. All are in [0, 1], except that a perfect E exceeds 1 by 1 / (pixels - 1).
+class SodNumbers:
+    """The SOD metrics, of one photo or of a set. All are in [0, 1], but E may exceed 1 by 1 / (pixels - 1).
 
     Attributes:
         mae: mean absolute error of the stretched prediction; the only number for which lower is better.
         s_measure: structure-measure (Fan et al., ICCV 2017), alpha 0.5.
         weighted_f: weighted F-measure (Margolin et al., CVPR 2014), beta² 1.
-        adaptive_f, adaptive_e: F (beta² 0.3) and E at twice the mean of the prediction.
+        max_f, max_e: the largest F (beta² 0.3) and E of the curve.
+        mean_f, mean_e: the mean F and E over the thresholds.
+        adaptive_f, adaptive_e: F and E at twice the mean of the prediction.
         iou: IoU at 0.5 of the unstretched prediction; 1 where prediction and truth are both empty.
         iou_stretched: above 0.5 of the stretched prediction, the library's; 0 where both are empty.
         boundary_iou: IoU of the masks' boundaries, at 0.5 of the unstretched prediction (see `boundary_iou`).
         precision, recall, f_curve, e_curve: float64 (256,), at `THRESHOLDS` of the stretched prediction.
     """
 
-    mae: float
-    s_measure: float
-    weighted_f: float
-    adaptive_f: float
-    adaptive_e: float
-    iou: float
-    iou_stretched: float
-    boundary_iou: float
-    precision: np.ndarray
-    recall: np.ndarray
-    f_curve: np.ndarray
-    e_curve: np.ndarray
-
-    @property
-    def max_f(self) -> float:
-        """The largest F over the thresholds, for this photo alone."""
-        return float(self.f_curve.max())
-
-    @property
-    def mean_f(self) -> float:
-        """The mean F over the thresholds."""
-        return float(self.f_curve.mean())
-
-    @property
-    def max_e(self) -> float:
-        """The largest E over the thresholds, for this photo alone."""
-        return float(self.e_curve.max())
-
-    @property
-    def mean_e(self) -> float:
-        """The mean E over the thresholds."""
-        return float(self.e_curve.mean())
-
-    def scalars(self) -> tuple[float, ...]:
-        """The numbers named in `SCALARS`."""
-        return tuple(float(getattr(self, name)) for name in SCALARS)
-
-    def curves(self) -> np.ndarray:
-        """The curves named in `CURVES`, float64 (4, 256)."""
-        return np.stack([getattr(self, name) for name in CURVES])
-
-
-@dataclass(frozen=True)
-class SodResult:
-    """The metrics of a set of photos, as papers report them: every photo has the same weight.
-
-    `max_f` and `max_e` are the largest values of the mean curve (one threshold for all photos), not means of
-    each photo's largest value. The other attributes are means of those of `SodScores`.
-
-    Attributes:
-        count: number of photos.
-    """
-
-    count: int
     mae: float
     s_measure: float
     weighted_f: float
@@ -118,9 +66,36 @@ class SodResult:
     f_curve: np.ndarray
     e_curve: np.ndarray
 
+    def scalars(self) -> tuple[float, ...]:
+        """The numbers named in `SCALARS`."""
+        return tuple(float(getattr(self, name)) for name in SCALARS)
+
+    def curves(self) -> np.ndarray:
+        """The curves named in `CURVES`, float64 (4, 256)."""
+        return np.stack([getattr(self, name) for name in CURVES])
+
+
+@dataclass(frozen=True)
+class SodScores(SodNumbers):
+    """The metrics of one photo. `max_f` and `max_e` are the largest values of its own curves."""
+
+
+@dataclass(frozen=True)
+class SodResult(SodNumbers):
+    """The metrics of a set of photos, as papers report them: every photo has the same weight.
+
+    `max_f` and `max_e` are the largest values of the mean curve (one threshold for all photos), not means of
+    each photo's largest value. The other numbers are means of those of the photos.
+
+    Attributes:
+        count: number of photos.
+    """
+
+    count: int
+
     def to_dict(self) -> dict[str, Any]:
         """The numbers, without the curves."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in CURVES}
+        return {"count": self.count, **dict(zip(SCALARS, self.scalars(), strict=True))}
 
 
 class SodMean:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.nano.backbone import HEAD_CHANNELS, MEAN, STD, TAP_STRIDES, VARIANTS, Lite, Semantics
+from saliency_r1.nano.layers import SelfAttention
 from saliency_r1.nano.words import PAD, UNKNOWN, WordList
 
 CONFIG_FILE = "config.json"
@@ -112,23 +113,15 @@ class SegmenterOutput(NamedTuple):
     quality: Tensor
 
 
-class Attention(nn.Module):
+class Attention(SelfAttention):
     """Pre-norm transformer layer over a sequence with a padding mask."""
 
     def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
+        super().__init__(width, heads)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
-        batch, length, width = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=keep[:, None, None, :])
-        x = x + self.out(y.transpose(1, 2).reshape(batch, length, width))
+        x = x + self.attend(x, keep)
         return x + self.mlp(self.norm2(x))
 
 

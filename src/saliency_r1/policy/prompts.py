@@ -6,10 +6,9 @@ The prompts are ours; the paper's are not public.
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import StrEnum
 from typing import Any
 
-from saliency_r1.errors import SaliencyError
+from saliency_r1.choices import Choice
 from saliency_r1.response import Response
 from saliency_r1.tasks import Task
 
@@ -17,7 +16,7 @@ MARKER = "saliency_r1"
 """The entry in a checkpoint's `config.json` that marks it as fine-tuned to the response format."""
 
 
-class Prompting(StrEnum):
+class Prompting(Choice):
     """Ways to ask a policy.
 
     `PLAIN` is only the task's question, which fine-tuned models know. `ZERO_SHOT` explains the format, gives
@@ -28,19 +27,6 @@ class Prompting(StrEnum):
     AUTO = "auto"
     PLAIN = "plain"
     ZERO_SHOT = "zero-shot"
-
-    @classmethod
-    def parse(cls, name: str | Prompting) -> Prompting:
-        """Return the prompting with that name.
-
-        Raises:
-            SaliencyError: if there is none.
-        """
-        try:
-            return cls(name)
-        except ValueError:
-            known = ", ".join(one.value for one in cls)
-            raise SaliencyError(f"unknown prompting {name!r}: choose one of {known}") from None
 
 
 def mark_fine_tuned(config: Any) -> None:

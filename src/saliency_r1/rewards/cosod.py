@@ -38,10 +38,8 @@ def cosod_reward(
     """Return the mean of `sod_reward` over the group.
 
     Args:
-        masks: masks, see `cosod_parts`.
-        truths: true masks, see `cosod_parts`.
-        iou_weight: weight of the IoU, see `weighted_mean`.
-        s_measure_weight: weight of the S-measure, see `weighted_mean`.
+        masks, truths: see `cosod_parts`.
+        iou_weight, s_measure_weight: see `weighted_mean`.
 
     Returns:
         The reward, in [0, 1]. The order of the images does not matter.

@@ -58,10 +58,8 @@ def sod_reward(
     """Return the weighted mean of IoU and S-measure; see `sod_parts` for these and for empty masks.
 
     Args:
-        mask: mask, see `sod_parts`.
-        truth: true mask, see `sod_parts`.
-        iou_weight: weight of the IoU, see `weighted_mean`.
-        s_measure_weight: weight of the S-measure, see `weighted_mean`.
+        mask, truth: see `sod_parts`.
+        iou_weight, s_measure_weight: see `weighted_mean`.
 
     Returns:
         The reward, in [0, 1]: 1 for the truth itself, and for two empty masks.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,11 @@ PHOTOS_AT_ONCE = 4
 """Photos in one pass of an image encoder: SAM's ViT-H takes about 3 GB for each at 1024 pixels."""
 
 EXPRESSIONS_AT_ONCE = 32
+
+Kept = TypeVar("Kept")
+
+Rows: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""Logits (R, h, w) of the masks of R expressions, and their scores (R,) in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,43 @@ class DeviceMasks:
 
 
 class BatchedSegmenter(ABC):
-    """A `saliency_r1.segmenters.base.Segmenter` whose `encode_many` and `find_many` do the work."""
+    """A `saliency_r1.segmenters.base.Segmenter` whose `encode_many` and `find_rows` do the work."""
 
     name: str
+    device: torch.device
+    at_once: int = EXPRESSIONS_AT_ONCE
+    """The most expressions of one `find_rows`."""
 
     @abstractmethod
     def encode_many(self, images: Sequence[Image.Image]) -> list[Encoded]:
         """Encode images (mode RGB, any sizes) once, several in one pass of the network."""
 
     @abstractmethod
+    def find_rows(self, photos: Sequence[Encoded], texts: Sequence[str], instances: Flags) -> Rows:
+        """Return the mask of each text in its photo, at the network's own size.
+
+        Args:
+            photos: the encoded photo of each text; several texts may have the same.
+            texts: the expressions to find.
+            instances: whether each text means one instance; see `Segmenter.segment`.
+        """
+
+    def size_of(self, encoded: Encoded) -> tuple[int, int]:
+        """Return height and width of an encoded image."""
+        height, width = encoded.size
+        return height, width
+
+    def resized(self, logits: torch.Tensor, encoded: Encoded, size: tuple[int, int]) -> torch.Tensor:
+        """Return the masks of one image at a height and width, as probabilities (N, H, W).
+
+        Args:
+            logits: (N, h, w), rows of the result of `find_rows`.
+            encoded: the image.
+            size: height and width of the masks.
+        """
+        return stretched(logits, size).sigmoid_()
+
+    @torch.inference_mode()
     def find_many(
         self, encoded: Sequence[Encoded], expressions: Texts, instances: Flags, sizes: Sizes = None
     ) -> list[DeviceMasks]:
@@ -57,6 +90,18 @@ class BatchedSegmenter(ABC):
             instances: whether each expression of an image means one instance; see `Segmenter.segment`.
             sizes: height and width of the masks of each image; None for the image's own.
         """
+        sizes = [self.size_of(photo) for photo in encoded] if sizes is None else sizes
+        masks = [[torch.zeros((0, *size), device=self.device)] for size in sizes]
+        scores = [[torch.zeros(0, device=self.device)] for _ in sizes]
+        for owners, texts in _flat(expressions, self.at_once):
+            photos = [encoded[owner] for owner in owners]
+            logits, sure = self.find_rows(photos, texts, [instances[owner] for owner in owners])
+            start = 0
+            for owner, same in groupby(owners):
+                part = slice(start, start := start + len(list(same)))
+                masks[owner].append(self.resized(logits[part], encoded[owner], sizes[owner]))
+                scores[owner].append(sure[part].float())
+        return [DeviceMasks(_joined(own), _joined(sure)) for own, sure in zip(masks, scores, strict=True)]
 
     def image_encoders(self) -> list[torch.nn.Module]:
         """The modules that encode images of one size, which are most of the work; may be empty."""
@@ -137,11 +182,11 @@ def same_shapes(tensors: Sequence[torch.Tensor], most: int = PHOTOS_AT_ONCE) -> 
         yield from (indices[start : start + most] for start in range(0, len(indices), most))
 
 
-def rows_of(parts: Sequence[torch.Tensor], owners: Sequence[int]) -> torch.Tensor:
-    """Stack the part (1, …) of each owner as rows of one tensor (R, …); no copy for a single owner."""
-    if len(set(owners)) == 1:
-        return parts[owners[0]].expand(len(owners), *parts[owners[0]].shape[1:])
-    return torch.cat([parts[owner] for owner in owners])
+def rows_of(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack the part (1, …) of each row to one tensor (R, …); no copy if all are the same tensor."""
+    if all(part is parts[0] for part in parts):
+        return parts[0].expand(len(parts), *parts[0].shape[1:])
+    return torch.cat(list(parts))
 
 
 def rows(tensor: torch.Tensor) -> list[torch.Tensor]:
@@ -149,62 +194,46 @@ def rows(tensor: torch.Tensor) -> list[torch.Tensor]:
     return [tensor] if len(tensor) == 1 else [row.clone() for row in tensor.split(1)]
 
 
-def flat(
-    expressions: Sequence[Sequence[str]], most: int = EXPRESSIONS_AT_ONCE
-) -> Iterator[tuple[list[int], list[str]]]:
+def encode_by_shape(
+    pixels: Sequence[torch.Tensor], encode: Callable[[list[int], torch.Tensor], Iterable[Kept]]
+) -> list[Kept]:
+    """Encode photos, those of one shape together.
+
+    Args:
+        pixels: what the network reads of each photo, (1, …).
+        encode: takes the numbers of some photos and their pixels (B, …), and returns what is kept of each.
+    """
+    found: dict[int, Kept] = {}
+    for indices in same_shapes(pixels):
+        found |= zip(indices, encode(indices, torch.cat([pixels[index] for index in indices])), strict=True)
+    return [found[index] for index in range(len(pixels))]
+
+
+def tokenized(tokenizer: Any, texts: Sequence[str], most: int, *, padding: bool | str = True) -> Any:
+    """Return texts as tokens: `input_ids` and `attention_mask`, padded on the right.
+
+    Args:
+        tokenizer: a tokenizer of transformers.
+        texts: any texts.
+        most: tokens of a text; a longer one is cut.
+        padding: True pads to the longest of the texts, `max_length` to `most` tokens.
+    """
+    return tokenizer(
+        list(texts),
+        padding=padding,
+        padding_side="right",
+        truncation=True,
+        max_length=most,
+        return_tensors="pt",
+    )
+
+
+def _flat(expressions: Texts, most: int) -> Iterator[tuple[list[int], list[str]]]:
     """Yield the expressions of all images, each with its image's number, at most `most` at a time."""
     owners = [owner for owner, texts in enumerate(expressions) for _ in texts]
     texts = [text for some in expressions for text in some]
     for start in range(0, len(texts), most):
         yield owners[start : start + most], texts[start : start + most]
-
-
-class Collected:
-    """Collect masks and scores row by row, in the order of `flat`, and resize them to each image's size.
-
-    Args:
-        expressions: the expressions of all images.
-        sizes: height and width of the masks of each image.
-        device: the device of the tensors.
-    """
-
-    def __init__(
-        self, expressions: Sequence[Sequence[str]], sizes: Sequence[tuple[int, int]], device: torch.device
-    ) -> None:
-        self._masks = [[torch.zeros((0, *size), device=device)] for size in sizes]
-        self._scores = [[torch.zeros(0, device=device)] for _ in expressions]
-
-    def add(
-        self,
-        owners: Sequence[int],
-        logits: torch.Tensor,
-        scores: torch.Tensor,
-        scaled: Callable[[torch.Tensor, int], torch.Tensor],
-        *,
-        probabilities: bool = False,
-    ) -> None:
-        """Add rows of logits (R, h, w) and scores (R,).
-
-        Args:
-            owners: the number of each row's image, in rising order.
-            logits: the logits of the masks.
-            scores: in [0, 1].
-            scaled: returns the logits (N, h, w) of the image with that number at its size.
-            probabilities: whether it returns probabilities.
-        """
-        start = 0
-        for owner, same in groupby(owners):
-            part = slice(start, start := start + len(list(same)))
-            masks = scaled(logits[part], owner)
-            self._masks[owner].append(masks if probabilities else masks.sigmoid_())
-            self._scores[owner].append(scores[part].float())
-
-    def masks(self) -> list[DeviceMasks]:
-        """Return the masks of each image."""
-        return [
-            DeviceMasks(_joined(masks), _joined(scores))
-            for masks, scores in zip(self._masks, self._scores, strict=True)
-        ]
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:

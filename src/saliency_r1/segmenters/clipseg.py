@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +11,9 @@ from PIL import Image
 
 from saliency_r1.checkpoint import load_model, load_tokenizer, shown_name
 from saliency_r1.device import moved
-from saliency_r1.segmenters.base import Flags, Sizes, Texts
-from saliency_r1.segmenters.batched import (
-    BatchedSegmenter,
-    Collected,
-    DeviceMasks,
-    flat,
-    rows,
-    rows_of,
-    same_shapes,
-    stretched,
-)
-from saliency_r1.segmenters.photo_reading import Reading, read_reading
+from saliency_r1.segmenters.base import Flags
+from saliency_r1.segmenters.batched import BatchedSegmenter, Rows, encode_by_shape, rows, rows_of, tokenized
+from saliency_r1.segmenters.photo_reading import PhotoAndTextModel, Reading, read_reading
 
 READING = Reading({"height": 352, "width": 352})
 """The settings of the published weights; a folder may have others."""
@@ -41,7 +32,7 @@ class EncodedPhoto:
     size: tuple[int, int]
 
 
-class ClipSegSegmenter(BatchedSegmenter):
+class ClipSegSegmenter(PhotoAndTextModel, BatchedSegmenter):
     """Find what an expression names with CLIPSeg (arXiv:2112.10003).
 
     It resizes the photo to 352×352 and gives soft masks without sharp borders. It has no instances.
@@ -56,10 +47,7 @@ class ClipSegSegmenter(BatchedSegmenter):
     def __init__(
         self, model: Any, tokenizer: Any, reading: Reading = READING, *, name: str = "clipseg"
     ) -> None:
-        self.model = model
-        self.device = model.device
-        self.tokenizer = tokenizer
-        self.reading = reading
+        super().__init__(model, tokenizer, reading)
         self.name = name
 
     @classmethod
@@ -82,52 +70,34 @@ class ClipSegSegmenter(BatchedSegmenter):
     @torch.inference_mode()
     def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
         """Encode images (mode RGB, any sizes) once."""
-        pixels = [self.reading(image) for image in images]
-        found: dict[int, EncodedPhoto] = {}
-        for indices in same_shapes(pixels):
+
+        def encode(indices: list[int], pixels: torch.Tensor) -> Iterator[EncodedPhoto]:
             states = self.model.clip.vision_model(
-                moved(torch.cat([pixels[index] for index in indices]), self.device, self.model.dtype),
+                moved(pixels, self.device, self.model.dtype),
                 interpolate_pos_encoding=True,
                 output_hidden_states=True,
             ).hidden_states
             # The first state is the input of the first layer.
             layers = [rows(states[index + 1]) for index in self.model.config.extract_layers]
             for index, *own in zip(indices, *layers, strict=True):
-                found[index] = EncodedPhoto(tuple(own), (images[index].height, images[index].width))
-        return [found[index] for index in range(len(images))]
+                yield EncodedPhoto(tuple(own), (images[index].height, images[index].width))
 
-    @torch.inference_mode()
-    def find_many(
-        self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
-    ) -> list[DeviceMasks]:
-        """Find the mask of each expression. CLIPSeg has no score: it is the mean probability inside the mask.
+        return encode_by_shape([self.reading(image) for image in images], encode)
 
-        Args:
-            expressions: any texts; they are cut at CLIP's limit of 77 tokens.
-            instances: ignored, because the model has no instances.
+    def find_rows(self, photos: Sequence[EncodedPhoto], texts: Sequence[str], instances: Flags) -> Rows:
+        """Find the mask of each text, which is cut at CLIP's limit of 77 tokens; see `BatchedSegmenter`.
 
-        Returns:
-            The masks. The score of an empty mask is the confidence that there is nothing.
+        CLIPSeg has no score: it is the mean probability inside the mask, or for an empty mask the confidence
+        that there is nothing. The model has no instances, and ignores `instances`.
         """
-        sizes = [photo.size for photo in encoded] if sizes is None else sizes
-        collected = Collected(expressions, sizes, self.device)
-        for owners, texts in flat(expressions):
-            tokens = self.tokenizer(
-                texts,
-                padding=True,
-                padding_side="right",
-                truncation=True,
-                max_length=self.model.config.text_config.max_position_embeddings,
-                return_tensors="pt",
-            ).to(self.device)
-            features = self.model.clip.get_text_features(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            ).pooler_output
-            layers = zip(*(photo.activations for photo in encoded), strict=True)
-            logits = self.model.decoder([rows_of(layer, owners) for layer in layers], features).logits.float()
-            found = logits.sigmoid()
-            inside = found >= 0.5
-            means = (found * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
-            scores = torch.where(inside.flatten(1).any(1), means, 1 - found.flatten(1).amax(1))
-            collected.add(owners, logits, scores, lambda logits, owner: stretched(logits, sizes[owner]))
-        return collected.masks()
+        longest = self.model.config.text_config.max_position_embeddings
+        tokens = tokenized(self.tokenizer, texts, longest).to(self.device)
+        features = self.model.clip.get_text_features(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        ).pooler_output
+        layers = [rows_of(layer) for layer in zip(*(photo.activations for photo in photos), strict=True)]
+        logits = self.model.decoder(layers, features).logits.float()
+        found = logits.sigmoid()
+        inside = found >= 0.5
+        means = (found * inside).flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)
+        return logits, torch.where(inside.flatten(1).any(1), means, 1 - found.flatten(1).amax(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,16 +25,8 @@ from saliency_r1.checkpoint import (
 )
 from saliency_r1.device import choose_device, moved
 from saliency_r1.errors import SaliencyError
-from saliency_r1.segmenters.base import Flags, Sizes, Texts
-from saliency_r1.segmenters.batched import (
-    BatchedSegmenter,
-    Collected,
-    DeviceMasks,
-    flat,
-    rows,
-    rows_of,
-    same_shapes,
-)
+from saliency_r1.segmenters.base import Flags
+from saliency_r1.segmenters.batched import BatchedSegmenter, Rows, encode_by_shape, rows, rows_of, tokenized
 from saliency_r1.segmenters.beit3 import BASE, FIRST_POSITION, LARGE
 from saliency_r1.segmenters.evf_sam_model import HUGE, EvfSam, evf_sam_from_state_dict
 from saliency_r1.segmenters.photo_reading import Reading
@@ -150,9 +142,8 @@ class EvfSamSegmenter(BatchedSegmenter):
     def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
         """Encode images (mode RGB, any sizes) once."""
         read = [sam_pixels(image, self.model.sam_sizes.image_size) for image in images]
-        found: dict[int, EncodedPhoto] = {}
-        for indices in same_shapes([pixels for pixels, _ in read]):
-            large = torch.cat([read[index][0] for index in indices])
+
+        def encode(indices: list[int], large: torch.Tensor) -> Iterator[EncodedPhoto]:
             small = torch.cat(
                 [beit3_pixels(images[index], self.model.beit3.sizes.img_size) for index in indices]
             )
@@ -165,45 +156,33 @@ class EvfSamSegmenter(BatchedSegmenter):
             )
             for index, embedding, photo in zip(indices, embeddings, photos, strict=True):
                 size = images[index].height, images[index].width
-                found[index] = EncodedPhoto(embedding, photo, read[index][1], size)
-        return [found[index] for index in range(len(images))]
+                yield EncodedPhoto(embedding, photo, read[index][1], size)
 
-    @torch.inference_mode()
-    def find_many(
-        self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
-    ) -> list[DeviceMasks]:
+        return encode_by_shape([pixels for pixels, _ in read], encode)
+
+    def find_rows(self, photos: Sequence[EncodedPhoto], texts: Sequence[str], instances: Flags) -> Rows:
         """Return the mask of each expression, and the IoU that SAM's decoder expects.
 
         EVF-SAM's training has no loss on the expected IoU. It is SAM's own, for masks that the training has
-        changed.
-
-        Args:
-            expressions: any texts; they are cut at the model's limit of 1022 tokens.
-            instances: for each image, whether its expressions name single objects, not regions; see
-                `semantic` of the class. The model itself has no instances.
+        changed. Texts are cut at the model's limit of 1022 tokens. Whether a text names a single object only
+        decides its prefix, see `semantic` of the class: the model itself has no instances.
         """
-        sizes = [photo.original for photo in encoded] if sizes is None else sizes
-        collected = Collected(expressions, sizes, self.device)
-        for owners, texts in flat(expressions):
-            tokens = self.tokenizer(
-                [self._prefix(instances[owner]) + text for owner, text in zip(owners, texts, strict=True)],
-                padding=True,
-                padding_side="right",
-                truncation=True,
-                max_length=self.model.beit3.sizes.max_source_positions - FIRST_POSITION,
-                return_tensors="pt",
-            ).to(self.device)
-            photos = rows_of([photo.photo for photo in encoded], owners)
-            cls = self.model.fuse(photos, tokens["input_ids"], tokens["attention_mask"])
-            embeddings = rows_of([photo.image_embedding for photo in encoded], owners)
-            low_res, iou = self.model.decode(embeddings, self.model.projector(cls))
-            collected.add(
-                owners,
-                low_res,
-                iou[:, 0].float().clamp(0, 1),
-                lambda logits, owner: self.model.upscale(logits, encoded[owner].resized, sizes[owner]),
-            )
-        return collected.masks()
+        texts = [self._prefix(single) + text for single, text in zip(instances, texts, strict=True)]
+        longest = self.model.beit3.sizes.max_source_positions - FIRST_POSITION
+        tokens = tokenized(self.tokenizer, texts, longest).to(self.device)
+        seen = rows_of([photo.photo for photo in photos])
+        cls = self.model.fuse(seen, tokens["input_ids"], tokens["attention_mask"])
+        embeddings = rows_of([photo.image_embedding for photo in photos])
+        logits, iou = self.model.decode(embeddings, self.model.projector(cls))
+        return logits, iou[:, 0].float().clamp(0, 1)
+
+    def size_of(self, encoded: EncodedPhoto) -> tuple[int, int]:
+        """See `BatchedSegmenter.size_of`."""
+        return encoded.original
+
+    def resized(self, logits: torch.Tensor, encoded: EncodedPhoto, size: tuple[int, int]) -> torch.Tensor:
+        """See `BatchedSegmenter.resized`."""
+        return self.model.upscale(logits, encoded.resized, size).sigmoid_()
 
     def _prefix(self, instances: bool) -> str:
         """Return the prefix of an expression that names one object, or a region."""

@@ -10,8 +10,8 @@ from PIL import Image
 
 from saliency_r1.checkpoint import shown_name
 from saliency_r1.segmenters import grounding_dino, sam_boxes
-from saliency_r1.segmenters.base import Flags, Sizes, Texts
-from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat
+from saliency_r1.segmenters.base import Flags
+from saliency_r1.segmenters.batched import BatchedSegmenter, Rows
 from saliency_r1.segmenters.candidates import NOTHING, one_mask
 from saliency_r1.segmenters.grounding_dino import MOST_BOXES, GroundingDino
 from saliency_r1.segmenters.sam_boxes import BoxSam
@@ -74,42 +74,33 @@ class GroundedSamSegmenter(BatchedSegmenter):
         both = zip(self.detector.encode_many(images), self.sam.encode_many(images), strict=True)
         return [EncodedPhoto(*each) for each in both]
 
-    @torch.inference_mode()
-    def find_many(
-        self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
-    ) -> list[DeviceMasks]:
-        """The mask of each expression.
+    def find_rows(self, photos: Sequence[EncodedPhoto], texts: Sequence[str], instances: Flags) -> Rows:
+        """Find the union of the masks of each text's boxes, or the mask of the best box.
 
-        Args:
-            expressions: any texts; what stands beyond the detector's longest text, 256 tokens, is not read.
-            instances: for each image, whether to return the instance of the best box, not the union of all.
-
-        Returns:
-            Scores are the box's times the IoU that SAM expects, for an empty mask how sure the detector is
-            that there is nothing.
+        The detector reads at most 256 tokens of a text. Scores are the box's times the IoU that SAM expects,
+        for an empty mask how sure the detector is that there is nothing. See `BatchedSegmenter`.
         """
-        sizes = [photo.sam.original for photo in encoded] if sizes is None else sizes
-        collected = Collected(expressions, sizes, self.device)
-        for owners, texts in flat(expressions):
-            most = [1 if instances[owner] else MOST_BOXES for owner in owners]
-            found = self.detector.detect([photo.detector for photo in encoded], owners, texts, most)
-            counts = [len(boxes.scores) for boxes in found]
-            scores = torch.tensor([1 - boxes.best for boxes in found], device=self.device)
-            logits = torch.full((len(texts), 1, 1), NOTHING, device=self.device)
-            if sum(counts):
-                boxes = torch.cat([each.boxes for each in found])
-                whose = [owner for owner, count in zip(owners, counts, strict=True) for _ in range(count)]
-                drawn, ious = self.sam.masks([photo.sam for photo in encoded], whose, boxes)
-                sure = torch.cat([each.scores for each in found]) * ious
-                logits = logits.expand(-1, *drawn.shape[1:]).contiguous()
-                parts = zip(drawn.split(counts), sure.split(counts), strict=True)
-                for row, (part, each) in enumerate(parts):
-                    if len(each):
-                        logits[row], scores[row] = one_mask(part, each)
-            collected.add(
-                owners,
-                logits,
-                scores,
-                lambda logits, owner: self.sam.upscale(logits, encoded[owner].sam, sizes[owner]),
-            )
-        return collected.masks()
+        most = [1 if single else MOST_BOXES for single in instances]
+        found = self.detector.detect([photo.detector for photo in photos], range(len(texts)), texts, most)
+        counts = [len(boxes.scores) for boxes in found]
+        scores = torch.tensor([1 - boxes.best for boxes in found], device=self.device)
+        logits = torch.full((len(texts), 1, 1), NOTHING, device=self.device)
+        if sum(counts):
+            boxes = torch.cat([each.boxes for each in found])
+            whose = [row for row, count in enumerate(counts) for _ in range(count)]
+            drawn, ious = self.sam.masks([photo.sam for photo in photos], whose, boxes)
+            sure = torch.cat([each.scores for each in found]) * ious
+            logits = logits.expand(-1, *drawn.shape[1:]).contiguous()
+            parts = zip(drawn.split(counts), sure.split(counts), strict=True)
+            for row, (part, each) in enumerate(parts):
+                if len(each):
+                    logits[row], scores[row] = one_mask(part, each)
+        return logits, scores
+
+    def size_of(self, encoded: EncodedPhoto) -> tuple[int, int]:
+        """See `BatchedSegmenter.size_of`."""
+        return encoded.sam.original
+
+    def resized(self, logits: torch.Tensor, encoded: EncodedPhoto, size: tuple[int, int]) -> torch.Tensor:
+        """See `BatchedSegmenter.resized`."""
+        return self.sam.upscale(logits, encoded.sam, size).sigmoid_()

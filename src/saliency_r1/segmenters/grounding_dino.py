@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ from PIL import Image
 
 from saliency_r1.checkpoint import load_model, load_tokenizer
 from saliency_r1.device import moved
-from saliency_r1.segmenters.batched import rows, rows_of, same_shapes
+from saliency_r1.segmenters.batched import encode_by_shape, rows, rows_of, same_shapes, tokenized
 from saliency_r1.segmenters.candidates import kept
-from saliency_r1.segmenters.photo_reading import Reading, read_reading
+from saliency_r1.segmenters.photo_reading import PhotoAndTextModel, Reading, read_reading
 
 READING = Reading({"shortest_edge": 800, "longest_edge": 1333})
 """The published weights' own; their folder may say otherwise."""
@@ -64,7 +64,7 @@ class Boxes:
     best: float
 
 
-class GroundingDino:
+class GroundingDino(PhotoAndTextModel):
     """Finds the boxes of what an expression names (arXiv:2303.05499).
 
     Args:
@@ -77,10 +77,7 @@ class GroundingDino:
     def __init__(
         self, model: Any, tokenizer: Any, reading: Reading = READING, *, threshold: float = THRESHOLD
     ) -> None:
-        self.model = model
-        self.device = model.device
-        self.tokenizer = tokenizer
-        self.reading = reading
+        super().__init__(model, tokenizer, reading)
         self.threshold = threshold
 
     @classmethod
@@ -96,27 +93,23 @@ class GroundingDino:
 
     def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
         """Look at images (mode RGB, any sizes) once; those that are read at one size go together."""
-        read = [self.reading(image) for image in images]
-        found: dict[int, EncodedPhoto] = {}
-        for indices in same_shapes(read):
-            height, width = read[indices[0]].shape[-2:]
-            least = -(-max(height, width) // SHORTEST)
-            pad = (0, max(0, least - width), 0, max(0, least - height))
-            mask = torch.ones(len(indices), height, width, dtype=torch.int64, device=self.device)
-            mask = F.pad(mask, pad)
-            pixels = F.pad(torch.cat([read[index] for index in indices]), pad)
-            levels, positions = self.model.model.backbone(moved(pixels, self.device, self.model.dtype), mask)
-            own = zip(
-                rows(mask),
-                zip(
-                    *(zip(rows(features), rows(seen), strict=True) for features, seen in levels), strict=True
-                ),
-                zip(*map(rows, positions), strict=True),
-                strict=True,
-            )
-            for index, (seen, features, places) in zip(indices, own, strict=True):
-                found[index] = EncodedPhoto(seen, list(features), list(places))
-        return [found[index] for index in range(len(images))]
+        return encode_by_shape([self.reading(image) for image in images], self._encode)
+
+    def _encode(self, indices: list[int], pixels: torch.Tensor) -> Iterator[EncodedPhoto]:
+        height, width = pixels.shape[-2:]
+        least = -(-max(height, width) // SHORTEST)
+        pad = (0, max(0, least - width), 0, max(0, least - height))
+        mask = F.pad(torch.ones(len(pixels), height, width, dtype=torch.int64, device=self.device), pad)
+        padded = moved(F.pad(pixels, pad), self.device, self.model.dtype)
+        levels, positions = self.model.model.backbone(padded, mask)
+        own = zip(
+            rows(mask),
+            zip(*(zip(rows(features), rows(seen), strict=True) for features, seen in levels), strict=True),
+            zip(*map(rows, positions), strict=True),
+            strict=True,
+        )
+        for seen, features, places in own:
+            yield EncodedPhoto(seen, list(features), list(places))
 
     def detect(
         self,
@@ -135,20 +128,14 @@ class GroundingDino:
         """
         found: dict[int, Boxes] = {}
         for part in same_shapes([encoded[owner].mask for owner in owners], EXPRESSIONS_AT_ONCE):
-            photos = _rows_of(encoded, [owners[row] for row in part])
+            photos = _rows_of([encoded[owners[row]] for row in part])
             boxes = self._detect(photos, [expressions[row] for row in part], [most[row] for row in part])
             found |= zip(part, boxes, strict=True)
         return [found[row] for row in range(len(expressions))]
 
     def _detect(self, photos: EncodedPhoto, expressions: Sequence[str], most: Sequence[int]) -> list[Boxes]:
-        tokens = self.tokenizer(
-            [_caption(expression) for expression in expressions],
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=self.model.config.max_text_len,
-            return_tensors="pt",
-        ).to(self.device)
+        captions = [_caption(expression) for expression in expressions]
+        tokens = tokenized(self.tokenizer, captions, self.model.config.max_text_len).to(self.device)
         model = _with_backbone(self.model, _Kept(self.model.model.backbone, photos))
         # Of the pixels the model needs the shape alone: the backbone has seen them.
         pixels = photos.levels[0][0].new_zeros(()).expand(len(expressions), 3, *photos.mask.shape[-2:])
@@ -165,19 +152,16 @@ class GroundingDino:
         return found
 
 
-def _rows_of(encoded: Sequence[EncodedPhoto], owners: Sequence[int]) -> EncodedPhoto:
+def _rows_of(photos: Sequence[EncodedPhoto]) -> EncodedPhoto:
     """The photos of the rows as one, (R, …) each; they are of one size."""
-    features, seen = (
-        [
-            rows_of(level, owners)
-            for level in zip(*([one[part] for one in photo.levels] for photo in encoded), strict=True)
-        ]
-        for part in (0, 1)
-    )
+    levels = zip(*(photo.levels for photo in photos), strict=True)
     return EncodedPhoto(
-        rows_of([photo.mask for photo in encoded], owners),
-        list(zip(features, seen, strict=True)),
-        [rows_of(level, owners) for level in zip(*(photo.positions for photo in encoded), strict=True)],
+        rows_of([photo.mask for photo in photos]),
+        [
+            (rows_of([features for features, _ in level]), rows_of([seen for _, seen in level]))
+            for level in levels
+        ],
+        [rows_of(places) for places in zip(*(photo.positions for photo in photos), strict=True)],
     )
 
 

@@ -14,8 +14,8 @@ from saliency_r1.device import choose_device
 from saliency_r1.nano import EMBEDDED_SEGMENTER
 from saliency_r1.nano.segmenter_model import EncodedImage, NanoSegmenterModel, SegmenterOutput, normalise
 from saliency_r1.nano.words import salient_text
-from saliency_r1.segmenters.base import Flags, Sizes, Texts
-from saliency_r1.segmenters.batched import BatchedSegmenter, Collected, DeviceMasks, flat, stretched
+from saliency_r1.segmenters.base import Flags
+from saliency_r1.segmenters.batched import BatchedSegmenter, Rows, stretched
 from saliency_r1.segmenters.torch_upsampling import upsample
 from saliency_r1.upsampling import guide_of
 
@@ -66,6 +66,7 @@ class NanoSegmenter(BatchedSegmenter):
         self.device = choose_device(device)
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.at_once = CPU_EXPRESSIONS if self.device.type == "cpu" else GPU_EXPRESSIONS
         self._words = model.word_list
 
     @classmethod
@@ -98,30 +99,25 @@ class NanoSegmenter(BatchedSegmenter):
                 found.append(EncodedPhoto(EncodedImage(*parts), guide_of(image), image.size))
         return found
 
-    @torch.inference_mode()
-    def find_many(
-        self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
-    ) -> list[DeviceMasks]:
-        """The mask of each expression, and the IoU that the segmenter expects it to have.
+    def find_rows(self, photos: Sequence[EncodedPhoto], texts: Sequence[str], instances: Flags) -> Rows:
+        """Find the mask of each text, and the IoU that the segmenter expects it to have.
 
-        Args:
-            expressions: any texts; words outside the vocabulary count as "some object".
-            instances: ignored, the model knows no instances.
+        Words outside the vocabulary count as "some object". The model has no instances, and ignores
+        `instances`.
         """
-        sizes = [photo.size[::-1] for photo in encoded] if sizes is None else sizes
-        found = Collected(expressions, sizes, self.device)
+        output = self._segment(photos, texts)
+        return output.stride2[:, 0], output.quality.sigmoid()
 
-        def at_size(logits: torch.Tensor, owner: int) -> torch.Tensor:
-            if max(sizes[owner]) <= max(logits.shape[1:]):
-                return stretched(logits, sizes[owner]).sigmoid_()
-            guide = torch.from_numpy(encoded[owner].guide).to(self.device)
-            return upsample(logits[:, None].float(), guide, sizes[owner])[:, 0]
+    def size_of(self, encoded: EncodedPhoto) -> tuple[int, int]:
+        """See `BatchedSegmenter.size_of`."""
+        return encoded.size[::-1]
 
-        step = CPU_EXPRESSIONS if self.device.type == "cpu" else GPU_EXPRESSIONS
-        for owners, texts in flat(expressions, step):
-            output = self._segment([encoded[owner] for owner in owners], texts)
-            found.add(owners, output.stride2[:, 0], output.quality.sigmoid(), at_size, probabilities=True)
-        return found.masks()
+    def resized(self, logits: torch.Tensor, encoded: EncodedPhoto, size: tuple[int, int]) -> torch.Tensor:
+        """Return the masks of one image at a size; larger masks follow the edges of the image."""
+        if max(size) <= max(logits.shape[1:]):
+            return stretched(logits, size).sigmoid_()
+        guide = torch.from_numpy(encoded.guide).to(self.device)
+        return upsample(logits[:, None].float(), guide, size)[:, 0]
 
     @torch.inference_mode()
     def logits(self, encoded: EncodedPhoto, expression: str) -> torch.Tensor:

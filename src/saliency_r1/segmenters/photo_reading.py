@@ -58,6 +58,22 @@ class Reading:
         return ((pixels - mean) / std)[None]
 
 
+class PhotoAndTextModel:
+    """A model of transformers with what turns texts and photos into its inputs.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        reading: how it preprocesses a photo.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, reading: Reading) -> None:
+        self.model = model
+        self.device: torch.device = model.device
+        self.tokenizer = tokenizer
+        self.reading = reading
+
+
 def read_reading(folder: Path, default: Reading) -> Reading:
     """Read the processor's configuration in a folder, with the defaults of its kind.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,10 @@ from PIL import Image
 
 from saliency_r1.checkpoint import load_model, load_tokenizer, shown_name
 from saliency_r1.device import moved
-from saliency_r1.segmenters.base import Flags, Sizes, Texts
-from saliency_r1.segmenters.batched import (
-    BatchedSegmenter,
-    Collected,
-    DeviceMasks,
-    flat,
-    rows,
-    rows_of,
-    same_shapes,
-    stretched,
-)
+from saliency_r1.segmenters.base import Flags
+from saliency_r1.segmenters.batched import BatchedSegmenter, Rows, encode_by_shape, rows, rows_of, tokenized
 from saliency_r1.segmenters.candidates import kept, one_mask
-from saliency_r1.segmenters.photo_reading import Reading, read_reading
+from saliency_r1.segmenters.photo_reading import PhotoAndTextModel, Reading, read_reading
 
 READING = Reading({"height": 1008, "width": 1008}, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """The published weights' own; their folder may say otherwise."""
@@ -50,7 +41,7 @@ class EncodedPhoto:
     size: tuple[int, int]
 
 
-class Sam3Segmenter(BatchedSegmenter):
+class Sam3Segmenter(PhotoAndTextModel, BatchedSegmenter):
     """Finds what an expression names with SAM 3 (arXiv:2511.16719).
 
     It was trained on short noun phrases, for each of which it finds all instances: a region is their union,
@@ -64,6 +55,8 @@ class Sam3Segmenter(BatchedSegmenter):
         name: its name in results.
     """
 
+    at_once = EXPRESSIONS_AT_ONCE
+
     def __init__(
         self,
         model: Any,
@@ -73,10 +66,7 @@ class Sam3Segmenter(BatchedSegmenter):
         threshold: float = THRESHOLD,
         name: str = "sam3",
     ) -> None:
-        self.model = model
-        self.device = model.device
-        self.tokenizer = tokenizer
-        self.reading = reading
+        super().__init__(model, tokenizer, reading)
         self.threshold = threshold
         self.name = name
 
@@ -102,59 +92,32 @@ class Sam3Segmenter(BatchedSegmenter):
     @torch.inference_mode()
     def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
         """Look at images (mode RGB, any sizes) once."""
-        pixels = [self.reading(image) for image in images]
-        found: dict[int, EncodedPhoto] = {}
-        for indices in same_shapes(pixels):
-            batch = moved(torch.cat([pixels[index] for index in indices]), self.device, self.model.dtype)
-            vision = self.model.get_vision_features(batch)
+
+        def encode(indices: list[int], pixels: torch.Tensor) -> Iterator[EncodedPhoto]:
+            vision = self.model.get_vision_features(moved(pixels, self.device, self.model.dtype))
             positions = tuple(rows(level)[0] for level in vision.fpn_position_encoding)
             for index, *levels in zip(indices, *map(rows, vision.fpn_hidden_states), strict=True):
-                size = images[index].height, images[index].width
-                found[index] = EncodedPhoto(tuple(levels), positions, size)
-        return [found[index] for index in range(len(images))]
+                yield EncodedPhoto(tuple(levels), positions, (images[index].height, images[index].width))
 
-    @torch.inference_mode()
-    def find_many(
-        self, encoded: Sequence[EncodedPhoto], expressions: Texts, instances: Flags, sizes: Sizes = None
-    ) -> list[DeviceMasks]:
-        """The mask of each expression.
+        return encode_by_shape([self.reading(image) for image in images], encode)
 
-        Args:
-            expressions: any texts; what stands beyond the model's longest text, 32 tokens, is not read.
-            instances: for each image, whether to return the best instance of each expression, not the union.
+    def find_rows(self, photos: Sequence[EncodedPhoto], texts: Sequence[str], instances: Flags) -> Rows:
+        """Find the union of the instances of each text, or the best of them; see `BatchedSegmenter`.
 
-        Returns:
-            The score of an empty mask is how sure it is that there is nothing.
+        The model reads at most 32 tokens of a text. The score of an empty mask is how sure it is that there
+        is nothing.
         """
-        sizes = [photo.size for photo in encoded] if sizes is None else sizes
-        collected = Collected(expressions, sizes, self.device)
-        for owners, texts in flat(expressions, EXPRESSIONS_AT_ONCE):
-            most = [1 if instances[owner] else None for owner in owners]
-            logits, scores = self._find(_vision([encoded[owner] for owner in owners]), texts, most)
-            collected.add(owners, logits, scores, lambda logits, owner: stretched(logits, sizes[owner]))
-        return collected.masks()
-
-    def _find(
-        self, vision: Any, expressions: list[str], most: Sequence[int | None]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of a mask for each expression, float32 (N, h, w), and their scores (N,)."""
-        tokens = self.tokenizer(
-            expressions,
-            padding="max_length",
-            padding_side="right",
-            truncation=True,
-            max_length=self.model.config.text_config.max_position_embeddings,
-            return_tensors="pt",
-        ).to(self.device)
+        longest = self.model.config.text_config.max_position_embeddings
+        tokens = tokenized(self.tokenizer, texts, longest, padding="max_length").to(self.device)
         output = self.model(
-            vision_embeds=vision,
+            vision_embeds=_vision(photos),
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
         )
         there = output.presence_logits.float().sigmoid() * output.pred_logits.float().sigmoid()
         masks, scores = [], []
-        for logits, sure, limit in zip(output.pred_masks.float(), there, most, strict=True):
-            found = kept(sure, self.threshold, limit or len(sure))
+        for single, logits, sure in zip(instances, output.pred_masks.float(), there, strict=True):
+            found = kept(sure, self.threshold, 1 if single else len(sure))
             mask, score = one_mask(logits[found], sure[found])
             masks.append(mask)
             scores.append(score if len(found) else 1 - float(sure.max()))
@@ -165,10 +128,9 @@ def _vision(photos: Sequence[EncodedPhoto]) -> Any:
     """Return the model's inputs for the photo of each row; the photos have one size."""
     from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
-    owners = [next(index for index, other in enumerate(photos) if other is one) for one in photos]
     return Sam3VisionEncoderOutput(
         fpn_hidden_states=tuple(
-            rows_of(level, owners) for level in zip(*(photo.features for photo in photos), strict=True)
+            rows_of(level) for level in zip(*(photo.features for photo in photos), strict=True)
         ),
         fpn_position_encoding=tuple(level.expand(len(photos), -1, -1, -1) for level in photos[0].positions),
     )

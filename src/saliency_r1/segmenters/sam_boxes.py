@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from saliency_r1.checkpoint import load_model
 from saliency_r1.device import moved
-from saliency_r1.segmenters.batched import rows, rows_of, same_shapes, stretched
+from saliency_r1.segmenters.batched import encode_by_shape, rows, rows_of, stretched
 from saliency_r1.segmenters.photo_reading import Reading, read_reading
 
 SAM_READING = Reading({"longest_edge": 1024})
@@ -73,24 +73,21 @@ class BoxSam:
     def encode_many(self, images: Sequence[Image.Image]) -> list[EncodedPhoto]:
         """Look at images (mode RGB, any sizes) once."""
         read = [self.reading(image) for image in images]
-        found: dict[int, EncodedPhoto] = {}
         sizes = [(pixels.shape[-2], pixels.shape[-1]) for pixels in read]
         squares = [
             F.pad(pixels, (0, self.side - width, 0, self.side - height))
             for pixels, (height, width) in zip(read, sizes, strict=True)
         ]
-        for indices in same_shapes(squares):
-            batch = moved(torch.cat([squares[index] for index in indices]), self.device, self.model.dtype)
-            embeddings = self.model.get_image_embeddings(batch)
+
+        def encode(indices: list[int], pixels: torch.Tensor) -> Iterator[EncodedPhoto]:
+            embeddings = self.model.get_image_embeddings(moved(pixels, self.device, self.model.dtype))
             several = isinstance(embeddings, list)
             parts = zip(*map(rows, embeddings if several else [embeddings]), strict=True)
             for index, part in zip(indices, parts, strict=True):
-                found[index] = EncodedPhoto(
-                    list(part) if several else part[0],
-                    sizes[index],
-                    (images[index].height, images[index].width),
-                )
-        return [found[index] for index in range(len(images))]
+                original = images[index].height, images[index].width
+                yield EncodedPhoto(list(part) if several else part[0], sizes[index], original)
+
+        return encode_by_shape(squares, encode)
 
     def masks(
         self, encoded: Sequence[EncodedPhoto], owners: Sequence[int], boxes: torch.Tensor
@@ -129,7 +126,7 @@ class BoxSam:
 
 def _embeddings(encoded: Sequence[EncodedPhoto], owners: Sequence[int]) -> torch.Tensor | list[torch.Tensor]:
     """Return the model's inputs for that photo of each row."""
-    parts: list[Any] = [photo.embedding for photo in encoded]
+    parts: list[Any] = [encoded[owner].embedding for owner in owners]
     if isinstance(parts[0], list):
-        return [rows_of(level, owners) for level in zip(*parts, strict=True)]
-    return rows_of(parts, owners)
+        return [rows_of(level) for level in zip(*parts, strict=True)]
+    return rows_of(parts)

@@ -75,32 +75,49 @@ class SFTExample:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
-@dataclass(frozen=True)
-class SFTSetting:
+@dataclass(frozen=True, kw_only=True)
+class ExampleSetting:
+    """The settings of examples, whoever words them.
+
+    Attributes:
+        fast_share: share of the examples without reasoning, in [0, 1], to the prompt that asks for that.
+        minimum_iou: least IoU of the mask that the segmenter finds from an expression and the true one.
+        seed: random seed of all choices. Those of a sample do not depend on the other samples.
+    """
+
+    fast_share: float = 0.25
+    minimum_iou: float = 0.7
+    seed: int = 0
+
+    def check(self, counts: dict[str, int], *shares: float) -> None:
+        """Refuse counts below 1 (by their names), and shares outside [0, 1], those of the class included.
+
+        Raises:
+            SaliencyError: if one is out of range.
+        """
+        shares = (self.fast_share, self.minimum_iou, *shares)
+        if min(counts.values()) < 1 or not all(0 <= share <= 1 for share in shares):
+            raise SaliencyError(f"{self}: {' and '.join(counts)} must be at least 1, the shares in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTSetting(ExampleSetting):
     """The settings of a fine-tuning set.
 
     Attributes:
         variants: responses for each photo, and as many for its mirror image.
-        fast_share: share of the responses without reasoning, in [0, 1], to the prompt that asks for that.
         mirror: whether each photo is also used mirrored.
-        minimum_iou: least IoU of the mask that the segmenter finds from an expression and the true one.
-        minimum_found: share of a picture's instances that must be found so.
+        minimum_found: share of a picture's instances that must be found with `minimum_iou`.
         minimum_group_iou: the same for the mean over the images of a group.
-        seed: random seed of all choices. Those of a sample do not depend on the other samples.
     """
 
     variants: int = 4
-    fast_share: float = 0.25
     mirror: bool = True
-    minimum_iou: float = 0.7
     minimum_found: float = 1.0
     minimum_group_iou: float = 0.6
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        shares = (self.fast_share, self.minimum_iou, self.minimum_found, self.minimum_group_iou)
-        if self.variants < 1 or not all(0 <= share <= 1 for share in shares):
-            raise SaliencyError(f"{self}: variants must be at least 1, the shares in [0, 1]")
+        self.check({"variants": self.variants}, self.minimum_found, self.minimum_group_iou)
 
 
 @dataclass(frozen=True)

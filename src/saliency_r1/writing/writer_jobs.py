@@ -29,6 +29,7 @@ from saliency_r1.response import Response
 from saliency_r1.tasks import Task
 from saliency_r1.writing.review import Fault, review
 from saliency_r1.writing.sft_set import (
+    ExampleSetting,
     Found,
     Job,
     Postponed,
@@ -46,32 +47,27 @@ if TYPE_CHECKING:
     from saliency_r1.segmenters.base import Segmenter
 
 
-@dataclass(frozen=True)
-class WriterSetting:
+@dataclass(frozen=True, kw_only=True)
+class WriterSetting(ExampleSetting):
     """The settings of rationales that a writer model words.
+
+    `fast_share` is the share of the rationales that also give an example without reasoning, and `seed` is
+    also that of the model's sampling where it takes one.
 
     Attributes:
         variants: number of rationales of each photo, and of its mirror image; each is paid.
         mirror: whether each photo is also used mirrored.
-        fast_share: share of the rationales that also give an example without reasoning, in [0, 1].
-        minimum_iou: least IoU of the mask that the segmenter finds from an expression and the true one.
         minimum_faithful: share of the statements about place, size, colour and contrast that must hold.
         tries: answers for each rationale, at most.
-        seed: random seed of all choices, and of the model's sampling where it takes one.
     """
 
     variants: int = 1
     mirror: bool = False
-    fast_share: float = 0.25
-    minimum_iou: float = 0.7
     minimum_faithful: float = 0.8
     tries: int = 3
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        shares = (self.fast_share, self.minimum_iou, self.minimum_faithful)
-        if self.variants < 1 or self.tries < 1 or not all(0 <= share <= 1 for share in shares):
-            raise SaliencyError(f"{self}: variants and tries must be at least 1, the shares in [0, 1]")
+        self.check({"variants": self.variants, "tries": self.tries}, self.minimum_faithful)
 
 
 def writer_jobs(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saliency_r1.cli.options import FrozenSegmenterOption, SeedOption, Split
+from saliency_r1.cli.options import FrozenSegmenterOption, SeedOption, Split, spread
 from saliency_r1.policy.options import TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
@@ -70,18 +71,27 @@ BudgetOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="Where the segmenter runs: auto, cpu, cuda, mps.")]
 
 
+@dataclass(frozen=True)
+class WriterFlags:
+    """`WriterSetting` as options of a command, without the seed."""
+
+    variants: VariantsOption = 1
+    mirror: MirrorOption = False
+    fast_share: FastShareOption = 0.25
+    minimum_iou: MinimumIouOption = 0.7
+    minimum_faithful: MinimumFaithfulOption = 0.8
+    tries: TriesOption = 3
+
+
+@spread
 def rationales(
+    *,
     data: DataOption,
     writer: WriterOption,
     out: OutOption = Path("runs/rationales"),
     split: SplitOption = Split.TRAIN,
     limit: LimitOption = None,
-    variants: VariantsOption = 1,
-    mirror: MirrorOption = False,
-    fast_share: FastShareOption = 0.25,
-    minimum_iou: MinimumIouOption = 0.7,
-    minimum_faithful: MinimumFaithfulOption = 0.8,
-    tries: TriesOption = 3,
+    made: WriterFlags,
     temperature: TemperatureOption = 0.7,
     max_new_tokens: MaxNewTokensOption = 512,
     max_pixels: MaxPixelsOption = None,
@@ -114,7 +124,7 @@ def rationales(
 
     if not is_endpoint(writer):
         raise SaliencyError(f"{writer}: is not an endpoint; expected openai:http://HOST:PORT/v1#MODEL")
-    setting = WriterSetting(variants, mirror, fast_share, minimum_iou, minimum_faithful, tries, seed)
+    setting = WriterSetting(**asdict(made), seed=seed)
     model = WriterModel(
         Endpoint.from_address(writer, timeout=timeout, max_pixels=max_pixels),
         cache or out / "answers",

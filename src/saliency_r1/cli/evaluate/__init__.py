@@ -40,6 +40,11 @@ Values = Literal["grey", "nonzero", "alpha"]
 """The values of a mask or prediction that mean the object."""
 
 
+def _predictions(metavar: str, what: str) -> Any:
+    """Return the option of the predictions to score, one path for each data set."""
+    return typer.Option(metavar=metavar, help=f"{what} {{set}} stands for the data set's name.")
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """The options of what is evaluated, and of the folder of the run."""
@@ -78,11 +83,7 @@ class MapOptions:
     """The options of maps: where they are, and how their pixels and those of the masks are read."""
 
     predictions: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of maps to score, named like the photos. {set} stands for the data set's name.",
-        ),
+        Path | None, _predictions("FOLDER", "Folder of maps to score, named like the photos.")
     ] = None
     missing: Annotated[
         Missing, typer.Option(help="What to do if a prediction is missing, unreadable or of a wrong size.")
@@ -158,11 +159,7 @@ def sis(
     *,
     run: RunOptions,
     predictions: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="JSON",
-            help="A COCO result file: image_id, segmentation, score. {set} stands for the data set's name.",
-        ),
+        Path | None, _predictions("JSON", "A COCO result file: image_id, segmentation, score.")
     ] = None,
     missing: Annotated[
         Missing, typer.Option(help="If the model gives no answer to a photo: stop, or score it as empty.")

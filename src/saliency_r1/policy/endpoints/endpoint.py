@@ -187,27 +187,27 @@ class Endpoint:
         try:
             async with asyncio.timeout(self.timeout):
                 return await work
-        except (TimeoutError, openai.APITimeoutError):
-            raise self._error(
-                f"no answer within {self.timeout:g} seconds; is the server busy? Or give it more time"
-            ) from None
-        except openai.APIConnectionError as error:
-            raise self._error(
-                f"it cannot be reached, or broke off its answer ({_line(error.__cause__ or error)})"
-            ) from None
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise self._error(
-                f"it does not accept the API key (HTTP {error.status_code}); set {KEY_VARIABLE}"
-            ) from None
-        except openai.NotFoundError as error:
-            raise self._error(
-                f"HTTP 404, no such model, or the URL does not end as it should (/v1): {_line(error)}"
-            ) from None
-        except openai.APIStatusError as error:
-            refused = error.status_code in (400, 413, 422)
-            raise self._error(f"HTTP {error.status_code}: {_line(error)}", refused=refused) from None
-        except (openai.OpenAIError, ValueError) as error:
-            raise self._error(f"its answer is no chat completion ({_line(error)})") from None
+        except (TimeoutError, openai.OpenAIError, ValueError) as error:
+            refused = isinstance(error, openai.APIStatusError) and error.status_code in (400, 413, 422)
+            raise self._error(self._reason(error), refused=refused) from None
+
+    def _reason(self, error: Exception) -> str:
+        """Return why a question got no answer, and what to do."""
+        import openai
+
+        match error:
+            case TimeoutError() | openai.APITimeoutError():
+                return f"no answer within {self.timeout:g} seconds; is the server busy? Or give it more time"
+            case openai.APIConnectionError():
+                return f"it cannot be reached, or broke off its answer ({_line(error.__cause__ or error)})"
+            case openai.AuthenticationError() | openai.PermissionDeniedError():
+                return f"it does not accept the API key (HTTP {error.status_code}); set {KEY_VARIABLE}"
+            case openai.NotFoundError():
+                return f"HTTP 404, no such model, or the URL does not end as it should (/v1): {_line(error)}"
+            case openai.APIStatusError():
+                return f"HTTP {error.status_code}: {_line(error)}"
+            case _:
+                return f"its answer is no chat completion ({_line(error)})"
 
     async def _written(self, messages: Messages, max_new_tokens: int, options: Mapping[str, Any]) -> Answer:
         """Return the answer; if it was cut before anything was written, ask once more with a larger limit."""

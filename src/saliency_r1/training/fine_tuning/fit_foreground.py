@@ -10,22 +10,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from rich.progress import track
 
 from saliency_r1.data.mask_files import load_grey
 from saliency_r1.nano.foreground import SUB_CELLS
 from saliency_r1.nano.vision import Adapter
 from saliency_r1.training.features import FeatureCache, Key
+from saliency_r1.training.fine_tuning.fitting import Fitting
 
 
 def fit_foreground(
-    adapter: Adapter,
-    cache: FeatureCache,
-    masks: Mapping[Key, Path],
-    *,
-    steps: int = 1500,
-    batch_size: int = 32,
-    seed: int = 0,
+    adapter: Adapter, cache: FeatureCache, masks: Mapping[Key, Path], fitting: Fitting
 ) -> float:
     """Fit `adapter.foreground`'s reading of the salient region.
 
@@ -33,9 +27,7 @@ def fit_foreground(
         adapter: an adapter with a `Foreground`.
         cache: holds the features of the photos.
         masks: the true mask of each photo, of the photo as it is; the key says whether it is to be mirrored.
-        steps: steps of AdamW, one batch of photos each.
-        batch_size: photos a step.
-        seed: random seed of the order.
+        fitting: the steps.
 
     Returns:
         Mean IoU of the sub-cells above one half over the last tenth of the steps.
@@ -52,12 +44,10 @@ def fit_foreground(
         truths = torch.from_numpy(np.stack(list(pool.map(lambda key: _read(key, masks[key], side), keys))))
     parameters = [*foreground.hidden.parameters(), *foreground.share.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
-    rng = np.random.default_rng(seed)
     overlaps: list[float] = []
-    for step in track(range(steps), "fitting the foreground"):
+    for step, chosen in fitting.batches(len(keys), "fitting the foreground"):
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * (1 - step / steps)
-        chosen = rng.choice(len(keys), min(batch_size, len(keys)), replace=False)
+            group["lr"] = 2e-3 * (1 - step / fitting.steps)
         features = cache.read([keys[index] for index in chosen]).to(device).float()
         truth = truths[torch.from_numpy(chosen)].to(device).float() / 255
         logits = foreground.logits(adapter.telling(features))
@@ -68,7 +58,7 @@ def fit_foreground(
         found, true = logits > 0, truth > 0.5
         either = (found | true).sum((1, 2)).clamp(min=1)
         overlaps.append(float(((found & true).sum((1, 2)) / either).mean()))
-    return float(np.mean(overlaps[-max(1, steps // 10) :]))
+    return float(np.mean(overlaps[-max(1, fitting.steps // 10) :]))
 
 
 def _read(key: Key, path: Path, side: int) -> np.ndarray:

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 from torch import Tensor
 
 from saliency_r1.data.instance_png import load_instances
 from saliency_r1.nano.instance_map import MOST, SUB_CELLS, InstanceMap, middles_of
 from saliency_r1.nano.vision import Adapter
 from saliency_r1.training.features import FeatureCache, Key
+from saliency_r1.training.fine_tuning.fitting import Fitting
 
 _MIDDLES_WEIGHT = 30.0
 """A middle is in few of the places, so that the mean over them is small."""
@@ -61,24 +61,14 @@ class InstanceTruth:
         return cls(keys, torch.stack(middles), torch.tensor(counts))
 
 
-def fit_instances(
-    adapter: Adapter,
-    cache: FeatureCache,
-    truth: InstanceTruth,
-    *,
-    steps: int = 2000,
-    batch_size: int = 32,
-    seed: int = 0,
-) -> None:
+def fit_instances(adapter: Adapter, cache: FeatureCache, truth: InstanceTruth, fitting: Fitting) -> None:
     """Fit `adapter.instances`' reading of middles and number.
 
     Args:
         adapter: an adapter with an `InstanceMap`.
         cache: holds the features of the pictures.
         truth: the truth of at least one picture.
-        steps: steps of AdamW, one batch of pictures each.
-        batch_size: pictures a step.
-        seed: random seed of the order.
+        fitting: the steps.
 
     Raises:
         ValueError: if the adapter has no `InstanceMap`, or there is no picture.
@@ -91,11 +81,9 @@ def fit_instances(
         each for name, each in reader.named_parameters() if name.split(".")[0] not in _LEARNED_LATER
     ]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
-    rng = np.random.default_rng(seed)
-    for step in track(range(steps), "fitting the instance map"):
+    for step, chosen in fitting.batches(len(truth.keys), "fitting the instance map"):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1.0, (step + 1) / 100) * (1 - step / steps)
-        chosen = rng.choice(len(truth.keys), min(batch_size, len(truth.keys)), replace=False)
+            group["lr"] = 1e-3 * min(1.0, (step + 1) / 100) * (1 - step / fitting.steps)
         middles, count = reader.read(_features(adapter, cache, truth, chosen, device), _DROPOUT)
         picked = torch.from_numpy(chosen)
         loss = _MIDDLES_WEIGHT * F.binary_cross_entropy_with_logits(middles, truth.middles[picked].to(device))

@@ -44,6 +44,7 @@ from saliency_r1.training.fine_tuning.fit_names import (
     read_regions,
     start_reader,
 )
+from saliency_r1.training.fine_tuning.fitting import Fitting
 from saliency_r1.training.fine_tuning.recipe import FineTuningRecipe, fine_tuning_settings
 from saliency_r1.training.fine_tuning.vocabulary import change_tokenizer, take_columns
 from saliency_r1.training.logs import TrainerLog
@@ -432,14 +433,14 @@ def _fit_readings(
         samples, _ = load_splits(recipe.foreground)
         known = {str(sample.image.relative_to(recipe.image_root)): sample.mask for sample in samples}
         masks = {key: mask for key in cache.photos if (mask := known.get(key[0]))}
-        overlap = fit_foreground(adapter, cache, masks, seed=recipe.seed)
+        overlap = fit_foreground(adapter, cache, masks, Fitting(1500, seed=recipe.seed))
         print(f"The foreground was fitted on {len(masks)} pictures: IoU {overlap:.3f}", flush=True)
     if recipe.instances:
         for title, examples in (("training", train), ("held-out", validation)):
             maps = _instance_maps(examples, recipe.image_root)
             truth = InstanceTruth.read(maps, model.config.cells)
             if title == "training":
-                fit_instances(adapter, cache, truth, seed=recipe.seed)
+                fit_instances(adapter, cache, truth, Fitting(2000, seed=recipe.seed))
             if maps:
                 share = right_counts(adapter, cache, truth)
                 print(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from saliency_r1.scenes.referring import Mix
 from saliency_r1.training.run import RunRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmenterRecipe(RunRecipe):
-    """A recipe of `train segmenter`.
+class SegmenterRecipe(RunRecipe, Mix):
+    """A recipe of `train segmenter`, with the mix of its samples.
 
     Attributes:
         data: the DUTS folder, or one of photos and masks.
@@ -34,7 +35,6 @@ class SegmenterRecipe(RunRecipe):
             that the mix adds. Weights of the layout before 0.2.0 can be started from too.
         realign: whether names and regions are aligned before the first step although there is a `start`.
         align_steps: steps of that alignment.
-        composed, negative, crop, alone, scenes, instances: the mix of samples, see `Mix`.
         instance_data: folders of COCO json sets for the share of `instances`.
         teacher: folder of a teacher's soft masks of their photos, see `instance_photos.open_photos`; None
             for no teacher.
@@ -62,11 +62,6 @@ class SegmenterRecipe(RunRecipe):
     realign: bool = False
     align_steps: int = 1200
     composed: float = 0.5
-    negative: float = 0.08
-    crop: float = 0.5
-    alone: float = 0.0
-    scenes: float = 0.0
-    instances: float = 0.0
     instance_data: tuple[Path, ...] = ()
     teacher: Path | None = None
     imagenet: Path | None = None

@@ -79,14 +79,11 @@ class _Data:
             if recipe.instances
             else []
         )
-        mix = Mix(
-            recipe.composed, recipe.negative, recipe.crop, recipe.alone, recipe.scenes, recipe.instances
-        )
         own, others = (
             (Foregrounds.open(samples, place, recipe.image_size), book) if recipe.scenes else None
             for samples, place in zip((train, held_out), places, strict=True)
         )
-        samples = ReferringPhotos(photos, known, photos.colours(), recipe.seed, mix, own, instance_photos)
+        samples = ReferringPhotos(photos, known, photos.colours(), recipe.seed, recipe, own, instance_photos)
         unseen = checks, unknown, checks.colours()
         composed = {"composed": ReferringPhotos(*unseen, 0, Mix(composed=1.0))}
         if recipe.scenes:
