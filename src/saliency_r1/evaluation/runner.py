@@ -127,7 +127,8 @@ def evaluate(
     start = time.perf_counter()
     check_extra("evaluate", "an evaluation")
     refuse_finished(request.out, request.overwrite)
-    run = (_Instances if request.task is Task.SIS else _Maps)(request, load_model, progress)
+    kind: type[_Run] = _Instances if request.task is Task.SIS else _Maps
+    run = kind(request, load_model, progress)
     evaluation = run.evaluate()
     facts = RunFacts(
         data=request.data,

@@ -99,6 +99,28 @@ class ConcurrentPolicy(Policy, Protocol):
     concurrent: int
     """The number of questions that it answers at a time."""
 
+    def respond(
+        self,
+        batch: Sequence[Sequence[Image.Image]],
+        task: Task,
+        *,
+        reasoning: bool = True,
+        max_new_tokens: int | None = None,
+    ) -> list[PolicyOutput]:
+        """Answer one question for each item of the batch, concurrently; see `Policy.respond`.
+
+        Raises:
+            SaliencyError: the first that a question raises; the others are dropped.
+        """
+        futures = [
+            self.submit(images, task, reasoning=reasoning, max_new_tokens=max_new_tokens) for images in batch
+        ]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
     def submit(
         self,
         images: Sequence[Image.Image],

@@ -72,15 +72,14 @@ DeviceOption = Annotated[str, typer.Option(help="Where the segmenter runs: auto,
 
 
 @dataclass(frozen=True)
-class WriterFlags:
-    """`WriterSetting` as options of a command, without the seed."""
+class KeptFlags:
+    """The options of how much is written, and of what is kept of it: a part of `WriterSetting`."""
 
     variants: VariantsOption = 1
     mirror: MirrorOption = False
     fast_share: FastShareOption = 0.25
     minimum_iou: MinimumIouOption = 0.7
     minimum_faithful: MinimumFaithfulOption = 0.8
-    tries: TriesOption = 3
 
 
 @spread
@@ -91,7 +90,8 @@ def rationales(
     out: OutOption = Path("runs/rationales"),
     split: SplitOption = Split.TRAIN,
     limit: LimitOption = None,
-    made: WriterFlags,
+    kept: KeptFlags,
+    tries: TriesOption = 3,
     temperature: TemperatureOption = 0.7,
     max_new_tokens: MaxNewTokensOption = 512,
     max_pixels: MaxPixelsOption = None,
@@ -124,7 +124,7 @@ def rationales(
 
     if not is_endpoint(writer):
         raise SaliencyError(f"{writer}: is not an endpoint; expected openai:http://HOST:PORT/v1#MODEL")
-    setting = WriterSetting(**asdict(made), seed=seed)
+    setting = WriterSetting(**asdict(kept), tries=tries, seed=seed)
     model = WriterModel(
         Endpoint.from_address(writer, timeout=timeout, max_pixels=max_pixels),
         cache or out / "answers",

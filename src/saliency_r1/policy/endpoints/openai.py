@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.policy.asking import Questions, default_tokens, parses, prompts, settled
-from saliency_r1.policy.base import PolicyOutput
+from saliency_r1.policy.asking import default_tokens, parses, prompts, settled
+from saliency_r1.policy.base import ConcurrentPolicy, PolicyOutput
 from saliency_r1.policy.confidence import confidence, expression_confidences
 from saliency_r1.policy.endpoints.endpoint import CONCURRENT, Answer, Endpoint, EndpointError
 from saliency_r1.policy.endpoints.structured import SERVERS, body, pattern
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _GREEDY = {"temperature": 0, "logprobs": True}
 
 
-class OpenAIPolicy:
-    """Write responses with a model that a server runs.
+class OpenAIPolicy(ConcurrentPolicy):
+    """Write responses with a model that a server runs. It answers up to eight questions at a time.
 
     Args:
         endpoint: the model, see `saliency_r1.policy.endpoints.endpoint`.
@@ -98,31 +98,6 @@ class OpenAIPolicy:
         """The names of model and server."""
         return self.endpoint.name
 
-    def respond(
-        self,
-        batch: Questions,
-        task: Task,
-        *,
-        reasoning: bool = True,
-        max_new_tokens: int | None = None,
-    ) -> list[PolicyOutput]:
-        """Answer one question for each item of the batch; see `saliency_r1.policy.base.Policy`.
-
-        Up to eight questions run at a time.
-
-        Raises:
-            RefusedQuestionError: if the server refuses a question, or does not answer it; see `Endpoint`.
-            SaliencyError: if the server gives no valid answer in time.
-        """
-        futures = [
-            self.submit(images, task, reasoning=reasoning, max_new_tokens=max_new_tokens) for images in batch
-        ]
-        try:
-            return [future.result() for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()
-
     def submit(
         self,
         images: Sequence[Image.Image],
@@ -131,7 +106,11 @@ class OpenAIPolicy:
         reasoning: bool = True,
         max_new_tokens: int | None = None,
     ) -> Future[PolicyOutput]:
-        """Start to answer one question; see `saliency_r1.policy.base.ConcurrentPolicy`."""
+        """Start to answer one question; see `saliency_r1.policy.base.ConcurrentPolicy`.
+
+        The future raises a `RefusedQuestionError` if the server refuses the question, or does not answer it;
+        see `Endpoint`.
+        """
         if not images:
             raise SaliencyError("a question without an image: give at least one")
         limit = max_new_tokens or self.max_new_tokens or default_tokens(self.zero_shot)
