@@ -16,7 +16,7 @@ class Fitting:
     Attributes:
         steps: number of steps, one batch of pictures each.
         batch_size: pictures a step.
-        seed: of the order.
+        seed: random seed of the order.
     """
 
     steps: int
