@@ -13,7 +13,8 @@ of boundaries as wide as .02 of a photo's diagonal.
 
 `--animals` takes COCO json sets: their held-out photos (a fifth, by the hash of the file name) with exactly
 one instance, an animal of over 10 % of the photo, whose mask is the truth. U²-Net was trained on DUTS-TR, so
-its numbers on photos of DUTS-TR say nothing.
+its numbers on photos of DUTS-TR say nothing. There an answer is named rightly if it is the animal's category,
+or a kind of it ("the pug" for a dog); the other networks name nothing.
 """
 
 from __future__ import annotations
@@ -43,10 +44,12 @@ ANIMALS = frozenset(
     {"bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"}
     | {"monkey", "otter", "turtle", "tiger", "deer"}
 )
+Pair = tuple[Path, np.ndarray, str | None]
+"""A photo's file, its true mask, and the name of what it shows, if that is known."""
 LEAST_AREA = 0.1
 COLUMNS = (
     *("method", "S", "MAE", "max F", "mean E", "IoU", "boundary IoU"),
-    *("seconds", "times first peer", "memory", "weights"),
+    *("seconds", "times first peer", "memory", "weights", "named rightly"),
 )
 WARM_UP = 3
 
@@ -80,6 +83,7 @@ class Measured:
         megabytes: of its weights.
         metrics: of its masks so far.
         seconds: that each photo took.
+        right: whether each photo was named rightly, where its name is known.
 
     Raises:
         SaliencyError: if it cannot be loaded.
@@ -90,6 +94,7 @@ class Measured:
 
         self.method, self.metrics = method, SodMetrics()
         self.seconds: list[float] = []
+        self.right: list[bool] = []
         context = get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(method, threads, theirs))
@@ -97,8 +102,8 @@ class Measured:
         theirs.close()
         self.megabytes: float = self._answer()
 
-    def run(self, photo: Path) -> tuple[np.ndarray, float]:
-        """The mask of a photo and the seconds it took."""
+    def run(self, photo: Path) -> tuple[np.ndarray, str | None, float]:
+        """The mask of a photo, what it shows in words, and the seconds it took."""
         self._connection.send(photo)
         return self._answer()
 
@@ -126,21 +131,21 @@ def serve(method: Method, threads: int, connection: Connection) -> None:
         connection.send(megabytes)
         while (photo := connection.recv()) is not None:
             start = perf_counter()
-            mask = find(photo)
-            connection.send((mask, perf_counter() - start))
+            mask, words = find(photo)
+            connection.send((mask, words, perf_counter() - start))
         connection.send(peak_gib())
     except SaliencyError as error:
         connection.send(str(error))
 
 
-def load(method: Method, threads: int) -> tuple[Callable[[Path], np.ndarray], float]:
-    """What makes a mask of a photo's file, and the megabytes of its weights."""
+def load(method: Method, threads: int) -> tuple[Callable[[Path], tuple[np.ndarray, str | None]], float]:
+    """What makes a mask and words of a photo's file, and the megabytes of its weights."""
     if method.onnx is not None:
         from saliency_r1.data.teacher.network import Teacher
         from saliency_r1.images import load_image
 
         teacher = Teacher(method.onnx, threads=threads)
-        return lambda photo: teacher(load_image(photo)), method.onnx.stat().st_size / 1e6
+        return lambda photo: (teacher(load_image(photo)), None), method.onnx.stat().st_size / 1e6
 
     import torch
 
@@ -153,7 +158,12 @@ def load(method: Method, threads: int) -> tuple[Callable[[Path], np.ndarray], fl
     segmenter = Path(method.segmenter) if method.segmenter else POLICY_FOLDER.with_name("segmenter")
     files = [file for folder in (policy, segmenter) for file in folder.glob("*.safetensors")]
     size = sum(file.stat().st_size for file in files) / 1e6
-    return lambda photo: pipe(photo, reasoning=method.reasoning).mask, size
+
+    def find(photo: Path) -> tuple[np.ndarray, str]:
+        result = pipe(photo, reasoning=method.reasoning)
+        return result.mask, " ".join(result.expressions)
+
+    return find, size
 
 
 def peak_gib() -> float:
@@ -168,19 +178,19 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units
 
 
-def pairs_of(photos: Path, masks: Path) -> list[tuple[Path, np.ndarray]]:
-    """The photos of a folder and their masks, bool (H, W), by stem."""
+def pairs_of(photos: Path, masks: Path) -> list[Pair]:
+    """The photos of a folder and their masks, bool (H, W), by stem; without names."""
     from saliency_r1.data.folders import pictures_by_stem
     from saliency_r1.data.mask_files import load_mask
     from saliency_r1.data.pairs import check_complete
 
     images, truths = pictures_by_stem(photos, "photos"), pictures_by_stem(masks, "masks")
     check_complete(photos, images, masks, truths)
-    return [(path, load_mask(truths[stem])) for stem, path in images.items()]
+    return [(path, load_mask(truths[stem]), None) for stem, path in images.items()]
 
 
-def single_animals(roots: Sequence[Path]) -> list[tuple[Path, np.ndarray]]:
-    """The held-out photos of one animal of over a tenth of the photo, and its mask, bool (H, W)."""
+def single_animals(roots: Sequence[Path]) -> list[Pair]:
+    """The held-out photos of one animal of over a tenth of the photo, its mask, bool (H, W), and its name."""
     from saliency_r1.data.coco_json import find_json, load_json, read_coco
     from saliency_r1.data.true_instances import decode
     from saliency_r1.scenes.instance_photos import is_held_out
@@ -202,12 +212,27 @@ def single_animals(roots: Sequence[Path]) -> list[tuple[Path, np.ndarray]]:
                 continue
             mask = decode(image.instances[0].mask)
             if mask.mean() > LEAST_AREA:
-                found.append((image.image, mask))
+                found.append((image.image, mask, category[image.key]))
     return found
 
 
-def measure(methods: Sequence[Method], pairs: Sequence[tuple[Path, np.ndarray]], threads: int) -> None:
+def right_names(name: str) -> frozenset[str]:
+    """The words that name a category rightly: its own and those of its kinds."""
+    from saliency_r1.scenes.instance_photos import category_nouns
+    from saliency_r1.writing.name_sources import embedded_tree
+
+    nouns, tree = category_nouns(name), embedded_tree()
+    own = nouns.names[0]
+    chains = [tree.chains[number] for number in tree.below.get(own, ())]
+    kinds = (word for chain in chains for word in chain[: chain.index(own)])
+    return frozenset((*nouns.names, *nouns.synonyms, *kinds))
+
+
+def measure(methods: Sequence[Method], pairs: Sequence[Pair], threads: int) -> None:
     """Run all methods on every photo in turn and print the table."""
+    from saliency_r1.language.accepted_names import is_named
+
+    accepted = {name: right_names(name) for _, _, name in pairs if name is not None}
     started: list[Measured] = []
     peaks: list[float] = []
     try:
@@ -216,13 +241,15 @@ def measure(methods: Sequence[Method], pairs: Sequence[tuple[Path, np.ndarray]],
         for each in started:
             for _ in range(WARM_UP):
                 each.run(pairs[0][0])
-        for photo, truth in track(pairs, "photos", console=Console(stderr=True)):
+        for photo, truth, name in track(pairs, "photos", console=Console(stderr=True)):
             for each in started:
-                mask, seconds = each.run(photo)
+                mask, words, seconds = each.run(photo)
                 if mask.shape != truth.shape:
                     raise SaliencyError(f"{photo}: a mask of {truth.shape}, but the photo is {mask.shape}")
                 each.metrics.update(mask, truth)
                 each.seconds.append(seconds)
+                if name is not None and words is not None:
+                    each.right.append(is_named(words, accepted[name]))
     finally:
         for each in started:
             with suppress(SaliencyError, OSError):
@@ -240,6 +267,7 @@ def measure(methods: Sequence[Method], pairs: Sequence[tuple[Path, np.ndarray]],
             f"{seconds / peers[0]:.2f}" if peers else "–",
             f"{memory:.2f} GiB",
             f"{each.megabytes:.1f} MB",
+            f"{np.mean(each.right):.3f}" if each.right else "–",
         ]
         print(f"| {' | '.join(cells)} |")
 

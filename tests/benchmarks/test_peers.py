@@ -48,8 +48,14 @@ def test_single_animals_are_held_out_photos_of_one_large_animal(tmp_path: Path) 
     found = peers.single_animals([draw_animals(tmp_path)])
     wanted = {f"{number:03d}.png" for number in range(0, 40, 4) if is_held_out(f"{number:03d}.png")}
     assert wanted
-    assert {path.name for path, _ in found} == wanted
-    assert all(mask[5:59, 5:59].all() and not mask[62:].any() for _, mask in found)
+    assert {path.name for path, _, _ in found} == wanted
+    assert all(mask[5:59, 5:59].all() and not mask[62:].any() for _, mask, _ in found)
+    assert {name for _, _, name in found} == {"dog"}
+
+
+def test_a_kind_of_an_animal_names_it_rightly() -> None:
+    assert {"dog", "pug"} <= peers.right_names("dog")
+    assert not {"cat", "animal", "object"} & peers.right_names("dog")
 
 
 def test_photos_without_a_mask_are_refused(tmp_path: Path) -> None:
@@ -80,12 +86,13 @@ def test_the_table(tmp_path: Path) -> None:
     assert done.stdout.startswith("2 photos, 1 threads")
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
     assert [row[0] for row in rows[2:]] == ["ours, with reasoning", "ours, --fast", "bright"]
-    numbers = np.array([[float(cell.split()[0]) for cell in row[1:]] for row in rows[2:]])
+    numbers = np.array([[float(cell.split()[0]) for cell in row[1:-1]] for row in rows[2:]])
     assert ((numbers[:, :6] >= 0) & (numbers[:, :6] <= 1.01)).all()
     assert (numbers[:, 6] > 0).all()
     assert numbers[2, 7] == 1
     assert (numbers[:2, 8] > numbers[2, 8]).all()  # torch and two networks take more memory than this one
     assert numbers[0, 9] == numbers[1, 9] > 10
+    assert {row[-1] for row in rows[2:]} == {"–"}  # what drawn photos show has no name
     failed = subprocess.run([*command, str(tmp_path / "none.onnx")], capture_output=True, text=True)
     assert failed.returncode == 1
     assert "none.onnx: no such file" in failed.stderr.splitlines()[-1]
