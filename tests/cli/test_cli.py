@@ -375,7 +375,7 @@ def test_existing_files_are_skipped_or_said_to_be_replaced(
     assert main([*written, "--skip-existing", both[0]]) == 0
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == f"1 skipped because their files are in {tmp_path}/\n"
+    assert said.err == f"1 photo skipped: its files are in {tmp_path}/\n"
     assert (tmp_path / "cup.json").stat().st_mtime_ns == before
 
     (tmp_path / "cup_mask.png").unlink()  # a photo of which one file is missing is done again

@@ -54,7 +54,7 @@ def test_a_folder_keeps_its_tree_and_existing_outputs_can_be_skipped(
     (out / "a" / "cup.png").write_bytes(b"kept")
     (out / "b" / "cup.png").unlink()
     assert main(["cutout", str(photos), str(out), "--skip-existing"]) == 1
-    assert "1 skipped because the output file exists" in capsys.readouterr().err
+    assert "1 photo skipped: its output exists" in capsys.readouterr().err
     assert (out / "a" / "cup.png").read_bytes() == b"kept"
     assert (out / "b" / "cup.png").is_file()
 

@@ -14,6 +14,7 @@ from scipy.stats import wilcoxon
 
 from drawn_data import draw_pairs, save
 from evaluate_runs import draw_instances, run, score, score_pairs
+from saliency_r1.evaluation.compare import shown_difference
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -220,3 +221,8 @@ def test_runs_that_cannot_be_compared(pairs: Path, capsys: pytest.CaptureFixture
     (third / "run" / "summary.json").write_text("{}")
     assert run("compare", pairs / "run", third / "run") == 2
     assert "not a run of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "text"), [(-0.06, "-.0600"), (0.5, "+.5000"), (1.25, "+1.2500")])
+def test_differences_have_the_style_of_other_numbers(value: float, text: str) -> None:
+    assert shown_difference(value) == text

@@ -17,7 +17,7 @@ from saliency_r1.tasks import Task
 if TYPE_CHECKING:
     from saliency_r1.batch.chunk_worker import Job
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 _ray = partial(typer.Option, rich_help_panel="Ray")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from saliency_r1.evaluation.attributes import Split
     from saliency_r1.evaluation.results_table import ResultsTable
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

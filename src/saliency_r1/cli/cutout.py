@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from saliency_r1.pictures.finding import FoundImage
     from saliency_r1.result import SaliencyResult
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 STANDARD = "-"
 
@@ -85,7 +85,8 @@ def cutout(
         there = {target for _, target in photos if target is not None and target.exists()}
         photos = [item for item in photos if item[1] not in there]
         if there:
-            print(f"{len(there)} skipped because the output file exists", file=sys.stderr)
+            what = "1 photo skipped: its" if len(there) == 1 else f"{len(there)} photos skipped: their"
+            print(f"{what} output exists", file=sys.stderr)
 
     def finished(result: SaliencyResult) -> Image.Image:
         picture = result.cutout(matting=matting)

@@ -12,7 +12,7 @@ from saliency_r1.cli.options import FastOption, ModelFlags, spread
 if TYPE_CHECKING:
     from saliency_r1.result import SaliencyResult
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import typer
 
 from saliency_r1.cli.options import spread
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from saliency_r1.tasks import Task
 if TYPE_CHECKING:
     from saliency_r1.policy.given import GivenPhrase
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -68,7 +68,9 @@ def run(
         asked = len(photos)
         photos = [item for item in photos if kinds_on_disk(out, item.stem, only) != tuple(only)]
         if len(photos) < asked:
-            line = f"{asked - len(photos)} skipped because their files are in {out}/"
+            skipped = asked - len(photos)
+            what = "1 photo skipped: its" if skipped == 1 else f"{skipped} photos skipped: their"
+            line = f"{what} files are in {out}/"
             remarks.print(line, style="dim", soft_wrap=True)
     if not photos:
         return failed

@@ -15,7 +15,7 @@ from saliency_r1.serving.settings import Limits, ServerSettings, token_from_envi
 if TYPE_CHECKING:
     from saliency_r1.pipeline import SaliencyPipeline
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 _limit = partial(typer.Option, rich_help_panel="Limits")
 

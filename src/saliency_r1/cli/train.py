@@ -120,10 +120,11 @@ def _finish(what: str, folder: Path) -> None:
 
 
 def _leave_out_remarks() -> None:
-    """Have transformers print errors only: its remarks on weights and files are not about the run."""
+    """Have transformers print errors only: its remarks and bars are not about the run."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _check_extra() -> None:

@@ -283,8 +283,9 @@ def difference_rows(found: Sequence[Difference], p_values: Mapping[str, float]) 
             TITLES[one.metric],
             shown(one.first),
             shown(one.second),
-            f"{one.difference:+.4f}",
-            f"[{one.low:+.4f}, {one.high:+.4f}]" + ("" if one.sure else " (holds 0)"),
+            shown_difference(one.difference),
+            f"[{shown_difference(one.low)}, {shown_difference(one.high)}]"
+            + ("" if one.sure else " (holds 0)"),
             shown_p(p_values[one.metric]) if one.metric in p_values else "–",
             f"{one.wins} / {one.losses} / {one.ties}",
         ]
@@ -301,6 +302,11 @@ DIFFERENCE_TITLES = (
     "p (Holm)",
     "wins / losses / ties",
 )
+
+
+def shown_difference(value: float) -> str:
+    """Return a difference as tables write it, with its sign."""
+    return f"{value:+.4f}".replace("0.", ".", 1) if abs(value) < 0.99995 else f"{value:+.4f}"
 
 
 def shown_p(value: float) -> str:
@@ -417,7 +423,7 @@ def _cases(first: Run, second: Run, metric: str) -> str:
             if row.words
         )
         cases.append(
-            f'<div class="case"><p><b>{escape(name)}</b> {delta[name]:+.3f}</p>'
+            f'<div class="case"><p><b>{escape(name)}</b> {shown_difference(delta[name])}</p>'
             f'<div class="row">{figures}</div>{words}</div>'
         )
     return f'<div class="cases">{"".join(cases)}</div>'

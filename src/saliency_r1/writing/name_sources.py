@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from saliency_r1 import nano
@@ -12,6 +13,8 @@ from saliency_r1.language.imagenet import imagenet_synsets
 from saliency_r1.language.tree_names import tree_of
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.scenes.instance_photos import category_names, category_nouns
+
+_WORDNET = re.compile(r"n\d{8}")
 
 
 def embedded_tree() -> NameTree:
@@ -38,13 +41,21 @@ def make_tree(imagenet: str | Path | None, data: str | Path | None, photos: Sequ
                 synsets.setdefault(sample.synset.id, sample.synset)
     nouns = [category_nouns(name) for name in category_names(photos)]
     made = tree_of(synsets.values(), [((*each.names, *each.synonyms), each.hypernyms) for each in nouns])
-    return made if imagenet is not None else extended(embedded_tree(), made)
+    own = [name for name in synsets if not _WORDNET.fullmatch(name)]
+    return made if imagenet is not None else extended(embedded_tree(), made, own)
 
 
-def extended(tree: NameTree, other: NameTree) -> NameTree:
-    """A tree with the classes of another one behind its own."""
-    new = [index for index, name in enumerate(other.classes) if name not in tree.number]
-    return NameTree(
-        (*tree.classes, *(other.classes[index] for index in new)),
-        (*tree.chains, *(other.chains[index] for index in new)),
-    )
+def extended(tree: NameTree, other: NameTree, renamed: Collection[str] = ()) -> NameTree:
+    """A tree with the classes of another one behind its own.
+
+    Args:
+        tree: its classes keep their words.
+        other: the other tree.
+        renamed: classes whose words are those of `other` if that calls them by another narrowest word: who
+            names photos of dogs "Rex" means that name.
+    """
+    chains = dict(zip(tree.classes, tree.chains, strict=True))
+    for name, chain in zip(other.classes, other.chains, strict=True):
+        if name not in chains or (name in renamed and chain[0] != chains[name][0]):
+            chains[name] = chain
+    return NameTree(tuple(chains), tuple(chains.values()))
