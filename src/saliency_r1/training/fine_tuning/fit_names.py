@@ -31,6 +31,8 @@ from saliency_r1.scenes.instance_photos import category_nouns, select
 _DROPOUT = 0.4
 _PULL = 1e-3
 """The weight of the distance from the start, whose weights know more classes than the photos show."""
+_LEAST_STEPS = 100
+"""A new name is not learned in fewer; with more, the reader says the names of a few photos of all things."""
 _ENOUGH = 100
 """Held-out regions that are needed to choose a threshold; with fewer of them it stays as it was."""
 _GRID = tuple(round(0.02 * step, 2) for step in range(5, 48))
@@ -230,7 +232,7 @@ def fit_names(
     start = [each.detach().clone() for each in reader.head.parameters()]
     optimizer = torch.optim.AdamW(reader.head.parameters(), lr=1e-3, weight_decay=0.0)
     generator = torch.Generator().manual_seed(seed)
-    steps = epochs * max(1, 2 * len(used) // batch_size)
+    steps = max(_LEAST_STEPS, epochs * (2 * len(used) // batch_size))
     for step in track(range(steps), "fitting the names"):
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * (1 - step / steps)
