@@ -181,7 +181,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
 def recipe_of(options: argparse.Namespace) -> Any:
     """The recipe that all methods change."""
     from saliency_r1.training.config import load_recipe
-    from saliency_r1.training.rl import CGPORecipe
+    from saliency_r1.training.reinforcement.train import CGPORecipe
 
     recipe = load_recipe(options.recipe, CGPORecipe, options.set)
     # How many steps there will be is not known beforehand: hence a constant rate.
@@ -199,8 +199,8 @@ def run_one(options: argparse.Namespace, method: str, seed: int) -> None:
     from saliency_r1.data.prompt_examples import read_prompts
     from saliency_r1.data.samples import spread
     from saliency_r1.files import write_bytes_atomic
-    from saliency_r1.training.rl import GRPORecipe, build_trainer, rl_settings
-    from saliency_r1.training.validation import answer, summarise
+    from saliency_r1.training.reinforcement.train import GRPORecipe, build_trainer, rl_settings
+    from saliency_r1.training.reinforcement.validation import answer, summarise
 
     recipe = recipe_of(options)
     change = METHODS[method]

@@ -24,7 +24,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from saliency_r1 import SaliencyPipeline
 from saliency_r1.data.duts import load_duts, split
 from saliency_r1.nano import EMBEDDED_SEGMENTER, POLICY_FOLDER
-from saliency_r1.policy.onnx import OnnxPolicy
+from saliency_r1.policy.onnx.policy import OnnxPolicy
 from saliency_r1.segmenters.onnx import OnnxSegmenter
 
 PARTS = {

@@ -140,9 +140,9 @@ def sample(options: argparse.Namespace) -> Samples:
 
     from saliency_r1.data.prompt_examples import read_prompts
     from saliency_r1.data.samples import spread
-    from saliency_r1.training.cgpo import IMAGE_INPUTS
     from saliency_r1.training.config import load_recipe
-    from saliency_r1.training.rl import CGPORecipe, build_trainer, rl_settings
+    from saliency_r1.training.reinforcement.cgpo import IMAGE_INPUTS
+    from saliency_r1.training.reinforcement.train import CGPORecipe, build_trainer, rl_settings
 
     recipe = load_recipe(options.recipe, CGPORecipe, options.set)
     prompts = spread(read_prompts(recipe.train), options.prompts)

@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from large_step import SIZES, build
 from saliency_r1.policy.transformers import TransformersPolicy
-from saliency_r1.segmenters.beit3 import LARGE
-from saliency_r1.segmenters.evf_sam import EvfSamSegmenter
-from saliency_r1.segmenters.evf_sam_model import HUGE, EvfSam
+from saliency_r1.segmenters.evf_sam.beit3 import LARGE
+from saliency_r1.segmenters.evf_sam.model import HUGE, EvfSam
+from saliency_r1.segmenters.evf_sam.segmenter import EvfSamSegmenter
 from saliency_r1.tasks import Task
 from tiny_evf_sam import BEIT3, SAM, tokenizer_of
 

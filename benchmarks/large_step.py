@@ -36,9 +36,9 @@ from saliency_r1.nano.tokenizer import IMAGE, train_tokenizer
 from saliency_r1.policy.processors import image_only
 from saliency_r1.tasks import Task
 from saliency_r1.training.adapters import LORA_TARGETS
-from saliency_r1.training.cgpo import CGPOTrainer
-from saliency_r1.training.cgpo_config import CGPOConfig
-from saliency_r1.training.grpo import MeasuredGRPOTrainer
+from saliency_r1.training.reinforcement.cgpo import CGPOTrainer
+from saliency_r1.training.reinforcement.cgpo_config import CGPOConfig
+from saliency_r1.training.reinforcement.grpo import MeasuredGRPOTrainer
 
 TEMPLATE = (
     "{%- for message in messages %}<|im_start|>{{ message['role'] }}\n"

@@ -19,7 +19,7 @@ from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.rewards.combined import SaliencyReward
 from saliency_r1.rewards.segmenting import MEMORY_BYTES, CachedSegmenter
 from saliency_r1.segmenters.nano import NanoSegmenter
-from saliency_r1.training.rl_data import Photos
+from saliency_r1.training.reinforcement.questions import Photos
 
 LEAST_TIMES = 4
 """For the largest group."""

@@ -20,8 +20,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from saliency_r1.nano.tokenizer import TAGS
-from saliency_r1.training.cgpo import CGPOTrainer
-from saliency_r1.training.cgpo_config import CGPOConfig
+from saliency_r1.training.reinforcement.cgpo import CGPOTrainer
+from saliency_r1.training.reinforcement.cgpo_config import CGPOConfig
 
 ANSWERS = ("A", "B", "C", "D")
 PROMPTS = ("which", "what", "who", "where")

@@ -1,6 +1,6 @@
 """The rules of imports: every room imports from floors below its own, and no module leads back to itself.
 
-Imports inside functions and those for types count too.
+Imports inside functions and those for types count too. No room is crowded.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ FLOORS = (
 """The rooms from the top down. Every other module is on the ground floor."""
 ROOM_OF = {"__main__": "cli", "cosod": "pipeline", "cosod_path": "pipeline", "sis": "pipeline"}
 """Modules that belong to a room by their work."""
+MOST_FILES = 16
+"""The Python files of one folder, the root of the package excepted."""
 
 
 def modules() -> dict[str, str]:
@@ -104,6 +106,12 @@ def test_no_module_leads_back_to_itself() -> None:
         TopologicalSorter(IMPORTS).prepare()
     except CycleError as error:
         pytest.fail(" → ".join(error.args[1]))
+
+
+def test_no_room_has_more_files_than_one_can_look_through() -> None:
+    folders = {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}
+    counts = {str(folder.relative_to(PACKAGE)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert not {folder: count for folder, count in counts.items() if count > MOST_FILES}
 
 
 def test_the_table_of_contributing_names_every_room() -> None:

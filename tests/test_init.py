@@ -44,5 +44,5 @@ def test_a_wrong_name_is_an_attribute_error() -> None:
 def test_every_public_name_loads() -> None:
     for name in saliency_r1.__all__:
         assert getattr(saliency_r1, name) is not None
-    assert saliency_r1.CGPOTrainer.__module__ == "saliency_r1.training.cgpo"
+    assert saliency_r1.CGPOTrainer.__module__ == "saliency_r1.training.reinforcement.cgpo"
     assert saliency_r1.Policy.__module__ == "saliency_r1.policy.base"

@@ -15,7 +15,7 @@ from skimage import data
 from saliency_r1 import SaliencyError, SaliencyPipeline
 from saliency_r1.cli import main
 from saliency_r1.masks import iou
-from saliency_r1.policy.onnx import OnnxPolicy
+from saliency_r1.policy.onnx.policy import OnnxPolicy
 from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.runtime import Runtime, threads

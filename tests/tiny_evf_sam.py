@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import XLMRobertaTokenizer
 
-from saliency_r1.segmenters.beit3 import Beit3Sizes
-from saliency_r1.segmenters.evf_sam import SEMANTIC
-from saliency_r1.segmenters.evf_sam_model import EvfSam, SamSizes, original_name
+from saliency_r1.segmenters.evf_sam.beit3 import Beit3Sizes
+from saliency_r1.segmenters.evf_sam.model import EvfSam, SamSizes, original_name
+from saliency_r1.segmenters.evf_sam.segmenter import SEMANTIC
 
 BEIT3 = Beit3Sizes(64, 8, 70, 48, 3, 80, 2, 30)
 SAM = SamSizes(128, 8, 40, 3, 5, (1,), 6, 16, 24, 2, 1, 4, 20, 2, 100, 8)

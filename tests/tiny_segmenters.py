@@ -26,8 +26,8 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from saliency_r1.segmenters.beit3 import Beit3Sizes
-from saliency_r1.segmenters.evf_sam_model import EvfSam, SamSizes, original_name
+from saliency_r1.segmenters.evf_sam.beit3 import Beit3Sizes
+from saliency_r1.segmenters.evf_sam.model import EvfSam, SamSizes, original_name
 from saliency_r1.segmenters.load_segmenter import load_segmenter
 
 WORDS = "the a cat dog cup ball small brown red on left right of it two and behind in front".split()  # noqa: SIM905

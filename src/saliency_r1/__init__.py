@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from saliency_r1.segmenters.base import Segmentation, Segmenter
     from saliency_r1.segmenters.load_segmenter import load_segmenter
     from saliency_r1.tasks import Task
-    from saliency_r1.training.cgpo import CGPOTrainer
-    from saliency_r1.training.cgpo_config import CGPOConfig
     from saliency_r1.training.fine_tuning.large import LargeSFTRecipe, train_large_sft
     from saliency_r1.training.fine_tuning.nano import SFTRecipe, train_sft
-    from saliency_r1.training.rl import CGPORecipe, GRPORecipe, train_rl
+    from saliency_r1.training.reinforcement.cgpo import CGPOTrainer
+    from saliency_r1.training.reinforcement.cgpo_config import CGPOConfig
+    from saliency_r1.training.reinforcement.train import CGPORecipe, GRPORecipe, train_rl
     from saliency_r1.training.segmenter.recipe import SegmenterRecipe
     from saliency_r1.training.segmenter.train import train_segmenter
 
     __version__: str
 
 _HOMES = {
-    "CGPOConfig": "training.cgpo_config",
-    "CGPORecipe": "training.rl",
-    "CGPOTrainer": "training.cgpo",
-    "GRPORecipe": "training.rl",
+    "CGPOConfig": "training.reinforcement.cgpo_config",
+    "CGPORecipe": "training.reinforcement.train",
+    "CGPOTrainer": "training.reinforcement.cgpo",
+    "GRPORecipe": "training.reinforcement.train",
     "ImageError": "errors",
     "Instance": "result",
     "LargeSFTRecipe": "training.fine_tuning.large",
@@ -61,7 +61,7 @@ _HOMES = {
     "parse_lenient": "response",
     "parse_strict": "response",
     "train_large_sft": "training.fine_tuning.large",
-    "train_rl": "training.rl",
+    "train_rl": "training.reinforcement.train",
     "train_segmenter": "training.segmenter.train",
     "train_sft": "training.fine_tuning.nano",
 }

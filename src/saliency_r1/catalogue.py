@@ -60,7 +60,7 @@ POLICY_KINDS = {
 }
 """Prefixes of policy names, each with the class whose `load` takes such a name; the first match counts."""
 
-ONNX_POLICY = "policy.onnx:OnnxPolicy"
+ONNX_POLICY = "policy.onnx.policy:OnnxPolicy"
 """The class that runs a nano policy without torch."""
 
 POLICIES = (
@@ -115,6 +115,6 @@ SEGMENTERS = (
         1320,
         "see its card",
         "the paper's; safetensors may be on another revision: docs/evf-sam.md",
-        "segmenters.evf_sam:EvfSamSegmenter",
+        "segmenters.evf_sam.segmenter:EvfSamSegmenter",
     ),
 )

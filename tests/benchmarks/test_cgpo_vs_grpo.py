@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from repository import module_at
-from saliency_r1.training.rl import CGPORecipe, GRPORecipe
+from saliency_r1.training.reinforcement.train import CGPORecipe, GRPORecipe
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from scipy.stats import wilcoxon
 
 from drawn_data import draw_pairs, save
 from evaluate_runs import run
-from saliency_r1.evaluation.results_table import holm, signed_rank
+from saliency_r1.evaluation.table.results import holm, signed_rank
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -12,9 +12,10 @@ from skimage import data
 from saliency_r1 import nano
 from saliency_r1.nano.configuration import NanoConfig
 from saliency_r1.nano.policy_model import NanoForImageTextToText
-from saliency_r1.policy import distinct, onnx_distinct
+from saliency_r1.policy import distinct
 from saliency_r1.policy.base import Policy
-from saliency_r1.policy.onnx import OnnxPolicy
+from saliency_r1.policy.onnx.distinct import rewrite_repeats
+from saliency_r1.policy.onnx.policy import OnnxPolicy
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.sharing.onnx_graphs import write_policy_graphs
 from saliency_r1.tasks import Task
@@ -112,7 +113,7 @@ def test_an_expression_that_is_written_twice_is_written_anew_alike(
             ids,
             wanted._settings(room, do_sample=False, temperature=1.0),
         )
-    one = onnx_distinct.rewrite_repeats(
+    one = rewrite_repeats(
         found._language, found._tokenizer, found._prompt([photo], question)[0], ids, room, found._end
     )
     assert one is not None

@@ -16,7 +16,13 @@ from skimage import data
 from saliency_r1.cli import main
 from saliency_r1.errors import SaliencyError
 from saliency_r1.segmenters.base import Segmenter
-from saliency_r1.segmenters.evf_sam import PIXEL_MEAN, PIXEL_STD, EvfSamSegmenter, beit3_pixels, sam_pixels
+from saliency_r1.segmenters.evf_sam.segmenter import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    EvfSamSegmenter,
+    beit3_pixels,
+    sam_pixels,
+)
 from saliency_r1.segmenters.load_segmenter import load_segmenter, parse_segmenter
 from tiny_evf_sam import BEIT3, SAM, TEXTS, random_model, save_weights, sizes_of, tokenizer_of
 

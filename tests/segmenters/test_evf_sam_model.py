@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from repository import ROOT
 from saliency_r1.errors import SaliencyError
-from saliency_r1.segmenters.beit3 import BASE, LARGE
-from saliency_r1.segmenters.evf_sam_model import HUGE, EvfSam, evf_sam_from_state_dict, original_name
+from saliency_r1.segmenters.evf_sam.beit3 import BASE, LARGE
+from saliency_r1.segmenters.evf_sam.model import HUGE, EvfSam, evf_sam_from_state_dict, original_name
 from tiny_evf_sam import BEIT3, SAM, original_state, random_model, sizes_of
 
 STEPS = ("image_embedding", "cls", "prompt", "low_res", "iou", "low_res_multi", "iou_multi", "logits")

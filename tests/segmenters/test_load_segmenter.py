@@ -13,7 +13,7 @@ import tiny_segmenters as tiny
 from saliency_r1 import checkpoint
 from saliency_r1.catalogue import SEGMENTERS
 from saliency_r1.errors import SaliencyError
-from saliency_r1.segmenters import evf_sam
+from saliency_r1.segmenters.evf_sam import segmenter as evf_sam
 from saliency_r1.segmenters.load_segmenter import load_segmenter, parse_segmenter
 
 

@@ -13,8 +13,14 @@ import torch
 from datasets import Dataset
 
 from bandit_training import PROMPTS, FixedCompletions, config, policy, prompts, share_of_a, tokenizer
-from saliency_r1.training.baselines import KEPT_A_VISIT, PRIOR_VISITS, TASK_MEMORY, Baselines, RunningMeans
-from saliency_r1.training.cgpo import CGPOTrainer, prompt_key
+from saliency_r1.training.reinforcement.baselines import (
+    KEPT_A_VISIT,
+    PRIOR_VISITS,
+    TASK_MEMORY,
+    Baselines,
+    RunningMeans,
+)
+from saliency_r1.training.reinforcement.cgpo import CGPOTrainer, prompt_key
 
 
 def test_older_numbers_weigh_less_and_those_of_one_call_the_same() -> None:

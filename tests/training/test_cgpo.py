@@ -37,10 +37,10 @@ from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
 from saliency_r1.nano.tokenizer import train_tokenizer
 from saliency_r1.policy.confidence import token_pieces
-from saliency_r1.training.cgpo import CGPOTrainer, answer_tokens, sequence_confidence
-from saliency_r1.training.cgpo_config import CGPOConfig
 from saliency_r1.training.features import FeatureMemory
-from saliency_r1.training.sampling import SampledLogprobs
+from saliency_r1.training.reinforcement.cgpo import CGPOTrainer, answer_tokens, sequence_confidence
+from saliency_r1.training.reinforcement.cgpo_config import CGPOConfig
+from saliency_r1.training.reinforcement.sampling import SampledLogprobs
 
 
 def raw_logprobs(

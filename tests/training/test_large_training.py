@@ -34,9 +34,9 @@ from saliency_r1.training.fine_tuning.large import LargeSFTRecipe, LargeSFTTrain
 from saliency_r1.training.fine_tuning.recipe import fine_tuning_settings
 from saliency_r1.training.fine_tuning.task_batches import KindsApart
 from saliency_r1.training.logs import read_metrics
-from saliency_r1.training.rl import CGPORecipe, GRPORecipe, rl_settings
-from saliency_r1.training.rl_data import Photos
-from saliency_r1.training.rollouts import RolloutRecipe
+from saliency_r1.training.reinforcement.questions import Photos
+from saliency_r1.training.reinforcement.rollouts import RolloutRecipe
+from saliency_r1.training.reinforcement.train import CGPORecipe, GRPORecipe, rl_settings
 from saliency_r1.writing.sft_set import SFTExample
 
 
@@ -257,7 +257,7 @@ def test_what_sharded_weights_cannot_do_is_refused_before_anything_is_loaded(
 def test_vllm_without_the_package_says_what_to_install(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("saliency_r1.training.rollouts.is_vllm_available", lambda: False)
+    monkeypatch.setattr("saliency_r1.training.reinforcement.rollouts.is_vllm_available", lambda: False)
     path = rewarded(data, tmp_path / "out", vllm="colocate")
     assert main(["train", "cgpo", "--config", str(path)]) == 2
     error = capsys.readouterr().err
@@ -270,7 +270,7 @@ def test_vllm_without_the_package_says_what_to_install(
 @pytest.fixture
 def with_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an environment that has the package: what is refused is refused before it is imported."""
-    monkeypatch.setattr("saliency_r1.training.rollouts.is_vllm_available", lambda: True)
+    monkeypatch.setattr("saliency_r1.training.reinforcement.rollouts.is_vllm_available", lambda: True)
 
 
 def test_a_start_that_vllm_would_show_other_photos_is_refused(

@@ -43,8 +43,8 @@ from saliency_r1.training.config import load_recipe
 from saliency_r1.training.features import FeatureMemory
 from saliency_r1.training.fine_tuning.examples import prompt_text
 from saliency_r1.training.logs import read_metrics
-from saliency_r1.training.rl import CGPORecipe, GRPORecipe, train_rl
-from saliency_r1.training.rl_data import Photos, prompt_dataset
+from saliency_r1.training.reinforcement.questions import Photos, prompt_dataset
+from saliency_r1.training.reinforcement.train import CGPORecipe, GRPORecipe, train_rl
 from saliency_r1.writing.rl_prompts import spread_groups
 
 

@@ -13,11 +13,11 @@ from transformers import Trainer
 from trl import GRPOTrainer, SFTTrainer
 from trl.trainer.utils import RepeatSampler
 
-from saliency_r1.training.cgpo import CGPOTrainer
 from saliency_r1.training.checkpoints import WholeCheckpoints
 from saliency_r1.training.fine_tuning.large import LargeSFTTrainer
 from saliency_r1.training.fine_tuning.nano import PolicySFTTrainer
-from saliency_r1.training.grpo import MeasuredGRPOTrainer, OrderOfEpoch
+from saliency_r1.training.reinforcement.cgpo import CGPOTrainer
+from saliency_r1.training.reinforcement.grpo import MeasuredGRPOTrainer, OrderOfEpoch
 
 GRPO = {
     "_load_optimizer_and_scheduler": "self, checkpoint",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from saliency_r1.evaluation.attributes import Split
-    from saliency_r1.evaluation.results_table import ResultsTable
+    from saliency_r1.evaluation.table.results import ResultsTable
 
 app = typer.Typer(add_completion=False)
 
@@ -46,7 +46,7 @@ def compare(
     from saliency_r1.errors import SaliencyError
     from saliency_r1.evaluation import compare as comparing
     from saliency_r1.evaluation.attributes import by_attribute, read_attributes
-    from saliency_r1.evaluation.results_table import table_of
+    from saliency_r1.evaluation.table.results import table_of
     from saliency_r1.extras import check_extra
 
     check_extra("evaluate", "compare")
@@ -88,7 +88,7 @@ def _write(
     from saliency_r1.evaluation import compare as comparing
     from saliency_r1.evaluation.attributes import attributes_csv
     from saliency_r1.evaluation.curves import curve_files
-    from saliency_r1.evaluation.results_text import latex
+    from saliency_r1.evaluation.table.text import latex
     from saliency_r1.files import write_bytes_atomic
 
     content = comparing.comparison_dict(table.runs, found, table.p_values)

@@ -51,14 +51,11 @@ def _segmenter(config: Path, overrides: list[str], resume: bool, overwrite: bool
 
 
 def _rl(kind: str, config: Path, overrides: list[str], resume: bool, overwrite: bool) -> Path:
-    from saliency_r1.training import rl
     from saliency_r1.training.config import load_recipe
+    from saliency_r1.training.reinforcement.train import CGPORecipe, GRPORecipe, train_rl
 
-    recipes: dict[str, type[rl.CGPORecipe] | type[rl.GRPORecipe]] = {
-        "cgpo": rl.CGPORecipe,
-        "grpo": rl.GRPORecipe,
-    }
-    return rl.train_rl(load_recipe(config, recipes[kind], overrides), resume=resume, overwrite=overwrite)
+    recipes: dict[str, type[CGPORecipe] | type[GRPORecipe]] = {"cgpo": CGPORecipe, "grpo": GRPORecipe}
+    return train_rl(load_recipe(config, recipes[kind], overrides), resume=resume, overwrite=overwrite)
 
 
 STAGES: dict[str, tuple[str, str, Callable[[Path, list[str], bool, bool], Path]]] = {

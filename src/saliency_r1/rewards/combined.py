@@ -88,7 +88,7 @@ class SaliencyReward:
     last digits.
 
     It is a reward function of TRL: it takes the columns `example` and `photos` of the data set that
-    `training.rl_data` makes.
+    `training.reinforcement.questions` makes.
 
     Args:
         segmenter: the frozen segmenter, with its cache.

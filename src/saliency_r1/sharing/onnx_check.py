@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from saliency_r1.errors import SaliencyError
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.policy.onnx import OnnxPolicy
+from saliency_r1.policy.onnx.policy import OnnxPolicy
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.segmenters.nano import NanoSegmenter
 from saliency_r1.segmenters.onnx import OnnxSegmenter

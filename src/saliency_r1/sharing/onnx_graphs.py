@@ -161,7 +161,7 @@ class _Names(_Traced):
 
 
 class _Language(_Traced):
-    """One step, or the first of many tokens; see `saliency_r1.policy.onnx_language`.
+    """One step, or the first of many tokens; see `saliency_r1.policy.onnx.language`.
 
     It is the Qwen2 of transformers, with heads as axes of the weights. Traced as it stands there, most nodes
     of the graph would work out shapes.

@@ -1,4 +1,4 @@
-"""Training stages: one file each, all driven by a recipe."""
+"""Training stages, all driven by a recipe."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from saliency_r1.evaluation.results_table import Method, TableSpec
+    from saliency_r1.evaluation.table.results import Method, TableSpec
     from saliency_r1.pipeline import SaliencyPipeline
 
 
@@ -35,8 +35,8 @@ def table(
 
     from saliency_r1.errors import SaliencyError
     from saliency_r1.evaluation.curves import curve_files
-    from saliency_r1.evaluation.results_table import collect, read_spec
-    from saliency_r1.evaluation.results_text import latex, markdown, missing_line
+    from saliency_r1.evaluation.table.results import collect, read_spec
+    from saliency_r1.evaluation.table.text import latex, markdown, missing_line
     from saliency_r1.files import write_bytes_atomic
 
     try:
@@ -78,7 +78,7 @@ def _make(spec: TableSpec, device: str) -> None:
 
     from saliency_r1.cli.evaluate.run import evaluate_request
     from saliency_r1.errors import SaliencyError
-    from saliency_r1.evaluation.results_table import command
+    from saliency_r1.evaluation.table.results import command
     from saliency_r1.workers import default_workers
 
     remarks = Console(stderr=True, highlight=False, markup=False)

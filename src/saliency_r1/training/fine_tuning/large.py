@@ -28,7 +28,7 @@ from saliency_r1.training.fine_tuning.recipe import FineTuningRecipe, fine_tunin
 from saliency_r1.training.fine_tuning.task_batches import KindsApart
 from saliency_r1.training.logs import TrainerLog
 from saliency_r1.training.progress import TrainerLines
-from saliency_r1.training.rl_data import Photos
+from saliency_r1.training.reinforcement.questions import Photos
 from saliency_r1.training.run import POLICY, begin
 from saliency_r1.writing.sft_set import SFTExample, read_examples
 

@@ -20,8 +20,8 @@ from saliency_r1.nano.tokenizer import END, IMAGE, START
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces, with_names
-from saliency_r1.policy.onnx_distinct import rewrite_repeats
-from saliency_r1.policy.onnx_language import OnnxLanguage, Prompt
+from saliency_r1.policy.onnx.distinct import rewrite_repeats
+from saliency_r1.policy.onnx.language import OnnxLanguage, Prompt
 from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.photo_size import check_max_pixels, shrink, workable
 from saliency_r1.policy.prompts import Prompting

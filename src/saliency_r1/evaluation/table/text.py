@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from saliency_r1.evaluation.compare import shown_p
 from saliency_r1.evaluation.outputs import TITLES, latex_text, shown
-from saliency_r1.evaluation.results_table import SURE, MissingCell, ResultsTable
 from saliency_r1.evaluation.sod_scores import LOWER_IS_BETTER
+from saliency_r1.evaluation.table.results import SURE, MissingCell, ResultsTable
 
 MARK = "*"
 """The mark of a value that differs significantly from the reference's."""

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.policy.confidence import expression_tokens, token_pieces
-from saliency_r1.training.baselines import Baselines
-from saliency_r1.training.cgpo_config import CGPOConfig
-from saliency_r1.training.grpo import MeasuredGRPOTrainer
-from saliency_r1.training.sampling import SampledLogprobs
+from saliency_r1.training.reinforcement.baselines import Baselines
+from saliency_r1.training.reinforcement.cgpo_config import CGPOConfig
+from saliency_r1.training.reinforcement.grpo import MeasuredGRPOTrainer
+from saliency_r1.training.reinforcement.sampling import SampledLogprobs
 
 IMAGE_INPUTS = (
     "pixel_values",

@@ -27,8 +27,8 @@ from saliency_r1.device import choose_device, moved
 from saliency_r1.errors import SaliencyError
 from saliency_r1.segmenters.base import Flags
 from saliency_r1.segmenters.batched import BatchedSegmenter, Rows, encode_by_shape, rows, rows_of, tokenized
-from saliency_r1.segmenters.beit3 import BASE, FIRST_POSITION, LARGE
-from saliency_r1.segmenters.evf_sam_model import HUGE, EvfSam, evf_sam_from_state_dict
+from saliency_r1.segmenters.evf_sam.beit3 import BASE, FIRST_POSITION, LARGE
+from saliency_r1.segmenters.evf_sam.model import HUGE, EvfSam, evf_sam_from_state_dict
 from saliency_r1.segmenters.photo_reading import Reading
 
 SEMANTIC = "[semantic] "

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import SamConfig, SamModel
 
 from saliency_r1.errors import SaliencyError
-from saliency_r1.segmenters.beit3 import Beit3, Beit3Sizes, Sizes
+from saliency_r1.segmenters.evf_sam.beit3 import Beit3, Beit3Sizes, Sizes
 
 
 @dataclass(frozen=True)

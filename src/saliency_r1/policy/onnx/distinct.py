@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from saliency_r1.policy.confidence import token_pieces
-from saliency_r1.policy.onnx_language import OnnxLanguage, Prompt
+from saliency_r1.policy.onnx.language import OnnxLanguage, Prompt
 from saliency_r1.policy.repeats import BEAMS, LONGEST, MOST_REWRITTEN, first_repeat
 from saliency_r1.wording import normalised
 
@@ -23,7 +23,7 @@ def rewrite_repeats(
 
     Args:
         language: the model that wrote it.
-        tokenizer: a `saliency_r1.policy.onnx.NanoTokenizer`.
+        tokenizer: a `saliency_r1.policy.onnx.policy.NanoTokenizer`.
         prompt: the question.
         ids: token ids of the greedy response.
         limit: maximum number of tokens.

@@ -19,7 +19,7 @@ from saliency_r1 import nano
 from saliency_r1.data.prompt_examples import PromptExample
 from saliency_r1.data.true_instances import encode
 from saliency_r1.tasks import Task
-from saliency_r1.training.rl import CGPORecipe, build_trainer, rl_settings
+from saliency_r1.training.reinforcement.train import CGPORecipe, build_trainer, rl_settings
 
 SIZES = ((3000, 10), (300, 200), (40, 50))
 FAMILIES: dict[str, Callable[[Path], Path]] = {

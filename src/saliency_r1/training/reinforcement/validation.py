@@ -17,7 +17,7 @@ from saliency_r1.evaluation.calibration import auroc, calibrate
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.rewards.combined import SaliencyReward, Scored
 from saliency_r1.tasks import Task
-from saliency_r1.training.rl_data import Photos
+from saliency_r1.training.reinforcement.questions import Photos
 
 GOOD = 0.5
 

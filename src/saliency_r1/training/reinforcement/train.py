@@ -29,23 +29,23 @@ from saliency_r1.rewards.own import load_reward
 from saliency_r1.rewards.segmenting import CachedSegmenter
 from saliency_r1.segmenters.load_segmenter import load_segmenter
 from saliency_r1.training.adapters import check_sharding, freeze_vision, lora
-from saliency_r1.training.cgpo import CGPOTrainer
-from saliency_r1.training.cgpo_config import CGPOConfig, check_saving
 from saliency_r1.training.exporting import export_trained
 from saliency_r1.training.features import FeatureMemory
-from saliency_r1.training.grpo import MeasuredGRPOTrainer
 from saliency_r1.training.logs import TrainerLog
 from saliency_r1.training.progress import TrainerLines
-from saliency_r1.training.rl_data import Photos, longest_question, prompt_dataset
-from saliency_r1.training.rollouts import (
+from saliency_r1.training.reinforcement.cgpo import CGPOTrainer
+from saliency_r1.training.reinforcement.cgpo_config import CGPOConfig, check_saving
+from saliency_r1.training.reinforcement.grpo import MeasuredGRPOTrainer
+from saliency_r1.training.reinforcement.questions import Photos, longest_question, prompt_dataset
+from saliency_r1.training.reinforcement.rollouts import (
     RolloutRecipe,
     check_length,
     check_stored_pixels,
     check_vllm,
     vllm_settings,
 )
+from saliency_r1.training.reinforcement.validation import answer, summarise
 from saliency_r1.training.run import POLICY, begin, check_keep_best, trainer_arguments
-from saliency_r1.training.validation import answer, summarise
 
 MEGABYTE = 1024**2
 
