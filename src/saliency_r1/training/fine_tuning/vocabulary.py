@@ -10,6 +10,9 @@ from safetensors.torch import load_file
 
 from saliency_r1.errors import SaliencyError
 
+_READER = "model.adapter.names.head."
+"""The weights of the reader of names, one row for each class; `fit_names.start_reader` starts them."""
+
 
 @torch.no_grad()
 def change_tokenizer(model: Any, old: Any, new: Any, seed: int = 0) -> None:
@@ -55,7 +58,7 @@ def take_columns(model: Any, folder: str | Path) -> None:
         return  # a policy of the hub, whose sizes are those of now
     now = dict(model.named_parameters())
     for name, before in load_file(path).items():
-        if name not in now or now[name].shape == before.shape:
+        if name not in now or now[name].shape == before.shape or name.startswith(_READER):
             continue
         rows, columns = before.shape[0], before.shape[-1]
         if before.ndim != 2 or now[name].shape[0] != rows or now[name].shape[1] < columns:
