@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--policy", help="a policy folder instead of the embedded one")
     parser.add_argument("--segmenter", help="a segmenter folder instead of the embedded one")
     options = parser.parse_args()
-    pipe = SaliencyPipeline.from_pretrained(options.policy, options.segmenter)
+    pipe = SaliencyPipeline.from_pretrained(options.policy, options.segmenter, runtime="torch")
     print(f"model {pipe.name} on {pipe.device}\n")
     reader = pipe.policy.model.model.adapter.names  # type: ignore[attr-defined]
     if reader is not None:
