@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--segmenter", help="a segmenter folder instead of the embedded one")
     parser.add_argument("--save", type=Path, help="a folder for the cut-outs and their photos")
     options = parser.parse_args()
-    pipe = SaliencyPipeline.from_pretrained(options.policy, options.segmenter)
+    pipe = SaliencyPipeline.from_pretrained(options.policy, options.segmenter, runtime="torch")
     peers = {path.stem: peer(path) for path in options.onnx}
     rows: dict[str, list[Errors]] = {}
     seconds: dict[str, list[float]] = {}
