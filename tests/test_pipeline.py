@@ -593,7 +593,7 @@ def test_a_file_that_is_cut_short_is_read_if_asked(pipe: SaliencyPipeline, tmp_p
 
 
 def test_the_embedded_segmenter_is_asked_for_what_stands_out_of_a_name() -> None:
-    """In SOD alone: the instances of SIS, and what a user names, are found by their names."""
+    """Several instances, and what a user names, are found by their names."""
 
     class Worded(ColourSegmenter):
         salient_text = staticmethod(words.salient_text)
@@ -606,3 +606,11 @@ def test_the_embedded_segmenter_is_asked_for_what_stands_out_of_a_name() -> None
     segmenter.asked.clear()
     pipe.finding("the red")(photo)
     assert segmenter.asked == ["the red"]
+    for said, asked in (
+        ("<ins>the red</ins>", ["the most salient red"]),
+        ("<ins>the red</ins><ins>the blue</ins>", ["the red", "the blue"]),
+    ):
+        segmenter.asked.clear()
+        policy = SayingPolicy([f"<think></think><answer>{said}</answer>"])
+        SaliencyPipeline(policy, segmenter)(photo, "sis")
+        assert segmenter.asked[: len(asked)] == asked

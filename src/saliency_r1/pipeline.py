@@ -29,8 +29,8 @@ from saliency_r1.segmenters.base import (
     Encoded,
     Segmentation,
     Segmenter,
+    answer_texts,
     encode_many,
-    salient_texts,
     segment_many,
 )
 from saliency_r1.segmenters.load_segmenter import open_segmenter
@@ -368,8 +368,9 @@ class SaliencyPipeline:
 
     def _asked(self, expressions: Sequence[str], task: Task) -> Sequence[str]:
         """Return how the segmenter is asked; what a user named is found, whether it stands out or not."""
-        stands_out = task is Task.SOD and not isinstance(self.policy, GivenPhrase)
-        return salient_texts(self.segmenter, expressions) if stands_out else expressions
+        if isinstance(self.policy, GivenPhrase):
+            return expressions
+        return answer_texts(self.segmenter, expressions, task)
 
     def _result(
         self, item: LoadedSource, task: Task, answer: _Answer, masks: _Masks | None, seconds: float

@@ -23,7 +23,7 @@ from saliency_r1.rewards.segmenting import CachedSegmenter, GreyMasks, Question,
 from saliency_r1.rewards.sis import matched
 from saliency_r1.rewards.sod import weighted_mean
 from saliency_r1.rewards.tensors import overlaps, sod_parts_of
-from saliency_r1.segmenters.base import salient_texts
+from saliency_r1.segmenters.base import answer_texts
 from saliency_r1.tasks import Task
 
 TRUTH_BYTES = 128 * 1024**2
@@ -258,9 +258,8 @@ class SaliencyReward:
         self, key: Hashable, image: Image.Image, expressions: Sequence[str], task: Task
     ) -> Question:
         """Return what the segmenter is asked, in the words in which the pipeline asks it."""
-        if task is Task.SOD:
-            expressions = salient_texts(self.segmenter.segmenter, expressions)
-        return Question(key, image, expressions, task.spec.several_expressions)
+        asked = answer_texts(self.segmenter.segmenter, expressions, task)
+        return Question(key, image, asked, task.spec.several_expressions)
 
     def _own(
         self,

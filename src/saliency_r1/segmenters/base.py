@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from saliency_r1.tasks import Task
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -77,6 +79,16 @@ def salient_texts(segmenter: Segmenter, expressions: Sequence[str]) -> list[str]
     """
     own = getattr(segmenter, "salient_text", None)
     return list(expressions) if own is None else [own(text) for text in expressions]
+
+
+def answer_texts(segmenter: Segmenter, expressions: Sequence[str], task: Task) -> list[str]:
+    """Return how a segmenter is asked for an answer of a task.
+
+    The one thing of SOD stands out, and so does the only instance of SIS. Several instances are told apart by
+    their expressions alone, and what a group shares need not stand out.
+    """
+    alone = task is Task.SOD or (task is Task.SIS and len(expressions) == 1)
+    return salient_texts(segmenter, expressions) if alone else list(expressions)
 
 
 def encode_many(segmenter: Segmenter, images: Sequence[Image.Image]) -> list[Encoded]:

@@ -263,7 +263,7 @@ def _answers(
     order = reading_order(masks)
     masks = [masks[index] for index in order]
     facts = instance_facts(image, masks, [called[index] for index in order])
-    found = Found(maker.segmenter, image, instances=True)
+    found = Found(maker.segmenter, image, instances=True, salient=len(masks) == 1)
     written = [word_instances(facts, rng) for _ in range(setting.variants)]
     found.add(options[0].expression for wordings in written for options in wordings if options)
     answers: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []

@@ -204,7 +204,7 @@ class Found:
         segmenter: the frozen one.
         image: the picture, RGB.
         instances: whether the expressions mean instances, not regions.
-        salient: whether they are answers to the question of SOD, see `salient_texts`.
+        salient: whether each means the one thing that stands out, see `answer_texts`.
     """
 
     def __init__(
