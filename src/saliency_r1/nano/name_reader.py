@@ -141,20 +141,35 @@ class NameReader(nn.Module):
         weights = torch.cat([shares[:, None], own * (shares[:, None] + 0.05)], dim=1).float()
         return weights / weights.sum(-1, keepdim=True).clamp(min=1e-6)
 
-    def shared(self, logits: Tensor, counts: Tensor) -> Tensor:
+    def shared(self, logits: Tensor, there: Tensor, counts: Tensor) -> Tensor:
         """The evidence of the images of each group, multiplied.
 
+        An image of a group speaks for a class as its likeliest thing of that class does, be it the salient
+        region or an instance. A single image speaks as its salient region does.
+
         Args:
-            logits: (B, `NAME_SLOTS`, classes), as `read` gives them.
+            logits, there: as `read` gives them.
             counts: (groups,), images of each, B together.
 
         Returns:
             (B, classes), each image's that of its group: the mean of the log-probabilities.
         """
-        each = logits[:, 0].log_softmax(-1)
         group = torch.repeat_interleave(torch.arange(len(counts), device=logits.device), counts)
+        each = self.evidence(logits, there, counts[group])
         total = torch.zeros(len(counts), each.shape[-1], device=logits.device).index_add(0, group, each)
         return self.weighed(total, counts[:, None])[group]
+
+    @staticmethod
+    def evidence(logits: Tensor, there: Tensor, counts: Tensor) -> Tensor:
+        """Return what each image says of each class, log-probabilities (B, classes); see `shared`.
+
+        Args:
+            logits, there: as `read` gives them.
+            counts: (B,), how many images the group of each has.
+        """
+        likely = logits.log_softmax(-1)
+        anything = likely.masked_fill(~there[..., None], -torch.inf).amax(1).log_softmax(-1)
+        return torch.where(counts[:, None] > 1, anything, likely[:, 0])
 
     @staticmethod
     def weighed(total: Tensor, count: Tensor | int) -> Tensor:

@@ -116,7 +116,7 @@ class NanoModel(NanoPreTrainedModel):
         if names is None or read is None:
             return tokens
         logits, there = read
-        logits = torch.cat([names.shared(logits, counts)[:, None], logits[:, 1:]], dim=1)
+        logits = torch.cat([names.shared(logits, there, counts)[:, None], logits[:, 1:]], dim=1)
         spelled = names(logits, there, self.get_input_embeddings().weight, image_names)
         return torch.cat([tokens, spelled.to(tokens.dtype)], dim=1)
 
@@ -139,7 +139,7 @@ class NanoModel(NanoPreTrainedModel):
         _, read = self.adapter(image_features)
         assert read is not None
         firsts = counts.cumsum(0) - counts
-        logits: Tensor = names.shared(read[0], counts)[firsts]
+        logits: Tensor = names.shared(*read, counts)[firsts]
         return logits
 
     def forward(

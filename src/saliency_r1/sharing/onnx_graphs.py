@@ -153,7 +153,8 @@ class _Names(_Traced):
 
     def forward(self, logits: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
         names = self.model.model.adapter.names
-        shared = names.weighed(logits[:, 0].log_softmax(-1).sum(0), logits.shape[0])
+        count = torch.full((logits.shape[0],), logits.shape[0])
+        shared = names.weighed(names.evidence(logits, there, count).sum(0), logits.shape[0])
         first = shared.expand(logits.shape[0], 1, -1)
         logits = torch.cat([first, logits[:, 1:]], dim=1)
         spelled = names(logits, there, self.model.get_input_embeddings().weight)
