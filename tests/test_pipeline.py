@@ -614,3 +614,15 @@ def test_the_embedded_segmenter_is_asked_for_what_stands_out_of_a_name() -> None
         policy = SayingPolicy([f"<think></think><answer>{said}</answer>"])
         SaliencyPipeline(policy, segmenter)(photo, "sis")
         assert segmenter.asked[: len(asked)] == asked
+
+
+def test_a_group_that_shares_what_stands_out_is_asked_for_that() -> None:
+    class Worded(ColourSegmenter):
+        salient_text = staticmethod(words.salient_text)
+
+    segmenter = Worded()
+    policy = SayingPolicy(["<think></think><answer><rg>the red</rg></answer>"])
+    photos = [drawn("red", size=(30, 20)), drawn("red", size=(20, 30))]
+    for found in SaliencyPipeline(policy, segmenter)(photos, "cosod"):
+        assert found.expressions == ("the red",)
+    assert "the most salient red" in segmenter.asked

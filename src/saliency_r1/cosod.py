@@ -16,7 +16,8 @@ votes for what it found. The rules of the vote are ours:
 
 Often the shared object is simply what stands out in each image, and "the object" finds it with a better
 outline than a name does. So if the masks of the winner and of "the object" agree over the checked images,
-each image gets the mask of "the object": see `Ballot.stands_out` and `settled`.
+each image gets the mask of "the object", and the segmenter is asked for what stands out of the name: see
+`Ballot.stands_out` and `settled`.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from saliency_r1.segmenters.base import (
     Segmenter,
     answer_texts,
     encode_many,
+    salient_texts,
     segment_many,
 )
 from saliency_r1.segmenters.load_segmenter import open_segmenter
@@ -357,7 +358,7 @@ class SaliencyPipeline:
             found = segment_many(
                 self.segmenter,
                 encoded,
-                [self._asked(answer.response.expressions, task) for _, answer in named],
+                [self._asked(answer, task) for _, answer in named],
                 [task.spec.several_expressions] * len(named),
             )
             seconds = (perf_counter() - start) / max(1, len(named))
@@ -366,10 +367,13 @@ class SaliencyPipeline:
                 masks = made.popleft() if answer.response.expressions else None
                 yield self._result(item, task, answer, masks, seconds if masks else 0.0)
 
-    def _asked(self, expressions: Sequence[str], task: Task) -> Sequence[str]:
+    def _asked(self, answer: _Answer, task: Task) -> Sequence[str]:
         """Return how the segmenter is asked; what a user named is found, whether it stands out or not."""
+        expressions = answer.response.expressions
         if isinstance(self.policy, GivenPhrase):
             return expressions
+        if answer.stands_out:  # what a group shares is what stands out in each of its images
+            return salient_texts(self.segmenter, expressions)
         return answer_texts(self.segmenter, expressions, task)
 
     def _result(

@@ -117,15 +117,32 @@ def test_an_instance_is_read_where_it_is() -> None:
     assert read[0, 2].argmax() == 2
 
 
+def test_a_group_shares_what_is_beside_other_things_in_each_image() -> None:
+    made = reader()
+    sure = torch.full((4, 4), 0.1).fill_diagonal_(0.7).log()
+    read = torch.zeros(3, NAME_SLOTS, 4)
+    for image, shown in enumerate(((0, 3), (3, 1), (2, 3))):  # a mug beside something else
+        read[image, 0] = sure[list(shown)].mean(0)  # both stand out together
+        read[image, 1], read[image, 2] = sure[shown[0]], sure[shown[1]]
+    there = torch.zeros(3, NAME_SLOTS, dtype=torch.bool)
+    there[:, :3] = True
+    together = made.shared(read, there, torch.tensor([3]))
+    assert together.argmax(1).tolist() == [3, 3, 3]
+    assert together.softmax(-1)[0, 3] > 0.7
+    alone = made.shared(read, there, torch.tensor([1, 1, 1]))
+    torch.testing.assert_close(alone, read[:, 0].log_softmax(-1))
+
+
 def test_the_evidence_of_a_group_is_multiplied() -> None:
     made = reader()
     weak = torch.tensor([0.4, 0.2, 0.2, 0.2]).log()
     each = weak.expand(4, NAME_SLOTS, 4)
-    alone = made.shared(each[:1], torch.tensor([1]))[0].softmax(-1)
-    together = made.shared(each, torch.tensor([4]))[0].softmax(-1)
+    there = torch.ones(4, NAME_SLOTS, dtype=torch.bool)
+    alone = made.shared(each[:1], there[:1], torch.tensor([1]))[0].softmax(-1)
+    together = made.shared(each, there, torch.tensor([4]))[0].softmax(-1)
     assert alone[0] == pytest.approx(0.4, abs=1e-5)
     assert together[0] > 0.6
-    apart = made.shared(each, torch.tensor([1, 3]))
+    apart = made.shared(each, there, torch.tensor([1, 3]))
     torch.testing.assert_close(apart[0].softmax(-1), alone)
     torch.testing.assert_close(apart[1], apart[3])
 

@@ -42,6 +42,7 @@ SFT = {
     "evaluate": "self, eval_dataset, ignore_keys, metric_key_prefix",
 }
 TRAINER = {
+    "_load_best_model": "self",
     "_load_from_checkpoint": "self, resume_from_checkpoint, model",
     "_save_checkpoint": "self, model, trial",
 }
