@@ -84,6 +84,22 @@ def test_an_answer_ends_where_it_must(found: OnnxPolicy) -> None:
     assert found.respond([], Task.SOD) == []
 
 
+def test_tokens_that_are_ruled_out_are_not_written(found: OnnxPolicy, wanted: TransformersPolicy) -> None:
+    prompt, _ = found._prompt([PHOTOS[0]], Task.SIS.spec.prompt())
+    ((usual, _),) = found._language.greedy([prompt], 96, found._end)
+    tag = found._tokenizer.number("<ins>")
+    assert tag in usual
+    ((ids, logprobs),) = found._language.greedy([prompt], 96, found._end, [tag])
+    assert tag not in ids
+    assert all(value <= 0 for value in logprobs)
+    settings = wanted._settings(96, do_sample=False, temperature=1.0)
+    settings.suppress_tokens = [tag]
+    inputs, _ = wanted._with_names(wanted._inputs([[PHOTOS[0]]], Task.SIS.spec.prompt()), [[PHOTOS[0]]])
+    with torch.inference_mode():
+        other = wanted.model.generate(**inputs, generation_config=settings)
+    assert other[0, inputs["input_ids"].shape[1] :].tolist() == ids
+
+
 @pytest.mark.parametrize("images", [1, 3])
 def test_the_question_is_that_of_the_chat_template(
     found: OnnxPolicy, wanted: TransformersPolicy, images: int

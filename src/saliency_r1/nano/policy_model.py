@@ -139,8 +139,8 @@ class NanoModel(NanoPreTrainedModel):
         _, read = self.adapter(image_features)
         assert read is not None
         firsts = counts.cumsum(0) - counts
-        logits: Tensor = names.shared(*read, counts)[firsts]
-        return logits
+        shared: Tensor = names.shared(read[0], read[1], counts)[firsts]
+        return shared
 
     def forward(
         self,

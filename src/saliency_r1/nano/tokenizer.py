@@ -15,6 +15,18 @@ SPECIAL = (PAD, START, END, IMAGE)
 """Special tokens, with the ids 0, 1, 2, 3; they vanish under `skip_special_tokens=True`."""
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<rg>", "</rg>", "<ins>", "</ins>")
+
+
+def other_tags(tag: str) -> list[str]:
+    """Return the tags of expressions that an answer with this tag does not have.
+
+    Example:
+        >>> other_tags("rg")
+        ['<ins>', '</ins>']
+    """
+    return [each for each in TAGS[4:] if each not in (f"<{tag}>", f"</{tag}>")]
+
+
 """The tags of a response, one token each and not special: they must reach the parser."""
 
 

@@ -20,7 +20,8 @@ class PolicyOutput:
     Attributes:
         text: the response as written, tags included.
         token_ids: the generated tokens, without the prompt and without padding; empty if unknown.
-        token_logprobs: the log-probability of each token under the policy; None if unknown.
+        token_logprobs: the log-probability of each token under the policy, among those that may be written;
+            None if unknown.
         confidence: in [0, 1], exp of the mean log-probability over the tokens of the expressions;
             None if the log-probabilities are unknown.
         expression_confidences: the same for the tokens of each expression, in order; None if unknown.

@@ -25,6 +25,7 @@ from saliency_r1.checkpoint import DTYPES, check_dtype
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.nano.configuration import MODEL_TYPE
+from saliency_r1.nano.tokenizer import other_tags
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.checkpoint_check import check_checkpoint, reachable
@@ -186,10 +187,16 @@ class TransformersPolicy:
 
         Decoding is greedy. With `do_sample` it samples from the whole distribution at `temperature`, and the
         log-probabilities are those of that distribution. A greedy answer never has an expression twice, see
-        `saliency_r1.policy.distinct`.
+        `saliency_r1.policy.distinct`, and one of the nano policy never has the tags of another task.
         """
-        distinct = Task.parse(task).spec.several_expressions and not do_sample and not self.sharded
-        write = partial(self._write, do_sample=do_sample, temperature=temperature, distinct=distinct)
+        spec = Task.parse(task).spec
+        distinct = spec.several_expressions and not do_sample and not self.sharded
+        never: list[int] = []
+        if self.model.config.model_type == MODEL_TYPE and not do_sample:
+            never = self.processor.tokenizer.convert_tokens_to_ids(other_tags(spec.tag))
+        write = partial(
+            self._write, do_sample=do_sample, temperature=temperature, distinct=distinct, never=never
+        )
         return ask(
             write,
             batch,
@@ -208,9 +215,11 @@ class TransformersPolicy:
         do_sample: bool,
         temperature: float,
         distinct: bool,
+        never: list[int],
     ) -> list[PolicyOutput]:
         inputs, classes = self._with_names(self._inputs(batch, prompt), batch)
         settings = self._settings(max_new_tokens, do_sample, temperature)
+        settings.suppress_tokens = never or None
         chosen = _ChosenLogprobs(temperature if do_sample else 1.0)
         # Weights that are gathered in inference mode could not be trained.
         with torch.no_grad() if self.sharded else torch.inference_mode():

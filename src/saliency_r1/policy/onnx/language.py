@@ -78,13 +78,16 @@ class OnnxLanguage:
         cache = [OrtValue.ortvalue_from_numpy(part.numpy()[list(rows)]) for part in written.cache]
         return Written(written.logprobs[list(rows)], cache, written.kept[list(rows)])
 
-    def greedy(self, prompts: Sequence[Prompt], limit: int, end: int) -> list[tuple[list[int], list[float]]]:
+    def greedy(
+        self, prompts: Sequence[Prompt], limit: int, end: int, never: Sequence[int] = ()
+    ) -> list[tuple[list[int], list[float]]]:
         """Write the most probable token until all texts have ended.
 
         Args:
             prompts: the questions.
             limit: maximum number of tokens of each text.
             end: id of the token that ends a text.
+            never: ids of tokens that are not written.
 
         Returns:
             The token ids of each text, including the end, and their log-probabilities.
@@ -93,10 +96,14 @@ class OnnxLanguage:
         open_rows = set(range(len(prompts)))
         written = self.read(prompts)
         while True:
-            tokens = written.logprobs.argmax(1).tolist()
+            logprobs = written.logprobs
+            if never:
+                logprobs[:, list(never)] = -np.inf
+                logprobs = log_softmax(logprobs)
+            tokens = logprobs.argmax(1).tolist()
             for row in sorted(open_rows):
                 found[row][0].append(tokens[row])
-                found[row][1].append(float(written.logprobs[row, tokens[row]]))
+                found[row][1].append(float(logprobs[row, tokens[row]]))
                 if tokens[row] == end or len(found[row][0]) >= limit:
                     open_rows.discard(row)
             if not open_rows:

@@ -16,7 +16,7 @@ from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.files import read_text
 from saliency_r1.nano import POLICY_FOLDER
 from saliency_r1.nano.name_tree import NameTree
-from saliency_r1.nano.tokenizer import END, IMAGE, START
+from saliency_r1.nano.tokenizer import END, IMAGE, START, other_tags
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces, with_names
@@ -179,7 +179,7 @@ class OnnxPolicy:
         Greedy. An answer of several expressions does not hold one twice, see `saliency_r1.policy.distinct`.
         """
         return ask(
-            partial(self._write, distinct=Task.parse(task).spec.several_expressions),
+            partial(self._write, task=Task.parse(task)),
             batch,
             task,
             zero_shot=self.zero_shot,
@@ -187,13 +187,14 @@ class OnnxPolicy:
             max_new_tokens=max_new_tokens or self.max_new_tokens,
         )
 
-    def _write(self, batch: Questions, question: str, limit: int, *, distinct: bool) -> list[PolicyOutput]:
+    def _write(self, batch: Questions, question: str, limit: int, *, task: Task) -> list[PolicyOutput]:
         prompts, read = zip(*(self._prompt(images, question) for images in batch), strict=True)
         outputs = []
-        texts = self._language.greedy(prompts, limit, self._end)
+        never = [self._tokenizer.number(tag) for tag in other_tags(task.spec.tag)]
+        texts = self._language.greedy(prompts, limit, self._end, never)
         for prompt, classes, written in zip(prompts, read, texts, strict=True):
             output = self._output(*written)
-            if distinct and first_repeat(output.text):
+            if task.spec.several_expressions and first_repeat(output.text):
                 rewritten = rewrite_repeats(
                     self._language, self._tokenizer, prompt, output.token_ids, limit, self._end
                 )
