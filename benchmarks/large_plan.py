@@ -8,6 +8,7 @@ It prints the tables of docs/large-training.md, which says what each line stands
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 VOCABULARY = 151_936
@@ -178,7 +179,8 @@ def table(heading: str, rows: list[list[str]]) -> None:
     """Print Markdown."""
     print(f"{heading}\n{'|---' * (heading.count('|') - 1)}|")
     for row in rows:
-        print(f"| {' | '.join(row)} |")
+        # As numbers are written on all pages.
+        print(re.sub(r"(?<![\d.])(?<!: )0\.(?=\d)", ".", f"| {' | '.join(row)} |"))
     print()
 
 

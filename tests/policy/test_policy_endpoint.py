@@ -627,7 +627,8 @@ def test_a_group_votes_without_confidences() -> None:
         pipe = SaliencyPipeline(policy_at(server), NanoSegmenter.from_pretrained(device="cpu"))
         results = pipe([PHOTO] * 7, Task.COSOD)
     assert {result.policy_confidence for result in results} == {None}
-    assert [len(request["messages"][0]["content"]) - 1 for request in server.requests] == [4, 3]
+    # The chunks are asked side by side, so either may arrive first.
+    assert sorted(len(request["messages"][0]["content"]) - 1 for request in server.requests) == [3, 4]
 
 
 def test_against_transformers_serve(tmp_path: Path) -> None:

@@ -134,7 +134,9 @@ def test_the_nano_policy_travels_with_a_segmenter(tmp_path: Path, capfd: pytest.
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before)
     assert answer(out) == answer(None)
-    first, second = (SaliencyPipeline.from_pretrained(where, device="cpu") for where in (None, out))
+    first, second = (
+        SaliencyPipeline.from_pretrained(where, device="cpu", runtime="torch") for where in (None, out)
+    )
     assert second.segmenter.model.config == first.segmenter.model.config  # type: ignore[attr-defined]
     one, other = first(photo()), second(photo())
     assert (other.reasoning, other.expressions) == (one.reasoning, one.expressions)
