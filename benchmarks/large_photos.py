@@ -23,10 +23,8 @@ PEAK_UNITS_PER_MB = 1e6 if sys.platform == "darwin" else 1024
 
 MEASURE = """
 import json, resource, sys, time
-import torch
 from saliency_r1 import SaliencyPipeline
-photo, out, repeats, threads, reasoning = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
-torch.set_num_threads(threads)
+photo, out, repeats, reasoning = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 pipe = SaliencyPipeline.from_pretrained(device="cpu")
 rows = []
 for _ in range(repeats + 2):
@@ -93,7 +91,7 @@ def main() -> None:
             python(DRAW, str(photo), width, height)
             megapixels = f"{int(width) * int(height) / 1e6:.0f} megapixels"
             for name, reasoning in (("pipeline, warm, `--fast`", 0), ("pipeline, warm", 1)):
-                arguments = [str(photo), str(Path(folder, "out")), str(options.repeats), str(options.threads)]
+                arguments = [str(photo), str(Path(folder, "out")), str(options.repeats)]
                 found = json.loads(python(MEASURE, *arguments, str(reasoning), threads=options.threads))
                 whole = median(row[0] for row in found["rows"])
                 writing = median(row[1]["writing"] for row in found["rows"])
