@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,11 +216,11 @@ class TransformersPolicy:
         do_sample: bool,
         temperature: float,
         distinct: bool,
-        never: list[int],
+        never: Sequence[int] = (),
     ) -> list[PolicyOutput]:
         inputs, classes = self._with_names(self._inputs(batch, prompt), batch)
         settings = self._settings(max_new_tokens, do_sample, temperature)
-        settings.suppress_tokens = never or None
+        settings.suppress_tokens = list(never) or None
         chosen = _ChosenLogprobs(temperature if do_sample else 1.0)
         # Weights that are gathered in inference mode could not be trained.
         with torch.no_grad() if self.sharded else torch.inference_mode():
