@@ -163,7 +163,8 @@ def compare(
     each photo's AP; they differ from the numbers of the set in summary.json, which cannot be paired.
 
     Args:
-        first, second: finished runs of the same photos, or their folders.
+        first: a finished run, or its folder.
+        second: another one of the same photos, or its folder.
         resamples: number of resamples of the photos, with replacement (percentile bootstrap).
         seed: random seed of the resamples.
 

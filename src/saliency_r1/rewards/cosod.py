@@ -38,8 +38,10 @@ def cosod_reward(
     """Return the mean of `sod_reward` over the group.
 
     Args:
-        masks, truths: see `cosod_parts`.
-        iou_weight, s_measure_weight: see `weighted_mean`.
+        masks: the masks of the images, see `cosod_parts`.
+        truths: the true ones.
+        iou_weight: weight of the IoU, see `weighted_mean`.
+        s_measure_weight: weight of the S-measure.
 
     Returns:
         The reward, in [0, 1]. The order of the images does not matter.

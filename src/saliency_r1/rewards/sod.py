@@ -58,8 +58,10 @@ def sod_reward(
     """Return the weighted mean of IoU and S-measure; see `sod_parts` for these and for empty masks.
 
     Args:
-        mask, truth: see `sod_parts`.
-        iou_weight, s_measure_weight: see `weighted_mean`.
+        mask: a mask, see `sod_parts`.
+        truth: the true one.
+        iou_weight: weight of the IoU, see `weighted_mean`.
+        s_measure_weight: weight of the S-measure.
 
     Returns:
         The reward, in [0, 1]: 1 for the truth itself, and for two empty masks.
