@@ -36,7 +36,7 @@ def load_policy(
         onnx_policy: Policy = class_of(ONNX_POLICY).load(source, device=device, options=options)
         return onnx_policy
     kind = next(kind for start, kind in POLICY_KINDS.items() if str(source or "").startswith(start))
-    with extras_named(f"{source or 'the nano policy without its graphs'}"):
+    with extras_named(f"{source or 'the nano policy on this runtime or device'}"):
         policy: Policy = class_of(kind).load(source, device=device, options=options)
     return policy
 

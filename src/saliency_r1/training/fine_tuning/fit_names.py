@@ -254,9 +254,10 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.91) -
     """Choose temperature and threshold of a reader on regions that it was not fitted on, as it will see them.
 
     The temperature is that of the least loss. The threshold is the lowest at which so large a share of the
-    words that are handed on is true, a word of the chain of what is there. Only regions
-    that are alone in their photo count: the others are looked at around a middle that is often uncertain.
-    With few regions both stay.
+    words that are handed on is true, a word of the chain of what is there. Only regions that are alone in
+    their photo count: the others are looked at around a middle that is often uncertain. For the threshold
+    only those count whose label means one class, if there are enough: of a person it is not known whether
+    "the gymnast" is true. With few regions both stay.
 
     Args:
         reader: to be changed.
@@ -278,6 +279,9 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.91) -
             for value in (round(0.05 * step, 2) for step in range(6, 81))
         }
         reader.temperature.fill_(min(losses, key=lambda value: losses[value]))
+        known = torch.tensor([len(reader.tree.meant(label)) == 1 for label in regions.labels])
+        if int(known.sum()) >= _ENOUGH:
+            regions = regions.only(known)
         found = {value: hedged(reader, regions, value) for value in _GRID}
         enough = [value for value in _GRID if found[value][0] >= wanted]
         reader.threshold = enough[0] if enough else _GRID[-1]
