@@ -106,14 +106,18 @@ def objects(pipe: SaliencyPipeline, data: Path) -> None:
     row("share of the commonest plan", len(results), plans.most_common(1)[0][1] / len(results))
     row("different first sentences", len(results), len(openings))
     row("share of the commonest first sentence", len(results), openings.most_common(1)[0][1] / len(results))
+    # An answer that gives no name foretells nothing of one.
+    given = [" ".join(each.expressions) not in UNNAMED for _, each in named]
+    sayings = [each for (_, each), here in zip(named, given, strict=True) if here]
+    truths = np.array(right, float)[given]
     sure = {
-        "the probability of the best name": [each.names[0][1] if each.names else 0.0 for _, each in named],
-        "the policy's confidence in its words": [each.policy_confidence or 0.0 for _, each in named],
+        "the probability of the best name": [each.names[0][1] if each.names else 0.0 for each in sayings],
+        "the policy's confidence in its words": [each.policy_confidence or 0.0 for each in sayings],
     }
     for what, values in sure.items():
-        fit = calibrate(np.array(values), np.array(right, float))
-        row(f"AUROC of {what} for a right name", len(named), fit.auroc or float("nan"))
-        row(f"ECE of {what} for a right name", len(named), fit.ece)
+        fit = calibrate(np.array(values), truths)
+        row(f"AUROC of {what} for a right name", len(sayings), fit.auroc or float("nan"))
+        row(f"ECE of {what} for a right name", len(sayings), fit.ece)
 
 
 def is_right(sample: Sample, result: SaliencyResult, book: NameBook) -> bool:
