@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saliency_r1.cue_limits import Level
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
-from saliency_r1.language.colours import Level
 from saliency_r1.language.cues import Cues, measure
 from saliency_r1.language.statements import PHRASES, Kind
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saliency_r1.language.colours import Level
+from saliency_r1.cue_limits import Level
 from saliency_r1.language.cues import measure
 from saliency_r1.language.faithfulness import Faithfulness, aggregate, check, faithfulness, parse_statements
 from saliency_r1.language.statements import PHRASES, Kind

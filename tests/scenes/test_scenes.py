@@ -11,6 +11,7 @@ from PIL import Image
 
 from drawn_data import real_data
 from saliency_r1.cli import main
+from saliency_r1.cue_limits import COLOURS as ALL_COLOURS
 from saliency_r1.data.duts import load_duts, load_synsets, split
 from saliency_r1.data.groups import read_groups
 from saliency_r1.data.layouts import load_instances
@@ -20,7 +21,6 @@ from saliency_r1.data.true_instances import decode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.language.expressions import Nouns, Region
 from saliency_r1.language.naming import NameBook
-from saliency_r1.language.statements import COLOURS as ALL_COLOURS
 from saliency_r1.nano.words import WordList
 from saliency_r1.scenes.packed import PackedPhotos
 from saliency_r1.scenes.referring import Mix, ReferringPhotos

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from repository import ROOT
+from saliency_r1.cue_limits import COLOURS, SIDES, Level
 from saliency_r1.data.duts import load_duts
 from saliency_r1.data.samples import Synset
 from saliency_r1.errors import SaliencyError
-from saliency_r1.language.colours import Level
 from saliency_r1.language.cues import Cues, measure
 from saliency_r1.language.faithfulness import check, faithfulness
 from saliency_r1.language.naming import NameBook, is_person, with_article
-from saliency_r1.language.statements import COLOURS, SIDES, Kind, parse_statements
+from saliency_r1.language.statements import Kind, parse_statements
 from saliency_r1.response import Response, parse_strict
 from saliency_r1.tasks import Task
 from saliency_r1.writing.openings import open_with

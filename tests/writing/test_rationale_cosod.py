@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saliency_r1.cue_limits import COLOURS
 from saliency_r1.data.samples import Synset
 from saliency_r1.errors import SaliencyError
 from saliency_r1.language.cues import measure
 from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import NameBook
-from saliency_r1.language.statements import COLOURS, PHRASES, Kind
+from saliency_r1.language.statements import PHRASES, Kind
 from saliency_r1.response import Response, parse_strict
 from saliency_r1.writing.rationale_cosod import LONGEST, GroupImage, word_group, write_group
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saliency_r1.cue_limits import COLOURS, Level
 from saliency_r1.data.samples import Synset
 from saliency_r1.errors import SaliencyError
-from saliency_r1.language.colours import Level
 from saliency_r1.language.faithfulness import check
 from saliency_r1.language.naming import NameBook
-from saliency_r1.language.statements import COLOURS, PHRASES, Kind, parse_statements
+from saliency_r1.language.statements import PHRASES, Kind, parse_statements
 from saliency_r1.response import Response, parse_strict
 from saliency_r1.scenes.scenes import reading_order
 from saliency_r1.writing.rationale import LONGEST_EXPRESSION, Step

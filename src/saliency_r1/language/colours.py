@@ -7,45 +7,17 @@ every colour has a name: beige, skin and olive lie between two.
 
 from __future__ import annotations
 
-from enum import Enum
-
 import numpy as np
 
-from saliency_r1.language.statements import COLOURS
-
-
-class Level(Enum):
-    """The strictness of a check of a statement, in margins of the cue inside its plain limits.
-
-    `CLEAR` is for writing: a cue is stated only 1.6 margins inside its limits. `PLAIN` is the definition
-    itself. `TOLERANT` is for checking: half a margin outside still holds, since a mask drawn a little
-    differently, or a viewer with other habits, moves every measurement a little. A statement that was clear
-    for one mask cannot fail for another by noise of less than two margins.
-    """
-
-    CLEAR = 1.6
-    PLAIN = 0.0
-    TOLERANT = -0.5
-
-
-_INF = np.inf
-# Lightness low, high; chroma low, high; hue from, to (degrees, counted up and past 360), None for any hue.
-_Box = tuple[float, float, float, float, float | None, float | None]
-_BOXES: dict[str, tuple[_Box, ...]] = {
-    "black": ((-_INF, 24, -_INF, 13, None, None), (-_INF, 13, -_INF, 25, None, None)),
-    "grey": ((22, 68, -_INF, 10, None, None),),
-    "white": ((72, _INF, -_INF, 12, None, None),),
-    "red": ((14, 62, 34, _INF, 345, 402), (14, 54, 40, _INF, 345, 409)),
-    "orange": ((44, 84, 48, _INF, 40, 78),),
-    "yellow": ((62, _INF, 36, _INF, 75, 100), (48, _INF, 42, _INF, 78, 100), (80, _INF, 36, _INF, 75, 108)),
-    "green": ((14, _INF, 12, _INF, 100, 195),),
-    "blue": ((10, _INF, 12, _INF, 197, 309),),
-    "purple": ((10, 78, 14, _INF, 307, 342),),
-    "pink": ((58, _INF, 16, _INF, 335, 400), (45, _INF, 45, _INF, 335, 365)),
-    "brown": ((12, 50, 12, 46, 36, 88), (12, 62, 12, 38, 40, 86)),
-}
-_LIGHTNESS_MARGIN, _CHROMA_MARGIN, _HUE_MARGIN = 3.0, 2.5, 4.0
-
+from saliency_r1.cue_limits import (
+    CHROMA_MARGIN,
+    COLOUR_BOXES,
+    COLOURS,
+    HUE_MARGIN,
+    LIGHTNESS_MARGIN,
+    Box,
+    Level,
+)
 
 _XYZ = np.array(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
@@ -86,7 +58,7 @@ def name_shares(lab: np.ndarray, level: Level) -> dict[str, float]:
     lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
     hue = np.degrees(np.arctan2(lab[:, 2], lab[:, 1]))
     shares = {}
-    for name, boxes in _BOXES.items():
+    for name, boxes in COLOUR_BOXES.items():
         fits = np.zeros(len(lab), bool)
         for box in boxes:
             fits |= _inside(lightness, chroma, hue, box, level.value)
@@ -95,14 +67,13 @@ def name_shares(lab: np.ndarray, level: Level) -> dict[str, float]:
 
 
 def _inside(
-    lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray, box: _Box, margins: float
+    lightness: np.ndarray, chroma: np.ndarray, hue: np.ndarray, box: Box, margins: float
 ) -> np.ndarray:
-    by = _LIGHTNESS_MARGIN * margins
-    fits = (lightness >= box[0] + by) & (lightness <= box[1] - by)
-    by = _CHROMA_MARGIN * margins
-    fits &= (chroma >= box[2] + by) & (chroma <= box[3] - by)
-    if box[4] is not None and box[5] is not None:
-        by = _HUE_MARGIN * margins
-        width = box[5] - box[4] - 2 * by
-        fits &= (hue - box[4] - by) % 360 <= width
+    by = LIGHTNESS_MARGIN * margins
+    fits = (lightness >= box.lightness[0] + by) & (lightness <= box.lightness[1] - by)
+    by = CHROMA_MARGIN * margins
+    fits &= (chroma >= box.chroma[0] + by) & (chroma <= box.chroma[1] - by)
+    if box.hue is not None:
+        by = HUE_MARGIN * margins
+        fits &= (hue - box.hue[0] - by) % 360 <= box.hue[1] - box.hue[0] - 2 * by
     return fits

@@ -1,46 +1,29 @@
 """Cues: what can be measured of an object in a picture, and which statements the measurements bear out.
 
-The same table of limits, `_RULES`, decides what may be written of a mask (`Cues.clear`) and what holds for
-one (`Cues.holds`); only the `Level` differs. Limits and margins:
-
-| cue | statement | plain limit | margin |
-|---|---|---|---|
-| size, share of the picture | tiny, small | <= .04, <= .15 | factor 1.15 |
-| | medium, large, most | .15 to .33, >= .33, >= .5 | factor 1.15 |
-| place, mean of centroid and box centre | left, right, top, bottom | more than .1 off the middle | .035 |
-| | centre | within .1 of the middle both ways | .035 |
-| edges, gap between box and edge | reaches one; clear of all | <= .015; >= .015 | .009; .02 |
-| areas, parts of 5 % of the object or more | two; several | 2; 3 or more | at 2, 5 and 10 % |
-| colour, share of pixels that the name fits | one of eleven names | >= .4 | .05, and the name's own |
-| contrast with a ring around, CIELAB | lighter, darker; more, less colourful | 8 in L; 8 in C | 5 |
-| | strong; little | difference >= 25; <= 15 | 7; 4 |
-| sharpness against the background | sharper | twice the Laplacian energy | factor 1.6 |
-| background in a third less the object | lighter, darker; more colourful | 12 in L; 10 in C | 6 |
-
-All are ours, set by eye on photos of DUTS-TR.
+The limits of `saliency_r1.cue_limits` decide what may be written of a mask (`Cues.clear`) and what holds for
+one (`Cues.holds`); only the `Level` differs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from saliency_r1.cue_limits import LEADING, LIMITS, MOSTLY, PLACES, SIDES, Level
 from saliency_r1.errors import SaliencyError
-from saliency_r1.language.colours import Level, name_shares, to_lab
-from saliency_r1.language.statements import COLOURS, PHRASES, PLACES, SIDES, Kind
+from saliency_r1.language.colours import name_shares, to_lab
+from saliency_r1.language.statements import PHRASES, Kind
 
 _SIDE = 256
 _COLOUR_SIDE = 96
 _RING = 0.07
 _PART_SHARES = (0.02, 0.05, 0.1)
 _LEAST_PIXELS = 12
-_MOSTLY = 0.5
-"""Share of a third of the picture that must be background to be spoken of."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +78,40 @@ class Cues:
         Raises:
             KeyError: if the vocabulary has no such statement.
         """
-        rules = _RULES[kind, value]
+        if (kind, value) == (Kind.SIZE, "nothing"):
+            return self.empty
+        limits = LIMITS[kind, value]
         if self.empty:
-            return (kind, value) == (Kind.SIZE, "nothing")
-        return all(rule.holds(self, level) for rule in rules)
+            return False
+        by = level.value
+        return all(
+            quantity is not None
+            and limit.low + by * limit.margin <= quantity <= limit.high - by * limit.margin
+            for limit in limits
+            for quantity in (self.quantity(limit.quantity, level),)
+        )
+
+    def quantity(self, name: str, level: Level = Level.PLAIN) -> float | None:
+        """Return a quantity of `Limit`, None if it cannot be told; colours and areas depend on the level."""
+        side, _, what = name.partition(" ")
+        if name in ("x", "y", "lightness", "colourfulness", "contrast", "sharpness"):
+            number: float | None = getattr(self, name)
+            return number
+        if name == "log area":
+            return math.log2(self.area)
+        if what == "areas":
+            return self._areas(side, level)
+        if what == "gap":
+            return self.gaps[side]
+        if what in ("lightness", "colourfulness"):
+            return self.sides[side][what == "colourfulness"] if side in self.sides else None
+        return self.background_colours[level][what] if side == "background" else self.colours[level][name]
+
+    def _areas(self, which: str, level: Level) -> float:
+        """1 if the object has two areas, or several."""
+        counts = [sum(part >= share for part in self.parts) for share in _PART_SHARES]
+        fits = [count == 2 if which == "two" else count >= 3 for count in counts]
+        return float(all(fits) if level is Level.CLEAR else any(fits) if level is Level.TOLERANT else fits[1])
 
     def clear(self, kind: Kind) -> tuple[str, ...]:
         """The statements of a kind that may be made, the most telling first.
@@ -133,113 +146,11 @@ class Cues:
         return tuple(values)
 
 
-_LEADING = 0.6
-
-
 def _leads(value: str, shares: Mapping[Level, Mapping[str, float]]) -> bool:
     own = value.removeprefix("background ")
     plain = shares[Level.PLAIN]
     others = (share for name, share in plain.items() if name != own)
-    return plain[own] >= _LEADING and all(share <= plain[own] / 2 for share in others)
-
-
-class _Rule(NamedTuple):
-    """A quantity must lie in [low, high], by a number of margins."""
-
-    quantity: Callable[[Cues, Level], float | None]
-    low: float = -math.inf
-    high: float = math.inf
-    margin: float = 0.0
-
-    def holds(self, cues: Cues, level: Level) -> bool:
-        quantity = self.quantity(cues, level)
-        by = self.margin * level.value
-        return quantity is not None and self.low + by <= quantity <= self.high - by
-
-
-def _share_of(colour: str) -> Callable[[Cues, Level], float]:
-    if colour.startswith("background "):
-        return lambda cues, level: cues.background_colours[level][colour.removeprefix("background ")]
-    return lambda cues, level: cues.colours[level][colour]
-
-
-def _gap(side: str) -> Callable[[Cues, Level], float]:
-    return lambda cues, level: cues.gaps[side]
-
-
-def _areas(least: int, most: float) -> Callable[[Cues, Level], float]:
-    def quantity(cues: Cues, level: Level) -> float:
-        counts = [sum(part >= share for part in cues.parts) for share in _PART_SHARES]
-        fits = [least <= count <= most for count in counts]
-        return float(all(fits) if level is Level.CLEAR else any(fits) if level is Level.TOLERANT else fits[1])
-
-    return quantity
-
-
-def _side(side: str, which: int) -> Callable[[Cues, Level], float | None]:
-    return lambda cues, level: cues.sides[side][which] if side in cues.sides else None
-
-
-def _rules() -> dict[tuple[Kind, str], tuple[_Rule, ...]]:
-    def of(name: str) -> Callable[[Cues, Level], float | None]:
-        return lambda cues, level: getattr(cues, name)
-
-    def area(cues: Cues, level: Level) -> float:
-        return math.log2(cues.area)
-
-    factor = math.log2(1.15)
-    limits = {
-        "tiny": (0.0, 0.04),
-        "small": (0.0, 0.15),
-        "medium": (0.15, 0.33),
-        "large": (0.33, 1.0),
-        "most": (0.5, 1.0),
-    }
-    rules: dict[tuple[Kind, str], tuple[_Rule, ...]] = {
-        (Kind.SIZE, "nothing"): (_Rule(of("area"), high=0.0),)
-    }
-    for size, (low, high) in limits.items():
-        rules[Kind.SIZE, size] = (
-            _Rule(
-                area,
-                math.log2(low) if low > 0 else -math.inf,
-                math.log2(high) if high < 1 else math.inf,
-                factor,
-            ),
-        )
-    near, far, margin = 0.4, 0.6, 0.035
-    rules[Kind.PLACE, "left"] = (_Rule(of("x"), high=near, margin=margin),)
-    rules[Kind.PLACE, "right"] = (_Rule(of("x"), low=far, margin=margin),)
-    rules[Kind.PLACE, "top"] = (_Rule(of("y"), high=near, margin=margin),)
-    rules[Kind.PLACE, "bottom"] = (_Rule(of("y"), low=far, margin=margin),)
-    rules[Kind.PLACE, "centre"] = (_Rule(of("x"), near, far, margin), _Rule(of("y"), near, far, margin))
-    for place in PLACES:
-        if " " in place:
-            row, column = place.split()
-            rules[Kind.PLACE, place] = rules[Kind.PLACE, row] + rules[Kind.PLACE, column]
-    for side in SIDES:
-        rules[Kind.PLACE, f"{side} edge"] = (_Rule(_gap(side), high=0.015, margin=0.009),)
-    rules[Kind.PLACE, "no edge"] = tuple(_Rule(_gap(side), low=0.015, margin=0.02) for side in SIDES)
-    rules[Kind.PLACE, "two areas"] = (_Rule(_areas(2, 2), low=1),)
-    rules[Kind.PLACE, "several areas"] = (_Rule(_areas(3, math.inf), low=1),)
-    for colour in COLOURS:
-        for value in (colour, f"background {colour}"):
-            rules[Kind.COLOUR, value] = (_Rule(_share_of(value), low=0.4, margin=0.05),)
-    rules[Kind.CONTRAST, "lighter"] = (_Rule(of("lightness"), low=8, margin=5),)
-    rules[Kind.CONTRAST, "darker"] = (_Rule(of("lightness"), high=-8, margin=5),)
-    rules[Kind.CONTRAST, "more colourful"] = (_Rule(of("colourfulness"), low=8, margin=5),)
-    rules[Kind.CONTRAST, "less colourful"] = (_Rule(of("colourfulness"), high=-8, margin=5),)
-    rules[Kind.CONTRAST, "strong"] = (_Rule(of("contrast"), low=25, margin=7),)
-    rules[Kind.CONTRAST, "little"] = (_Rule(of("contrast"), high=15, margin=4),)
-    for side in SIDES:
-        rules[Kind.REST, f"{side} lighter"] = (_Rule(_side(side, 0), low=12, margin=6),)
-        rules[Kind.REST, f"{side} darker"] = (_Rule(_side(side, 0), high=-12, margin=6),)
-        rules[Kind.REST, f"{side} more colourful"] = (_Rule(_side(side, 1), low=10, margin=6),)
-    rules[Kind.CONTRAST, "sharper"] = (_Rule(of("sharpness"), low=1, margin=math.log2(1.6)),)
-    return rules
-
-
-_RULES = _rules()
+    return plain[own] >= LEADING and all(share <= plain[own] / 2 for share in others)
 
 
 def measure(image: np.ndarray | Image.Image, mask: np.ndarray) -> Cues:
@@ -308,7 +219,7 @@ def _sides(lab: np.ndarray, inside: np.ndarray) -> dict[str, tuple[float, float]
     found = {}
     for side, third in thirds.items():
         outside = ~inside[third]
-        if outside.size and outside.mean() >= _MOSTLY:
+        if outside.size and outside.mean() >= MOSTLY:
             lightness = lab[third][..., 0][outside].mean() - lab[..., 0][inside].mean()
             colourfulness = chroma[third][outside].mean() - chroma[inside].mean()
             found[side] = float(lightness), float(colourfulness)

@@ -12,9 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
+from saliency_r1.cue_limits import COLOURS
 from saliency_r1.data.samples import Synset
 from saliency_r1.language.naming import OBJECT, NameBook, is_person, subject_of
-from saliency_r1.language.statements import COLOURS
 
 GENERIC = (
     "the salient object",

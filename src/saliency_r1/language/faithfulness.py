@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from saliency_r1.language.colours import Level
+from saliency_r1.cue_limits import Level
 from saliency_r1.language.cues import Cues, measure
 from saliency_r1.language.statements import Kind, Statement, parse_statements
 

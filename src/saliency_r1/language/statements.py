@@ -13,19 +13,8 @@ from enum import StrEnum
 from functools import cache
 from types import MappingProxyType
 
-COLOURS = ("black", "grey", "white", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
-PLACES = (
-    "left",
-    "right",
-    "top",
-    "bottom",
-    "centre",
-    "top left",
-    "top right",
-    "bottom left",
-    "bottom right",
-)
-SIDES = ("left", "right", "top", "bottom")
+from saliency_r1.cue_limits import COLOURS, PLACES, SIDES
+
 SIZES = ("tiny", "small", "medium", "large", "most")
 
 

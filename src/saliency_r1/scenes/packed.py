@@ -52,8 +52,9 @@ class PackedPhotos:
         """Return the colour word of each photo's object, or None if unclear; measured once, then kept."""
         from rich.progress import track
 
+        from saliency_r1.cue_limits import COLOURS
         from saliency_r1.language.cues import measure
-        from saliency_r1.language.statements import COLOURS, Kind
+        from saliency_r1.language.statements import Kind
 
         path = Path(str(self.images.filename)).with_name("colours.json")
         if path.is_file():

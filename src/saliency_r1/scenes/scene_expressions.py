@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from saliency_r1.cue_limits import COLOURS
 from saliency_r1.data.samples import Synset
 from saliency_r1.language.expressions import GENERIC, NOTHING, UNKNOWN_NOUN, Nouns, Region, phrase
 from saliency_r1.language.naming import OBJECT, NameBook, subject_of
-from saliency_r1.language.statements import COLOURS
 from saliency_r1.scenes.scenes import Scene
 
 KINDS = ("name", "synonym", "hypernym", "colour", "place", "order", "size", "all", "negative")

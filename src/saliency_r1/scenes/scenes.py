@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+from saliency_r1.cue_limits import Level
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
-from saliency_r1.language.colours import Level, name_shares, to_lab
+from saliency_r1.language.colours import name_shares, to_lab
 from saliency_r1.language.naming import OBJECT, NameBook
 from saliency_r1.reading_order import reading_order as order_of_places
 from saliency_r1.scenes.cutouts import (

@@ -16,9 +16,9 @@ from random import Random
 import numpy as np
 from PIL import Image
 
+from saliency_r1.cue_limits import Level
 from saliency_r1.data.samples import Synset
 from saliency_r1.errors import SaliencyError
-from saliency_r1.language.colours import Level
 from saliency_r1.language.cues import Cues, measure
 from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import OBJECT, NameBook, is_person
