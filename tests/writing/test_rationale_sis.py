@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from saliency_r1.cue_limits import COLOURS, Level
 from saliency_r1.data.samples import Synset
 from saliency_r1.errors import SaliencyError
+from saliency_r1.language.cues import measure
 from saliency_r1.language.faithfulness import check
 from saliency_r1.language.naming import NameBook
 from saliency_r1.language.statements import PHRASES, Kind, parse_statements
@@ -201,6 +202,21 @@ def test_a_person_is_not_told_by_the_colour_of_the_clothes() -> None:
         wordings = word_instances(facts, rng)
         said = write_instances(facts, [rng.choice(options) for options in wordings], rng).reasoning
         assert not {"red", "blue"} & set(said.replace(";", "").replace(".", "").split())
+
+
+def test_a_part_of_the_background_is_weighed_where_it_could_draw_the_eye() -> None:
+    image, masks, _ = drawn = pair()
+    facts, everything = facts_of(drawn), np.logical_or(*masks)
+    image = image.copy()
+    image[: image.shape[0] // 3][~everything[: image.shape[0] // 3]] = 255
+    around = measure(image, everything)
+    wordings = [each[0] for each in word_instances(facts, Random(0))]
+    said = write_instances(facts, wordings, Random(0), around).reasoning
+    assert said.endswith("The top is lighter and could draw the eye, but it belongs to the background.")
+    stated = [each for each in parse_statements(said) if each.kind is Kind.REST]
+    assert stated
+    assert all(around.holds(each.kind, each.value) for each in stated)
+    assert "draw the eye" not in write_instances(facts, wordings, Random(0)).reasoning
 
 
 def test_a_word_for_both_is_not_enough_for_either() -> None:

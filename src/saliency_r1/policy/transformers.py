@@ -419,6 +419,11 @@ def _loaded(
     except Exception as error:  # many libraries raise errors for a broken checkpoint
         reason = one_line(error)
         reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
+        if "ignore_mismatched_sizes" in reason:
+            reason = (
+                "its weights have other sizes than this version expects, so another version made it; "
+                "use that version, or fine-tune it further with this one (`saliency-r1 train sft`, start=...)"
+            )
         raise SaliencyError(f"no policy could be loaded from {where!r}: {reason}") from error
 
 

@@ -322,11 +322,15 @@ def _contrast(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
 
 
 _REST = ("more colourful", "lighter", "darker")
-"""Return what could draw the eye away from an object, the strongest first."""
+"""What of the background could draw the eye away from an object, the strongest first."""
 
 
 def _rest(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
-    """The part of the background that could be taken for what stands out, and why it is not."""
+    return rival_sentence(cues, writer)
+
+
+def rival_sentence(cues: Cues, writer: Writer) -> str:
+    """Say which part of the background could be taken for what stands out, and why it is not; "" if none."""
     clear = cues.clear(Kind.REST)
     value = next((value for what in _REST for value in clear if value.endswith(what)), None)
     if value is None:

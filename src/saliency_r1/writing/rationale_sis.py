@@ -31,6 +31,7 @@ from saliency_r1.writing.rationale import (
     Step,
     Writer,
     nothing_rationale,
+    rival_sentence,
 )
 
 MOST_INSTANCES = 6
@@ -232,7 +233,7 @@ def consistent_instances(
 
 
 def write_instances(
-    instances: Sequence[InstanceFacts], wordings: Sequence[Wording], rng: Random
+    instances: Sequence[InstanceFacts], wordings: Sequence[Wording], rng: Random, around: Cues | None = None
 ) -> InstanceRationale:
     """The reasoning that leads to these expressions.
 
@@ -240,6 +241,8 @@ def write_instances(
         instances: instances of one picture, in reading order.
         wordings: one an instance.
         rng: chooses among phrases; the same state gives the same text.
+        around: the cues of all instances together; with them the reasoning weighs a part of the background
+            that could draw the eye, where there is one and few words were said.
     """
     if not instances:
         return InstanceRationale(nothing_rationale(rng).reasoning, (), (), ())
@@ -260,6 +263,9 @@ def write_instances(
         reasoning = f"{opening.capitalize()}: {'; '.join(described)}. {ending}"
         if len(reasoning.split()) <= LONGEST:
             break
+    rival = rival_sentence(around, Writer(rng)) if around is not None else ""
+    if rival and len(f"{reasoning} {rival}".split()) <= LONGEST:
+        reasoning = f"{reasoning.removesuffix(' The rest is background.')} {rival}"
     return InstanceRationale(
         reasoning,
         tuple(wording.expression for wording in wordings),

@@ -27,6 +27,7 @@ from saliency_r1.data.true_instances import InstanceImage, decode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.images import load_image
+from saliency_r1.language.cues import measure
 from saliency_r1.masks import connected_parts
 from saliency_r1.scenes.instance_photos import category_nouns
 from saliency_r1.scenes.scenes import Foregrounds, reading_order, scene_number
@@ -263,6 +264,8 @@ def _answers(
     order = reading_order(masks)
     masks = [masks[index] for index in order]
     facts = instance_facts(image, masks, [called[index] for index in order])
+    everything = np.logical_or.reduce(masks) if masks else np.zeros(image.size[::-1], bool)
+    around = measure(image, everything)
     found = Found(maker.segmenter, image, instances=True, salient=len(masks) == 1)
     written = [word_instances(facts, rng) for _ in range(setting.variants)]
     found.add(options[0].expression for wordings in written for options in wordings if options)
@@ -275,7 +278,7 @@ def _answers(
         outcomes.append(outcome)
         fast = rng.random() < setting.fast_share
         if chosen is not None:
-            rationale = write_instances(facts, chosen, rng)
+            rationale = write_instances(facts, chosen, rng, around)
             nouns = tuple(wording.noun for wording in chosen)
             answers.append(("" if fast else rationale.reasoning, rationale.expressions, nouns))
     return answers, outcomes
