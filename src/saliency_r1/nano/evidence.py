@@ -10,7 +10,7 @@ has to put it into words. The idea is ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,6 @@ from saliency_r1.cue_limits import (
     SIDES,
     Box,
     Level,
-    Limit,
 )
 
 STATEMENTS = tuple(
@@ -39,10 +38,44 @@ STATEMENTS = tuple(
 """The statements that are told beside colours; the map is too coarse for the others."""
 EVIDENCE = len(STATEMENTS) + 2 * len(COLOURS)
 """Numbers of one picture."""
+_QUANTITIES = (
+    *("log area", "x", "y", *(f"{side} gap" for side in SIDES), "lightness", "colourfulness", "contrast"),
+    *(f"{side} {what}" for side in SIDES for what in ("lightness", "colourfulness")),
+)
 _FINER = 4
 """Places are read from the map that much finer, with values between its cells."""
+_STEEP = 12.0
+"""How steeply what has a limit rises at it, per unit."""
 _RING = 5
 """Cells of the window that widens the region by its surroundings: 16 of 256 pixels each way."""
+
+
+def _bounds() -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
+    """The bounds of all statements, as many for each: which quantity, its factor and what is added.
+
+    A quantity lies as many margins inside of what is clear as the factor times it plus the last number.
+    """
+    found: list[list[tuple[int, float, float]]] = []
+    for key in STATEMENTS:
+        bounds = []
+        for limit in LIMITS[key]:
+            number, margin = _QUANTITIES.index(limit.quantity), limit.margin
+            if limit.low > -math.inf:
+                bounds.append((number, 1 / margin, -limit.low / margin - Level.CLEAR.value))
+            if limit.high < math.inf:
+                bounds.append((number, -1 / margin, limit.high / margin - Level.CLEAR.value))
+        found.append(bounds)
+    most = max(len(bounds) for bounds in found)
+    flat = [bound for bounds in found for bound in bounds + bounds[:1] * (most - len(bounds))]
+    numbers, factors, added = zip(*flat, strict=True)
+    return numbers, factors, added
+
+
+_NUMBERS, _FACTORS, _ADDED = _bounds()
+_BOXES = tuple(
+    tuple((name, level, box) for name in COLOURS for box in COLOUR_BOXES[name])
+    for level in (Level.PLAIN, Level.CLEAR)
+)
 
 
 def evidence(shares: Tensor, lab: Tensor) -> Tensor:
@@ -57,84 +90,78 @@ def evidence(shares: Tensor, lab: Tensor) -> Tensor:
         the background. Above 0 a statement is clear. All are -1 without a region.
     """
     shares, lab = shares.float(), 100 * lab.float()
-    inside = (shares > 0.5).float()[:, None]
-    known = _places(shares) | _contrasts(inside, lab) | _sides(inside, lab)
-    clear = [torch.stack([_within(known, limit) for limit in LIMITS[key]], -1).amin(-1) for key in STATEMENTS]
-    colours = [_leads(lab, where) for where in (inside, 1 - inside)]
-    found = torch.cat([torch.stack(clear, dim=1), *colours], dim=1)
-    return torch.where(inside.sum((1, 2, 3))[:, None] > 0, found.tanh(), -torch.ones_like(found))
+    inside = _inside(shares)[:, None]
+    light = torch.cat([lab, lab[:, 1:].norm(dim=1, keepdim=True)], dim=1)
+    known = torch.cat([_places(shares), _contrasts(inside, light), _sides(inside, light)], dim=1)
+    factors, added = (known.new_tensor(each) for each in (_FACTORS, _ADDED))
+    within = known[:, list(_NUMBERS)] * factors + added
+    clear = within.unflatten(1, (len(STATEMENTS), -1)).amin(-1)
+    fits = [_named(lab, boxes) for boxes in _BOXES]
+    colours = [_leads(*(_mean(each, where) for each in fits)) for where in (inside, 1 - inside)]
+    found = torch.cat([clear, *colours], dim=1).tanh()
+    return torch.where(inside.sum((2, 3)) > 0, found, -torch.ones_like(found))
 
 
-def _within(known: Mapping[str, Tensor], limit: Limit) -> Tensor:
-    """By how many margins a quantity is clear of a limit, (B,)."""
-    quantity, clear = known[limit.quantity], Level.CLEAR.value
-    gaps = []
-    if limit.low > -math.inf:
-        gaps.append((quantity - limit.low) / limit.margin - clear)
-    if limit.high < math.inf:
-        gaps.append((limit.high - quantity) / limit.margin - clear)
-    return torch.stack(gaps, -1).amin(-1)
+def _inside(shares: Tensor) -> Tensor:
+    """1 in the region and 0 outside; in part near 0.5, so that rounding errors change little."""
+    return (_STEEP * (shares - 0.5) + 0.5).clamp(0, 1)
 
 
-def _places(shares: Tensor) -> dict[str, Tensor]:
-    """Area, place and gaps to the sides, each (B,)."""
+def _places(shares: Tensor) -> Tensor:
+    """Area, place and gaps to the sides, (B, 7)."""
     fine = F.interpolate(shares[:, None], scale_factor=_FINER, mode="bilinear", align_corners=False)
-    mask = (fine[:, 0] > 0.5).float()
+    mask = _inside(fine[:, 0])
     cells = mask.shape[-1]
-    edges = torch.arange(cells, device=shares.device) / cells
-    known = {"log area": mask.mean((1, 2)).clamp(min=1e-4).log2()}
-    for axis, line, (low_side, high_side) in (("x", 1, ("left", "right")), ("y", 2, ("top", "bottom"))):
-        counts = mask.sum(line)
-        held = counts > 0
-        low = torch.where(held, edges, 1.0).amin(1)
-        high = torch.where(held, edges + 1 / cells, 0.0).amax(1)
-        centroid = (counts * (edges + 0.5 / cells)).sum(1) / counts.sum(1).clamp(min=1)
-        known |= {axis: (centroid + (low + high) / 2) / 2}
-        known |= {f"{low_side} gap": low, f"{high_side} gap": 1 - high}
-    return known
+    middles = (torch.arange(cells, device=shares.device) + 0.5) / cells
+    counts = torch.stack([mask.sum(1), mask.sum(2)], dim=1)
+    centroid = (counts * middles).sum(2) / counts.sum(2).clamp(min=1)
+    reached = torch.stack([mask.amax(1), mask.amax(2)], dim=1)[:, :, None]
+    before = torch.ones(cells, cells, device=shares.device).tril()
+    low, high = (1 - (reached * lines).amax(3).mean(2) for lines in (before, before.T))
+    area = mask.mean((1, 2)).clamp(min=1e-4).log2()
+    place = (centroid + (low + 1 - high) / 2) / 2
+    return torch.cat([area[:, None], place, torch.stack([low, high], dim=2).flatten(1)], dim=1)
 
 
-def _contrasts(inside: Tensor, lab: Tensor) -> dict[str, Tensor]:
-    """The region less its surroundings, each (B,); without surroundings there is no contrast."""
-    wide = F.max_pool2d(inside, _RING, stride=1, padding=_RING // 2)
-    ring = wide - inside
-    own, around = (_mean(lab, where) for where in (inside, ring))
-    chroma = lab[:, 1:].norm(dim=1, keepdim=True)
+def _contrasts(inside: Tensor, light: Tensor) -> Tensor:
+    """Lightness and chroma of the region less those of its surroundings, and the whole difference, (B, 3)."""
+    ring = F.max_pool2d(inside, _RING, stride=1, padding=_RING // 2) - inside
+    own, around = _mean(light, inside), _mean(light, ring)
     spreads = [
-        (_mean(lab[:, :1].square(), where) - _mean(lab[:, :1], where).square()).clamp(min=0).sqrt()
-        for where in (inside, ring)
+        (_mean(light[:, :1].square(), where) - mean[:, :1].square()).clamp(min=0).sqrt()
+        for where, mean in ((inside, own), (ring, around))
     ]
-    apart = torch.cat([own - around, spreads[0] - spreads[1]], dim=1)
-    return {
-        "lightness": (own - around)[:, 0],
-        "colourfulness": (_mean(chroma, inside) - _mean(chroma, ring))[:, 0],
-        "contrast": apart.norm(dim=1),
-    }
+    less = own - around
+    whole = torch.cat([less[:, :3], spreads[0] - spreads[1]], dim=1).norm(dim=1, keepdim=True)
+    return torch.cat([less[:, :1], less[:, 3:], whole], dim=1)
 
 
-def _sides(inside: Tensor, lab: Tensor) -> dict[str, Tensor]:
-    """Lightness and chroma of the background in each third, less those of the region, each (B,).
+def _sides(inside: Tensor, light: Tensor) -> Tensor:
+    """Lightness and chroma of the background in each third, less those of the region, (B, 8).
 
     Both are 0 in a third that is not mostly background, so that nothing is clear of it.
     """
     size = inside.shape[-1]
     third = size // 3
-    cells = torch.arange(size, device=lab.device)
+    cells = torch.arange(size, device=light.device)
     near, far = (cells < third).float(), (cells >= size - third).float()
-    light = torch.cat([lab[:, :1], lab[:, 1:].norm(dim=1, keepdim=True)], dim=1)
+    line = torch.ones_like(near)
+    thirds = torch.stack(
+        [line[:, None] * near, line[:, None] * far, near[:, None] * line, far[:, None] * line]
+    )
+    outside = (1 - inside) * thirds
+    held = outside.sum((2, 3))
+    means = [
+        (light[:, which, None] * outside).sum((3, 4)) / held.clamp(min=1e-3)[:, None] for which in ([0], [3])
+    ]
     own = _mean(light, inside)
-    known: dict[str, Tensor] = {}
-    for side, where in zip(SIDES, (near, far, near[:, None], far[:, None]), strict=True):
-        outside = (1 - inside) * where
-        spoken = outside.sum((1, 2, 3)) >= MOSTLY * third * size
-        less = torch.where(spoken[:, None], _mean(light, outside) - own, 0.0)
-        known |= {f"{side} lightness": less[:, 0], f"{side} colourfulness": less[:, 1]}
-    return known
+    less = torch.stack([means[0][:, 0] - own[:, :1], means[1][:, 0] - own[:, 3:]], dim=2)
+    spoken = (_STEEP * (held / (third * size) - MOSTLY)).clamp(0, 1)
+    return (less * spoken[..., None]).flatten(1)
 
 
-def _leads(lab: Tensor, where: Tensor) -> Tensor:
+def _leads(plain: Tensor, clear: Tensor) -> Tensor:
     """By how much each colour leads in a part of the picture, in tenths of it, (B, colours)."""
-    plain, clear = (_mean(_named(lab, level), where) for level in (Level.PLAIN, Level.CLEAR))
     best = plain.topk(2, dim=1)[0]
     others = torch.where(plain == best[:, :1], best[:, 1:], best[:, :1])
     stated = LIMITS["colour", COLOURS[0]][0]
@@ -142,29 +169,36 @@ def _leads(lab: Tensor, where: Tensor) -> Tensor:
     return 10 * torch.stack([clear - least, plain - LEADING, plain / 2 - others], -1).amin(-1)
 
 
-def _named(lab: Tensor, level: Level) -> Tensor:
+def _named(lab: Tensor, boxes: Sequence[tuple[str, Level, Box]]) -> Tensor:
     """1 where a colour's name fits, (B, colours, G, G)."""
-    lightness, chroma = lab[:, 0], lab[:, 1:].norm(dim=1)
-    hue = torch.atan2(lab[:, 2], lab[:, 1]) * (180 / math.pi)
-    maps = [
-        torch.stack([_fits(lightness, chroma, hue, box, level.value) for box in COLOUR_BOXES[name]]).amax(0)
-        for name in COLOURS
+    angle = torch.atan2(lab[:, 2], lab[:, 1]) * (180 / math.pi)
+    values = torch.stack([lab[:, 0], lab[:, 1:].norm(dim=1)], dim=1)
+    margins = (LIGHTNESS_MARGIN, CHROMA_MARGIN)
+    lows = [
+        [
+            low + level.value * margin
+            for (low, _), margin in zip((box.lightness, box.chroma), margins, strict=True)
+        ]
+        for _, level, box in boxes
     ]
-    return torch.stack(maps, dim=1)
-
-
-def _fits(lightness: Tensor, chroma: Tensor, hue: Tensor, box: Box, margins: float) -> Tensor:
-    fits = torch.ones_like(lightness, dtype=torch.bool)
-    for value, (low, high), margin in (
-        (lightness, box.lightness, LIGHTNESS_MARGIN),
-        (chroma, box.chroma, CHROMA_MARGIN),
-    ):
-        fits = fits & (value >= low + margins * margin) & (value <= high - margins * margin)
-    if box.hue is not None:
-        by = HUE_MARGIN * margins
-        turned = hue - box.hue[0] - by
-        fits = fits & (turned - 360 * (turned / 360).floor() <= box.hue[1] - box.hue[0] - 2 * by)
-    return fits.float()
+    highs = [
+        [
+            high - level.value * margin
+            for (_, high), margin in zip((box.lightness, box.chroma), margins, strict=True)
+        ]
+        for _, level, box in boxes
+    ]
+    hues = [
+        (0.0, 360.0) if box.hue is None else (box.hue[0] + by, box.hue[1] - box.hue[0] - 2 * by)
+        for _, level, box in boxes
+        for by in (HUE_MARGIN * level.value,)
+    ]
+    low, high, turns = (lab.new_tensor(each) for each in (lows, highs, hues))
+    inside = (values[:, None] >= low[..., None, None]) & (values[:, None] <= high[..., None, None])
+    turned = angle[:, None] - turns[:, :1, None]
+    fits = inside.all(2) & (turned - 360 * (turned / 360).floor() <= turns[:, 1:, None])
+    owner = lab.new_tensor([[float(name == colour) for name, _, _ in boxes] for colour in COLOURS])
+    return (torch.einsum("cb,nbij->ncij", owner, fits.float()) > 0).float()
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:
