@@ -50,7 +50,7 @@ _BOXES = (b"ftypavif", *(b"ftyp" + brand for brand in _HEIF_BRANDS))
 
 _PLAIN = {"JPEG": jpeg.without_descriptions, "TIFF": tiff.without_descriptions}
 
-_JPEG_END = b"\xff\xd9"
+_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _FILLER = bytes(range(1, 128)) * 32
 _STRIP = 256
 
@@ -68,9 +68,11 @@ def identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     Raises:
         ImageError: if its content has no known format; the message says what it is.
     """
-    Image.init()
     head = file.read(_LOOKED_AT)
     reason = ""
+    Image.preinit()
+    if not head.startswith((png.SIGNATURE, _JPEG)):
+        Image.init()  # many formats, whose libraries take longer to load than a JPEG takes to read
     if head.startswith(png.SIGNATURE):
         return _identify_png(file, name)
     if is_heif(head):
