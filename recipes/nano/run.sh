@@ -5,14 +5,14 @@
 #   bash recipes/nano/run.sh segmenter words      # only these stages
 #
 # A stage that was interrupted is resumed by the same command. Change what a stage does in its recipe. On two CPU
-# cores all stages together take about nine hours; benchmarks/RESULTS.md says what was measured, and what
+# cores all stages together take about ten hours; benchmarks/RESULTS.md says what was measured, and what
 # differed for the embedded weights.
 #
 # It needs DUTS-TR in its official layout in ../shared/data/DUTS, imagenet1k.json in ../shared/data, and photos
 # with COCO json in the folders that `photos` names.
 set -euo pipefail
 
-all=(segmenter segmenter_scenes segmenter_fine earlier_policy words questions cgpo)
+all=(segmenter segmenter_scenes segmenter_fine segmenter_long earlier_policy words questions cgpo)
 
 data=../shared/data
 photos=()
@@ -42,6 +42,15 @@ segmenter_fine() {
         start=runs/segmenter-fine/final output=runs/segmenter-fine-2 realign=false max_steps=540 warmup=0.07 \
         learning_rate=3e-4 transformer_rate=2e-4 "frozen_blocks=[5]" early_size=0 early_share=0 average=0.99 \
         edge_weight=1.5 alone=0.85 scenes=0.1 instances=0.14 composed=0.12 seed=17
+}
+
+# Three further passes with more scenes and compositions, half of them at 256 pixels. The embedded segmenter is that of
+# this stage; the policy looks through the backbone of the stage before.
+segmenter_long() {
+    saliency-r1 train segmenter --config recipes/nano/segmenter-fine.yaml --resume \
+        start=runs/segmenter-fine-2/final output=runs/segmenter-long realign=false max_steps=2600 warmup=0.04 \
+        learning_rate=6e-4 transformer_rate=4e-4 backbone_rate=1.2e-4 "frozen_blocks=[5]" early_share=0.5 \
+        edge_weight=2.0 alone=0.8 scenes=0.15 instances=0.18 composed=0.18 seed=29
 }
 
 # The policy of version 0.1.0, which the policy starts from: it knows the language and the form of the answers.
