@@ -170,7 +170,8 @@ class Adapter(nn.Module):
             x = x + found
         for layer in self.layers:
             x = layer(x)
+        x = self.norm(x)
         if self.names is None:
-            return self.norm(x), None
+            return x, None
         with torch.no_grad():  # fitted on named regions
-            return self.norm(x), self.names.read(features[..., : PARTS[0]], shares, orders)
+            return x, self.names.read(features[..., : PARTS[0]], shares, orders)
