@@ -11,6 +11,7 @@ import torch
 from saliency_r1.nano.configuration import NAME_SLOTS, NAME_TOKENS
 from saliency_r1.nano.name_reader import EMPTY, KEEP, NameReader
 from saliency_r1.nano.name_tree import NameTree
+from saliency_r1.nano.vision import FEATURES, Adapter
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.confidence import with_names
 
@@ -161,3 +162,18 @@ def test_words_can_be_given_in_place_of_those_that_are_read() -> None:
     torch.testing.assert_close(changed[0, 0] - kept[0, 0], embeddings[made.numbers["mug"]] - embeddings[0])
     assert not torch.equal(changed[0, 3], kept[0, 3])
     torch.testing.assert_close(changed[0, 6:], kept[0, 6:])
+
+
+def test_the_adapter_learns_beside_a_reader_that_does_not() -> None:
+    adapter = Adapter(8, CELLS, 0, 2, 0.0, foreground=True, instances=True, names=reader())
+    tokens, read = adapter(torch.randn(2, CELLS, FEATURES))
+    assert read is not None
+    assert not read[0].requires_grad
+    tokens.square().sum().backward()
+    assert adapter.foreground is not None
+    assert adapter.instances is not None
+    for learns in (adapter.join, adapter.project, adapter.foreground.out, adapter.instances.out):
+        assert learns.weight.grad is not None
+        assert learns.weight.grad.abs().sum() > 0
+    assert adapter.names is not None
+    assert adapter.names.head.weight.grad is None
