@@ -250,7 +250,7 @@ def fit_names(
 
 
 @torch.no_grad()
-def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.91) -> dict[str, float]:
+def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.89) -> dict[str, float]:
     """Choose temperature and threshold of a reader on regions that it was not fitted on, as it will see them.
 
     The temperature is that of the least loss. The threshold is the lowest at which so large a share of the
