@@ -73,3 +73,13 @@ def test_mirroring_swaps_the_sides() -> None:
     for (kind, value), number in found.items():
         turned = " ".join(swap.get(word, word) for word in value.split())
         assert mirrored[kind, turned] == pytest.approx(number, abs=1e-4)
+
+
+def test_pictures_of_a_batch_do_not_touch_each_other() -> None:
+    torch.manual_seed(0)
+    shares = torch.zeros(4, SIDE, SIDE)
+    for number in range(4):
+        shares[number, 3 + 2 * number : 20, 2 * number : 9 + 3 * number] = 1
+    colours = torch.rand(4, 3, SIDE, SIDE)
+    alone = torch.cat([evidence(shares[row : row + 1], colours[row : row + 1]) for row in range(4)])
+    torch.testing.assert_close(evidence(shares, colours), alone)

@@ -151,11 +151,9 @@ def _sides(inside: Tensor, light: Tensor) -> Tensor:
     )
     outside = (1 - inside) * thirds
     held = outside.sum((2, 3))
-    means = [
-        (light[:, which, None] * outside).sum((3, 4)) / held.clamp(min=1e-3)[:, None] for which in ([0], [3])
-    ]
+    known = [(light[:, channel, None] * outside).sum((2, 3)) / held.clamp(min=1e-3) for channel in (0, 3)]
     own = _mean(light, inside)
-    less = torch.stack([means[0][:, 0] - own[:, :1], means[1][:, 0] - own[:, 3:]], dim=2)
+    less = torch.stack([known[0] - own[:, :1], known[1] - own[:, 3:]], dim=2)
     spoken = (_STEEP * (held / (third * size) - MOSTLY)).clamp(0, 1)
     return (less * spoken[..., None]).flatten(1)
 
