@@ -44,8 +44,8 @@ segmenter_fine() {
         edge_weight=1.5 alone=0.85 scenes=0.1 instances=0.14 composed=0.12 seed=17
 }
 
-# Three further passes with more scenes and compositions, half of them at 256 pixels. The embedded segmenter is that of
-# this stage; the policy looks through the backbone of the stage before.
+# Further training on 31,200 photos, with more scenes and compositions, the first half at 256 pixels. The embedded
+# segmenter is that of this stage; the policy looks through the backbone of the stage before.
 segmenter_long() {
     saliency-r1 train segmenter --config recipes/nano/segmenter-fine.yaml --resume \
         start=runs/segmenter-fine-2/final output=runs/segmenter-long realign=false max_steps=2600 warmup=0.04 \
