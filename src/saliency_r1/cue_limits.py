@@ -154,3 +154,15 @@ def _limits() -> dict[tuple[str, str], tuple[Limit, ...]]:
 #: The limits of each statement but "nothing stands out", by kind and value as in `language.statements`. All
 #: of them must be kept.
 LIMITS: Mapping[tuple[str, str], tuple[Limit, ...]] = MappingProxyType(_limits())
+
+#: The statements that the embedded policy measures before it writes, in the order of its numbers. Its map is
+#: too coarse for the others.
+TOLD: tuple[tuple[str, str], ...] = (
+    *(
+        (kind, value)
+        for kind, value in LIMITS
+        if kind != "colour" and value not in ("two areas", "several areas", "sharper")
+    ),
+    *(("colour", name) for name in COLOURS),
+    *(("colour", f"background {name}") for name in COLOURS),
+)

@@ -85,7 +85,7 @@ def test_an_answer_ends_where_it_must(found: OnnxPolicy) -> None:
 
 
 def test_tokens_that_are_ruled_out_are_not_written(found: OnnxPolicy, wanted: TransformersPolicy) -> None:
-    prompt, _ = found._prompt([PHOTOS[0]], Task.SIS.spec.prompt())
+    prompt, *_ = found._prompt([PHOTOS[0]], Task.SIS.spec.prompt())
     ((usual, _),) = found._language.greedy([prompt], 96, found._end)
     tag = found._tokenizer.number("<ins>")
     assert tag in usual
@@ -106,7 +106,7 @@ def test_the_question_is_that_of_the_chat_template(
 ) -> None:
     question = Task.COSOD.spec.prompt()
     inputs = wanted._inputs([PHOTOS[:images]], question)
-    prompt, _ = found._prompt(PHOTOS[:images], question)
+    prompt, *_ = found._prompt(PHOTOS[:images], question)
     vocabulary = found._language.vocabulary
     assert [3 if token >= vocabulary else token for token in prompt.ids] == inputs["input_ids"][0].tolist()
     assert [token - vocabulary for token in prompt.ids if token >= vocabulary] == list(

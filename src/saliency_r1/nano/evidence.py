@@ -26,18 +26,14 @@ from saliency_r1.cue_limits import (
     LIMITS,
     MOSTLY,
     SIDES,
+    TOLD,
     Box,
     Level,
 )
 
-STATEMENTS = tuple(
-    (kind, value)
-    for kind, value in LIMITS
-    if kind != "colour" and value not in ("two areas", "several areas", "sharper")
-)
-"""The statements that are told beside colours; the map is too coarse for the others."""
-EVIDENCE = len(STATEMENTS) + 2 * len(COLOURS)
+EVIDENCE = len(TOLD)
 """Numbers of one picture."""
+_STATEMENTS = TOLD[: EVIDENCE - 2 * len(COLOURS)]
 _QUANTITIES = (
     *("log area", "x", "y", *(f"{side} gap" for side in SIDES), "lightness", "colourfulness", "contrast"),
     *(f"{side} {what}" for side in SIDES for what in ("lightness", "colourfulness")),
@@ -56,7 +52,7 @@ def _bounds() -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
     A quantity lies as many margins inside of what is clear as the factor times it plus the last number.
     """
     found: list[list[tuple[int, float, float]]] = []
-    for key in STATEMENTS:
+    for key in _STATEMENTS:
         bounds = []
         for limit in LIMITS[key]:
             number, margin = _QUANTITIES.index(limit.quantity), limit.margin
@@ -86,8 +82,8 @@ def evidence(shares: Tensor, lab: Tensor) -> Tensor:
         lab: (B, 3, G, G), CIELAB divided by 100.
 
     Returns:
-        float32 (B, `EVIDENCE`) in [-1, 1]: first `STATEMENTS`, then the colours of the region, then those of
-        the background. Above 0 a statement is clear. All are -1 without a region.
+        float32 (B, `EVIDENCE`) in [-1, 1], of the statements of `TOLD`. Above 0 a statement is clear. All are
+        -1 without a region.
     """
     shares, lab = shares.float(), 100 * lab.float()
     inside = _inside(shares)[:, None]
@@ -95,7 +91,7 @@ def evidence(shares: Tensor, lab: Tensor) -> Tensor:
     known = torch.cat([_places(shares), _contrasts(inside, light), _sides(inside, light)], dim=1)
     factors, added = (known.new_tensor(each) for each in (_FACTORS, _ADDED))
     within = known[:, list(_NUMBERS)] * factors + added
-    clear = within.unflatten(1, (len(STATEMENTS), -1)).amin(-1)
+    clear = within.unflatten(1, (len(_STATEMENTS), -1)).amin(-1)
     fits = [_named(lab, boxes) for boxes in _BOXES]
     colours = [_leads(*(_mean(each, where) for each in fits)) for where in (inside, 1 - inside)]
     found = torch.cat([clear, *colours], dim=1).tanh()

@@ -65,6 +65,11 @@ class Foreground(nn.Module):
         added = self.out(F.gelu(self.up(measured.to(self.up.weight.dtype))))
         return added, F.avg_pool2d(shares[:, None].float(), SUB_CELLS).flatten(1)
 
+    @torch.no_grad()
+    def evidence(self, features: Tensor, colours: Tensor) -> Tensor:
+        """How clearly the region bears out each statement, (B, `EVIDENCE`); arguments as of `forward`."""
+        return evidence(self.logits(features).sigmoid(), _to_map(colours))
+
 
 def measures(shares: Tensor, lab: Tensor) -> Tensor:
     """Numbers of a salient region and of what is around it.

@@ -148,6 +148,14 @@ class Adapter(nn.Module):
         shares: Tensor = self.foreground(self.telling(features), features[..., -COLOURS:])[1]
         return shares
 
+    def evidence(self, features: Tensor) -> Tensor | None:
+        """How clearly each statement is borne out, (B, `EVIDENCE`); None if that is not measured."""
+        if self.foreground is None:
+            return None
+        features = features.to(self.join.weight.dtype)
+        found: Tensor = self.foreground.evidence(self.telling(features), features[..., -COLOURS:])
+        return found
+
     def forward(self, features: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Tokens of images, and what the reader of names says of them.
 

@@ -68,6 +68,26 @@ def token_pieces(tokenizer: Any, ids: Sequence[int], text: str | None = None) ->
     return [text[first:last] for first, last in pairwise(cuts)]
 
 
+def tokens_outside(pieces: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """Find the tokens that stay if parts of a response are left out.
+
+    Args:
+        pieces: text of each token, see `expression_tokens`.
+        spans: first and last character (exclusive) of each part.
+
+    Returns:
+        One bool for each token. A token that a part does not contain whole stays.
+
+    Example:
+        >>> tokens_outside(["It", " is", " red", "."], [(2, 9)])
+        [True, False, False, True]
+    """
+    return [
+        start == end or not any(first <= start and end <= last for first, last in spans)
+        for start, end in _bounds(pieces)
+    ]
+
+
 def confidence(logprobs: Sequence[float], pieces: Sequence[str]) -> float | None:
     """Return exp of the mean log-probability of the expressions' tokens, in [0, 1].
 

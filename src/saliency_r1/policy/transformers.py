@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,19 @@ from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.checkpoint import DTYPES, check_dtype
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError, one_line
+from saliency_r1.language.refuted import refuted_spans
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.nano.tokenizer import other_tags
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.checkpoint_check import check_checkpoint, reachable
-from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces, with_names
+from saliency_r1.policy.confidence import (
+    confidence,
+    expression_confidences,
+    token_pieces,
+    tokens_outside,
+    with_names,
+)
 from saliency_r1.policy.distinct import rewrite_repeats
 from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
@@ -193,10 +201,17 @@ class TransformersPolicy:
         spec = Task.parse(task).spec
         distinct = spec.several_expressions and not do_sample and not self.sharded
         never: list[int] = []
+        checked = False
         if self.model.config.model_type == MODEL_TYPE and not do_sample:
             never = self.processor.tokenizer.convert_tokens_to_ids(other_tags(spec.tag))
+            checked = spec is Task.SOD.spec
         write = partial(
-            self._write, do_sample=do_sample, temperature=temperature, distinct=distinct, never=never
+            self._write,
+            do_sample=do_sample,
+            temperature=temperature,
+            distinct=distinct,
+            never=never,
+            checked=checked,
         )
         return ask(
             write,
@@ -217,6 +232,7 @@ class TransformersPolicy:
         temperature: float,
         distinct: bool,
         never: Sequence[int] = (),
+        checked: bool = False,
     ) -> list[PolicyOutput]:
         inputs, classes = self._with_names(self._inputs(batch, prompt), batch)
         settings = self._settings(max_new_tokens, do_sample, temperature)
@@ -232,6 +248,11 @@ class TransformersPolicy:
         outputs = [
             self._output(ids, values) for ids, values in zip(tokens.tolist(), logprobs.tolist(), strict=True)
         ]
+        if checked:
+            evidence = self._evidence(inputs)
+            outputs = [
+                self._without_refuted(*each) for each in zip(outputs, evidence, strict=False)
+            ] or outputs
         for row, output in enumerate(outputs):
             if distinct and first_repeat(output.text):
                 with torch.inference_mode():
@@ -265,6 +286,26 @@ class TransformersPolicy:
             counts = torch.tensor([len(images) for images in batch], device=features.device)
             classes = reader(features, counts).softmax(-1)
         return {**inputs, "image_features": features}, classes.cpu().numpy()
+
+    def _evidence(self, inputs: Any) -> list[list[float]]:
+        """How clearly what is salient bears out each statement, for each image; nothing if not measured."""
+        model, features = self.model.model, inputs.get("image_features")
+        with torch.inference_mode():
+            if features is None:
+                features = torch.cat([model.encode_images(each) for each in inputs["pixel_values"].split(1)])
+            found = model.adapter.evidence(features)
+        return [] if found is None else found.tolist()
+
+    def _without_refuted(self, output: PolicyOutput, evidence: Sequence[float]) -> PolicyOutput:
+        """Leave out what the policy's own measurements refute."""
+        spans = refuted_spans(output.text, evidence)
+        if not spans:
+            return output
+        stays = tokens_outside(token_pieces(self.processor.tokenizer, output.token_ids, output.text), spans)
+        ids, logprobs = (
+            list(compress(each, stays)) for each in (output.token_ids, output.token_logprobs or ())
+        )
+        return self._output(ids, logprobs)
 
     def _inputs(self, batch: Questions, prompt: str) -> Any:
         conversations = []

@@ -87,7 +87,8 @@ def _vision(model: Any) -> _Graph:
     side = model.config.image_size
     pixels = torch.zeros((1, side, side, 3), dtype=torch.uint8)
     read = ("logits", "there") if model.config.name_tree else ()
-    return _Graph(_Vision(model), {"pixels": pixels}, ("tokens", *read), {})
+    told = ("evidence",) if model.config.foreground else ()
+    return _Graph(_Vision(model), {"pixels": pixels}, ("tokens", *read, *told), {})
 
 
 def _names(model: Any) -> _Graph:
@@ -137,12 +138,14 @@ class _Traced(nn.Module):
 
 
 class _Vision(_Traced):
-    """Pixels of an image, uint8 (1, S, S, 3), to the tokens of its cells, and what is read of names."""
+    """Pixels of an image, uint8 (1, S, S, 3), to its tokens, what is read of names, and the evidence."""
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         inner = self.model.model
-        tokens, read = inner.adapter(inner.encode_images(normalise(pixels)))
-        return tokens, *(read or ())
+        features = inner.encode_images(normalise(pixels))
+        tokens, read = inner.adapter(features)
+        told = inner.adapter.evidence(features)
+        return tokens, *(read or ()), *(() if told is None else (told,))
 
 
 class _Names(_Traced):

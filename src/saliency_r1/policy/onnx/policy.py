@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,19 @@ from tokenizers import Tokenizer
 from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.files import read_text
+from saliency_r1.language.refuted import refuted_spans
 from saliency_r1.nano import POLICY_FOLDER
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.tokenizer import END, IMAGE, START, other_tags
 from saliency_r1.policy.asking import Questions, ask
 from saliency_r1.policy.base import PolicyOutput
-from saliency_r1.policy.confidence import confidence, expression_confidences, token_pieces, with_names
+from saliency_r1.policy.confidence import (
+    confidence,
+    expression_confidences,
+    token_pieces,
+    tokens_outside,
+    with_names,
+)
 from saliency_r1.policy.onnx.distinct import rewrite_repeats
 from saliency_r1.policy.onnx.language import OnnxLanguage, Prompt
 from saliency_r1.policy.options import PolicyOptions
@@ -188,12 +196,14 @@ class OnnxPolicy:
         )
 
     def _write(self, batch: Questions, question: str, limit: int, *, task: Task) -> list[PolicyOutput]:
-        prompts, read = zip(*(self._prompt(images, question) for images in batch), strict=True)
+        prompts, read, told = zip(*(self._prompt(images, question) for images in batch), strict=True)
         outputs = []
         never = [self._tokenizer.number(tag) for tag in other_tags(task.spec.tag)]
         texts = self._language.greedy(prompts, limit, self._end, never)
-        for prompt, classes, written in zip(prompts, read, texts, strict=True):
+        for prompt, classes, evidence, written in zip(prompts, read, told, texts, strict=True):
             output = self._output(*written)
+            if task is Task.SOD and evidence is not None:
+                output = self._without_refuted(output, evidence[0].tolist())
             if task.spec.several_expressions and first_repeat(output.text):
                 rewritten = rewrite_repeats(
                     self._language, self._tokenizer, prompt, output.token_ids, limit, self._end
@@ -204,9 +214,11 @@ class OnnxPolicy:
             outputs.append(output)
         return outputs
 
-    def _prompt(self, images: Sequence[Image.Image], question: str) -> tuple[Prompt, np.ndarray | None]:
-        """Return a question for the language model, and the probability of each class of names."""
-        tokens, classes = self._image_tokens(images)
+    def _prompt(
+        self, images: Sequence[Image.Image], question: str
+    ) -> tuple[Prompt, np.ndarray | None, np.ndarray | None]:
+        """Return a question for the language model, the probabilities of names, and the evidence."""
+        tokens, classes, evidence = self._image_tokens(images)
         text = f"{START}user\n{IMAGE * len(images)}{question}{END}{START}assistant\n"
         ids: list[int] = []
         before = self._language.vocabulary
@@ -215,24 +227,40 @@ class OnnxPolicy:
                 ids += range(before, before := before + tokens.shape[1])
             else:
                 ids.append(token)
-        return Prompt(ids, tokens.reshape(-1, tokens.shape[2])), classes
+        return Prompt(ids, tokens.reshape(-1, tokens.shape[2])), classes, evidence
 
-    def _image_tokens(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the tokens of a question's images, float32 (images, tokens, width), and their classes."""
+    def _image_tokens(
+        self, images: Sequence[Image.Image]
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Return the tokens of a question's images, float32 (images, tokens, width), classes and evidence."""
         size = (self._side, self._side)
         small = [np.asarray(self._seen(image).resize(size, 3)) for image in images]
-        found = [self._vision.run(None, {"pixels": pixels[None]}) for pixels in small]
-        tokens, *read = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        runs = [self._vision.run(None, {"pixels": pixels[None]}) for pixels in small]
+        names = [output.name for output in self._vision.get_outputs()]
+        parts = zip(names, zip(*runs, strict=True), strict=True)
+        found = {name: np.concatenate(part) for name, part in parts}
+        tokens, evidence = found["tokens"], found.get("evidence")
         if self._names is None:
-            return tokens, None
-        spelled, classes = self._names.read(*read)
-        return np.concatenate([tokens, spelled], axis=1), classes
+            return tokens, None, evidence
+        spelled, classes = self._names.read(found["logits"], found["there"])
+        return np.concatenate([tokens, spelled], axis=1), classes, evidence
 
     def _seen(self, image: Image.Image) -> Image.Image:
         """Return the photo that is resized to the square."""
         if self.max_pixels is None:
             return image
         return shrink(workable(image, self.max_pixels), self.max_pixels)
+
+    def _without_refuted(self, output: PolicyOutput, evidence: Sequence[float]) -> PolicyOutput:
+        """Leave out what the policy's own measurements refute."""
+        spans = refuted_spans(output.text, evidence)
+        if not spans:
+            return output
+        stays = tokens_outside(token_pieces(self._tokenizer, output.token_ids, output.text), spans)
+        ids, logprobs = (
+            list(compress(each, stays)) for each in (output.token_ids, output.token_logprobs or ())
+        )
+        return self._output(ids, logprobs)
 
     def _output(self, ids: list[int], logprobs: list[float]) -> PolicyOutput:
         text = self._tokenizer.decode(ids)
