@@ -9,9 +9,10 @@ from saliency_r1.language.refuted import REFUTED, refuted_spans
 from saliency_r1.response import parse_strict
 
 TEXT = (
-    "<think>What stands out is the ball, which is lighter than the surroundings. It is small and is mostly red."
-    " It touches no edge. The left side is darker, but nothing there is set apart. Everything else is"
-    " background, so the answer is the ball on the left.</think><answer><rg>the ball on the left</rg></answer>"
+    "<think>What stands out is the ball, which is lighter than the surroundings. It is small and is mostly"
+    " red. It touches no edge. The left side is darker, but nothing there is set apart. Everything else is"
+    " background, so the answer is the ball on the left.</think>"
+    "<answer><rg>the ball on the left</rg></answer>"
 )
 
 

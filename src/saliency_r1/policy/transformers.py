@@ -302,10 +302,8 @@ class TransformersPolicy:
         if not spans:
             return output
         stays = tokens_outside(token_pieces(self.processor.tokenizer, output.token_ids, output.text), spans)
-        ids, logprobs = (
-            list(compress(each, stays)) for each in (output.token_ids, output.token_logprobs or ())
-        )
-        return self._output(ids, logprobs)
+        logprobs = list(compress(output.token_logprobs or (), stays))
+        return self._output(list(compress(output.token_ids, stays)), logprobs)
 
     def _inputs(self, batch: Questions, prompt: str) -> Any:
         conversations = []

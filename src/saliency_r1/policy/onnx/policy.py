@@ -257,10 +257,8 @@ class OnnxPolicy:
         if not spans:
             return output
         stays = tokens_outside(token_pieces(self._tokenizer, output.token_ids, output.text), spans)
-        ids, logprobs = (
-            list(compress(each, stays)) for each in (output.token_ids, output.token_logprobs or ())
-        )
-        return self._output(ids, logprobs)
+        logprobs = list(compress(output.token_logprobs or (), stays))
+        return self._output(list(compress(output.token_ids, stays)), logprobs)
 
     def _output(self, ids: list[int], logprobs: list[float]) -> PolicyOutput:
         text = self._tokenizer.decode(ids)
