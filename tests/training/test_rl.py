@@ -306,7 +306,9 @@ def test_a_run_learns_logs_and_leaves_a_policy(data: Path, finished: Path) -> No
     }
     assert expected <= names
     assert [step for step, name, _ in rows if name == "validation/reward"] == [0, 4, 8]
-    assert max(value for _, name, value in rows if name == "reward") > 0.5
+    rewards = [value for _, name, value in rows if name == "reward"]
+    assert all(0 < value < 1 for value in rewards)
+    assert max(rewards) > 0.25
     generated = {step: value for step, name, value in rows if name == "prompts"}
     assert generated == {1: 4, 2: 0, 3: 4, 4: 0, 5: 4, 6: 0, 7: 4, 8: 0}
     start, end = weights(data / "policy"), weights(finished / "policy")

@@ -1,4 +1,4 @@
-"""What the nano policy is told of each statement before it writes: how clearly a region bears it out.
+"""Measure how clearly a salient region bears out each statement, for the nano policy before it writes.
 
 Limits decide whether a statement may be made (`saliency_r1.cue_limits`). From means and spreads alone a small
 language model learns such limits badly: it says that a dog is brown, or the left side darker, where that is
@@ -41,7 +41,7 @@ _QUANTITIES = (
 _FINER = 4
 """Places are read from the map that much finer, with values between its cells."""
 _STEEP = 12.0
-"""How steeply what has a limit rises at it, per unit."""
+"""The slope of a measurement at a limit, per unit."""
 _RING = 5
 """Cells of the window that widens the region by its surroundings: 16 of 256 pixels each way."""
 
@@ -75,7 +75,7 @@ _BOXES = tuple(
 
 
 def evidence(shares: Tensor, lab: Tensor) -> Tensor:
-    """How clearly a salient region bears out each statement.
+    """Return how clearly a salient region bears out each statement.
 
     Args:
         shares: (B, G, G) in [0, 1], how salient each cell of a square picture is; the region is above 0.5.
@@ -155,7 +155,7 @@ def _sides(inside: Tensor, light: Tensor) -> Tensor:
 
 
 def _leads(plain: Tensor, clear: Tensor) -> Tensor:
-    """By how much each colour leads in a part of the picture, in tenths of it, (B, colours)."""
+    """The lead of each colour in a part of the picture, in tenths of it, (B, colours)."""
     best = plain.topk(2, dim=1)[0]
     others = torch.where(plain == best[:, :1], best[:, 1:], best[:, :1])
     stated = LIMITS["colour", COLOURS[0]][0]

@@ -149,7 +149,7 @@ class Adapter(nn.Module):
         return shares
 
     def evidence(self, features: Tensor) -> Tensor | None:
-        """How clearly each statement is borne out, (B, `EVIDENCE`); None if that is not measured."""
+        """Return how clearly each statement is borne out, (B, `EVIDENCE`); None if that is not measured."""
         if self.foreground is None:
             return None
         features = features.to(self.join.weight.dtype)

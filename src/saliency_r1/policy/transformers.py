@@ -288,7 +288,7 @@ class TransformersPolicy:
         return {**inputs, "image_features": features}, classes.cpu().numpy()
 
     def _evidence(self, inputs: Any) -> list[list[float]]:
-        """How clearly what is salient bears out each statement, for each image; nothing if not measured."""
+        """Return how clearly each statement is borne out, for each image; nothing if that is not measured."""
         model, features = self.model.model, inputs.get("image_features")
         with torch.inference_mode():
             if features is None:

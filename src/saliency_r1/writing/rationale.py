@@ -322,7 +322,7 @@ def _contrast(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
 
 
 _REST = ("more colourful", "lighter", "darker")
-"""What of the background could draw the eye away from an object, the strongest first."""
+"""Statements on the background that could draw the eye away from an object, the strongest first."""
 
 
 def _rest(cues: Cues, noun: str, subject: str, writer: Writer) -> str:
