@@ -67,7 +67,7 @@ class Foreground(nn.Module):
 
     @torch.no_grad()
     def evidence(self, features: Tensor, colours: Tensor) -> Tensor:
-        """Return how clearly the region bears out each statement, (B, `EVIDENCE`); arguments as of `forward`."""
+        """Return how clearly each statement is borne out, (B, `EVIDENCE`); arguments as of `forward`."""
         return evidence(self.logits(features).sigmoid(), _to_map(colours))
 
 

@@ -256,8 +256,8 @@ def calibrate(reader: NameReader, regions: NamedRegions, wanted: float = 0.89) -
     The temperature is that of the least loss. The threshold is the lowest at which so large a share of the
     words that are handed on is true, a word of the chain of what is there. Only regions that are alone in
     their photo count: the others are looked at around a middle that is often uncertain. For the threshold
-    only those count whose label means one class, if there are enough, since nobody knows whether "the gymnast"
-    is true of a person. With few regions both stay.
+    only those count whose label means one class, if there are enough: nobody knows whether "the gymnast" is
+    true of a person. With few regions both stay.
 
     Args:
         reader: to be changed.
