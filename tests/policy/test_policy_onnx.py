@@ -10,8 +10,10 @@ from PIL import Image
 from skimage import data
 
 from saliency_r1 import nano
+from saliency_r1.language.refuted import refuted_spans
 from saliency_r1.nano.configuration import NanoConfig
 from saliency_r1.nano.policy_model import NanoForImageTextToText
+from saliency_r1.photos import FOLDER, SINGLE
 from saliency_r1.policy import distinct
 from saliency_r1.policy.base import Policy
 from saliency_r1.policy.onnx.distinct import rewrite_repeats
@@ -98,6 +100,22 @@ def test_tokens_that_are_ruled_out_are_not_written(found: OnnxPolicy, wanted: Tr
     with torch.inference_mode():
         other = wanted.model.generate(**inputs, generation_config=settings)
     assert other[0, inputs["input_ids"].shape[1] :].tolist() == ids
+
+
+def test_what_the_measurements_refute_is_left_out() -> None:
+    embedded = OnnxPolicy(None, "cpu")
+    photos = [Image.open(FOLDER / name).convert("RGB").resize((96, 128)) for name in SINGLE]
+    written, left = 0, 0
+    for photo in photos:
+        prompt, _, evidence = embedded._prompt([photo], Task.SOD.spec.prompt())
+        assert evidence is not None
+        ((ids, _),) = embedded._language.greedy([prompt], 192, embedded._end)
+        (answer,) = embedded.respond([[photo]], Task.SOD)
+        written += len(refuted_spans(embedded._tokenizer.decode(ids), evidence[0].tolist()))
+        left += len(refuted_spans(answer.text, evidence[0].tolist()))
+        assert len(answer.token_ids) == len(answer.token_logprobs or ())
+        assert embedded._tokenizer.decode(answer.token_ids) == answer.text
+    assert written > left == 0
 
 
 @pytest.mark.parametrize("images", [1, 3])

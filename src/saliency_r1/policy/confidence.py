@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 from typing import TYPE_CHECKING, Any
+
+from saliency_r1.language.refuted import refuted_spans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,6 +88,26 @@ def tokens_outside(pieces: Sequence[str], spans: Sequence[tuple[int, int]]) -> l
         start == end or not any(first <= start and end <= last for first, last in spans)
         for start, end in _bounds(pieces)
     ]
+
+
+def without_refuted(
+    output: PolicyOutput, evidence: Sequence[float], tokenizer: Any
+) -> tuple[list[int], list[float]] | None:
+    """Leave out of a response what the policy's own measurements refute.
+
+    Args:
+        output: a response, with log-probabilities.
+        evidence: a number for each statement, see `refuted_spans`.
+        tokenizer: a tokenizer of transformers.
+
+    Returns:
+        The tokens that stay and their log-probabilities; None if all do.
+    """
+    spans = refuted_spans(output.text, evidence)
+    if not spans:
+        return None
+    stays = tokens_outside(token_pieces(tokenizer, output.token_ids, output.text), spans)
+    return list(compress(output.token_ids, stays)), list(compress(output.token_logprobs or (), stays))
 
 
 def confidence(logprobs: Sequence[float], pieces: Sequence[str]) -> float | None:

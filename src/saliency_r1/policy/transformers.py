@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.checkpoint import DTYPES, check_dtype
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError, one_line
-from saliency_r1.language.refuted import refuted_spans
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.nano.tokenizer import other_tags
 from saliency_r1.policy.asking import Questions, ask
@@ -36,8 +34,8 @@ from saliency_r1.policy.confidence import (
     confidence,
     expression_confidences,
     token_pieces,
-    tokens_outside,
     with_names,
+    without_refuted,
 )
 from saliency_r1.policy.distinct import rewrite_repeats
 from saliency_r1.policy.options import PolicyOptions
@@ -204,7 +202,7 @@ class TransformersPolicy:
         checked = False
         if self.model.config.model_type == MODEL_TYPE and not do_sample:
             never = self.processor.tokenizer.convert_tokens_to_ids(other_tags(spec.tag))
-            checked = spec is Task.SOD.spec
+            checked = reasoning and spec is Task.SOD.spec
         write = partial(
             self._write,
             do_sample=do_sample,
@@ -248,11 +246,9 @@ class TransformersPolicy:
         outputs = [
             self._output(ids, values) for ids, values in zip(tokens.tolist(), logprobs.tolist(), strict=True)
         ]
-        if checked:
-            evidence = self._evidence(inputs)
-            outputs = [
-                self._without_refuted(*each) for each in zip(outputs, evidence, strict=False)
-            ] or outputs
+        for row, evidence in enumerate(self._evidence(inputs) if checked else ()):
+            kept = without_refuted(outputs[row], evidence, self.processor.tokenizer)
+            outputs[row] = outputs[row] if kept is None else self._output(*kept)
         for row, output in enumerate(outputs):
             if distinct and first_repeat(output.text):
                 with torch.inference_mode():
@@ -295,15 +291,6 @@ class TransformersPolicy:
                 features = torch.cat([model.encode_images(each) for each in inputs["pixel_values"].split(1)])
             found = model.adapter.evidence(features)
         return [] if found is None else found.tolist()
-
-    def _without_refuted(self, output: PolicyOutput, evidence: Sequence[float]) -> PolicyOutput:
-        """Leave out what the policy's own measurements refute."""
-        spans = refuted_spans(output.text, evidence)
-        if not spans:
-            return output
-        stays = tokens_outside(token_pieces(self.processor.tokenizer, output.token_ids, output.text), spans)
-        logprobs = list(compress(output.token_logprobs or (), stays))
-        return self._output(list(compress(output.token_ids, stays)), logprobs)
 
     def _inputs(self, batch: Questions, prompt: str) -> Any:
         conversations = []

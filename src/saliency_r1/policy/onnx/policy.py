@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ from tokenizers import Tokenizer
 from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.files import read_text
-from saliency_r1.language.refuted import refuted_spans
 from saliency_r1.nano import POLICY_FOLDER
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.tokenizer import END, IMAGE, START, other_tags
@@ -25,8 +23,8 @@ from saliency_r1.policy.confidence import (
     confidence,
     expression_confidences,
     token_pieces,
-    tokens_outside,
     with_names,
+    without_refuted,
 )
 from saliency_r1.policy.onnx.distinct import rewrite_repeats
 from saliency_r1.policy.onnx.language import OnnxLanguage, Prompt
@@ -203,7 +201,8 @@ class OnnxPolicy:
         for prompt, classes, evidence, written in zip(prompts, read, told, texts, strict=True):
             output = self._output(*written)
             if task is Task.SOD and evidence is not None:
-                output = self._without_refuted(output, evidence[0].tolist())
+                kept = without_refuted(output, evidence[0].tolist(), self._tokenizer)
+                output = output if kept is None else self._output(*kept)
             if task.spec.several_expressions and first_repeat(output.text):
                 rewritten = rewrite_repeats(
                     self._language, self._tokenizer, prompt, output.token_ids, limit, self._end
@@ -250,15 +249,6 @@ class OnnxPolicy:
         if self.max_pixels is None:
             return image
         return shrink(workable(image, self.max_pixels), self.max_pixels)
-
-    def _without_refuted(self, output: PolicyOutput, evidence: Sequence[float]) -> PolicyOutput:
-        """Leave out what the policy's own measurements refute."""
-        spans = refuted_spans(output.text, evidence)
-        if not spans:
-            return output
-        stays = tokens_outside(token_pieces(self._tokenizer, output.token_ids, output.text), spans)
-        logprobs = list(compress(output.token_logprobs or (), stays))
-        return self._output(list(compress(output.token_ids, stays)), logprobs)
 
     def _output(self, ids: list[int], logprobs: list[float]) -> PolicyOutput:
         text = self._tokenizer.decode(ids)
