@@ -30,6 +30,7 @@ from saliency_r1.writing.rationale_sis import (
     Way,
     consistent_instances,
     instance_facts,
+    listed_instances,
     word_instances,
     write_instances,
 )
@@ -246,6 +247,31 @@ def test_order_counts_from_the_nearer_side() -> None:
     ]
 
 
+def test_of_a_crowd_the_six_largest_are_listed_and_the_reasoning_says_that_there_are_more() -> None:
+    image = np.full((96, 96, 3), 90, np.uint8)
+    masks = []
+    for number in range(9):
+        mask = np.zeros((96, 96), bool)
+        mask[30 : 36 + 2 * number, 10 * number + 2 : 10 * number + 9] = True
+        masks.append(mask)
+    facts = facts_of((image, masks, [SYNSETS[3]] * 9))
+    listed = listed_instances(facts)
+    assert listed == [3, 4, 5, 6, 7, 8]
+    for seed in range(20):
+        rng = Random(seed)
+        options = [word_instances(facts, rng)[index] for index in listed]
+        chosen = [each[0] for each in options]
+        for index, wording in zip(listed, chosen, strict=True):
+            assert meant(wording.expression, facts) == {index}  # among all nine
+        more = [facts[index] for index in range(3)]
+        rationale = write_instances([facts[index] for index in listed], chosen, rng, more=more)
+        assert "more than six" in rationale.reasoning.lower()
+        assert len(rationale.expressions) == 6
+        assert len(rationale.reasoning.split()) <= LONGEST
+        few = write_instances([facts[index] for index in listed], chosen, rng)
+        assert "more than" not in few.reasoning
+
+
 def test_instances_that_nothing_tells_apart_have_no_wording() -> None:
     image, masks, _ = pair()
     assert word_instances(facts_of((image, [masks[0], masks[0]], [SYNSETS[0]] * 2)), Random(0)) == ((), ())
@@ -304,7 +330,7 @@ def test_categories_are_called_by_their_nouns() -> None:
 def test_too_many_or_empty_instances_are_refused() -> None:
     image, masks, _ = pair()
     called = [Called.of_synset(None, BOOK)]
-    with pytest.raises(SaliencyError, match="7 instances: expected at most 6"):
-        instance_facts(image, masks[:1] * 7, called * 7)
+    with pytest.raises(SaliencyError, match="13 instances: expected at most 12"):
+        instance_facts(image, masks[:1] * 13, called * 13)
     with pytest.raises(SaliencyError, match="empty mask"):
         instance_facts(image, [np.zeros((96, 96), bool)], called)

@@ -23,7 +23,7 @@ from saliency_r1.scenes.instance_photos import select
 from saliency_r1.scenes.scenes import Foregrounds, scene_number
 from saliency_r1.tasks import Task
 from saliency_r1.writing.sft_groups import composed_group_jobs, group_jobs
-from saliency_r1.writing.sft_instances import photo_jobs, scene_jobs, whole_scene_jobs
+from saliency_r1.writing.sft_instances import crowd_jobs, photo_jobs, scene_jobs, whole_scene_jobs
 from saliency_r1.writing.sft_set import Job, SFTMaker, SFTSetting, read_examples, write_set
 from saliency_r1.writing.sft_sources import Sources, split_jobs
 from stubs import SegmenterStub
@@ -147,6 +147,20 @@ def test_scenes_are_written_with_an_expression_for_each_instance(source: Foregro
     }
 
 
+def test_of_scenes_of_many_objects_six_are_listed(source: Foregrounds, tmp_path: Path) -> None:
+    setting = SFTSetting(variants=1, fast_share=0.0, minimum_iou=0.0)
+    jobs = crowd_jobs(source, range(40, 64), tmp_path / "scenes", with_hues(tmp_path, setting))
+    write(jobs, tmp_path / "a.jsonl", setting)
+    crowds = 0
+    for example in read_examples(tmp_path / "a.jsonl"):
+        response = parse_strict(example.response, Task.SIS)
+        masks = load_instances((tmp_path / example.images[0]).with_suffix(".png"))
+        assert len(response.expressions) == min(6, len(masks))
+        assert ("more than six" in response.reasoning.lower()) == (len(masks) > 6)
+        crowds += len(masks) > 6
+    assert crowds >= 3
+
+
 def test_photos_give_instances_in_reading_order_mirrored_too(tmp_path: Path) -> None:
     root = draw_coco(tmp_path / "coco")
     train, held_out = select(root, "train"), select(root, "validation")
@@ -268,7 +282,7 @@ def test_each_split_is_made_of_its_own_photos(tmp_path: Path) -> None:
     tasks = {title: Counter(job.task for job in made) for title, made in jobs.items()}
     photos = {title: len(select(coco, title)) for title in jobs}
     assert photos["train"] + photos["validation"] == 10
-    assert tasks["train"] == {Task.SOD: 24 + 6, Task.SIS: photos["train"] + 20, Task.COSOD: 3 + 4}
+    assert tasks["train"] == {Task.SOD: 24 + 6, Task.SIS: photos["train"] + 20 + 2, Task.COSOD: 3 + 4}
     assert tasks["validation"] == {Task.SOD: 12, Task.SIS: photos["validation"] + 2, Task.COSOD: 3 + 1}
     seen: dict[str, set[str]] = {}
     for title, made in jobs.items():

@@ -1,7 +1,8 @@
 """Read photos of few instances from COCO JSON sets that were not labelled for saliency.
 
-Photos of one to six instances are kept if none is a crowd and the largest is over 5 % of the picture. A fifth
-is held out for validation, by a hash of the file name. An instance has the name of its category.
+Photos of one to six instances are kept if none is a crowd and the largest is over 5 % of the picture; where
+it is asked for, so are photos of seven to twelve. A fifth is held out for validation, by a hash of the file
+name. An instance has the name of its category.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import OBJECT, subject_of
 
 MOST_INSTANCES = 6
+CROWD = 12
+"""Most instances of a photo in which more than six stand out."""
 LEAST_LARGEST = 0.05
 """Least share of the picture that the largest instance must cover."""
 
@@ -91,20 +94,23 @@ def is_held_out(file_name: str) -> bool:
     return int(hashlib.sha1(Path(file_name).name.encode()).hexdigest(), 16) % 5 == 0
 
 
-def fits(image: InstanceImage) -> bool:
-    """Whether a photo is kept: one to six instances, no crowd, the largest over 5 % of the picture."""
-    if not 1 <= len(image.instances) <= MOST_INSTANCES or any(each.crowd for each in image.instances):
+def fits(image: InstanceImage, most: int = MOST_INSTANCES) -> bool:
+    """Whether a photo is kept: one to `most` instances, no crowd, the largest over 5 % of the picture."""
+    if not 1 <= len(image.instances) <= most or any(each.crowd for each in image.instances):
         return False
     largest = max(int(decode(each.mask).sum()) for each in image.instances)
     return largest > LEAST_LARGEST * image.height * image.width
 
 
-def select(root: str | Path, split: str) -> list[tuple[InstanceImage, tuple[str, ...]]]:
+def select(
+    root: str | Path, split: str, most: int = MOST_INSTANCES
+) -> list[tuple[InstanceImage, tuple[str, ...]]]:
     """Select the photos of a split of a COCO JSON set, with the category of each instance, sorted by name.
 
     Args:
         root: folder of the set, or its JSON file.
         split: `train` or `validation`.
+        most: most instances of a photo.
 
     Raises:
         SaliencyError: if there is no such split; see also `coco_json.read_coco`.
@@ -117,7 +123,7 @@ def select(root: str | Path, split: str) -> list[tuple[InstanceImage, tuple[str,
     return [
         (image, tuple(instance.category or OBJECT for instance in image.instances))
         for image in read_coco(path)
-        if is_held_out(image.image.name) == (split == "validation") and fits(image)
+        if is_held_out(image.image.name) == (split == "validation") and fits(image, most)
     ]
 
 

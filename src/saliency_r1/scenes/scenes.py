@@ -1,7 +1,7 @@
 """Compose scenes: named foregrounds pasted onto other real photos, with exact instance masks.
 
 A scene is a square picture in true shapes: a square crop of a photo whose own object is cut off or filled,
-and up to six foregrounds of other photos. Each foreground is one whole object. Their sizes follow their
+and up to nine foregrounds of other photos. Each foreground is one whole object. Their sizes follow their
 names, with reduced differences. They are adapted to the light of the place, and nearer ones hide farther
 ones. A foreground that its own photo cut at a side is placed at that side.
 """
@@ -35,7 +35,7 @@ from saliency_r1.scenes.cutouts import (
 )
 from saliency_r1.scenes.packed import PackedPhotos
 
-MOST_OBJECTS = 6
+MOST_OBJECTS = 9
 LEAST_AREA = 0.015
 """Least visible share of the picture of an object in a scene."""
 
@@ -49,6 +49,9 @@ _AREAS = {
     4: (0.032, 0.10),
     5: (0.030, 0.08),
     6: (0.028, 0.07),
+    7: (0.026, 0.06),
+    8: (0.024, 0.055),
+    9: (0.022, 0.05),
 }
 # Typical lengths in metres by lemma or hypernym; the nearest in the chain counts.
 _METRES = {
@@ -232,12 +235,13 @@ def compose_scene(
     Args:
         source: the photos.
         rng: makes every choice.
-        objects: number of objects, 0 to 6; random if not given. One or two fewer if a scene has no room.
+        objects: number of objects, 0 to 9; random, up to 6, if not given. One or two fewer if a scene has no
+            room.
         same_name: whether all of them have the same name, or each another one; random, partly mixed, if not
             given.
 
     Raises:
-        SaliencyError: if more than six objects are asked for.
+        SaliencyError: if more than nine objects are asked for.
     """
     if objects is not None and not 0 <= objects <= MOST_OBJECTS:
         raise SaliencyError(f"a scene of {objects} objects: expected 0 to {MOST_OBJECTS}")

@@ -35,6 +35,9 @@ from saliency_r1.writing.rationale import (
 )
 
 MOST_INSTANCES = 6
+"""Instances that an answer lists. Where more stand out, these are the largest, and the reasoning says so."""
+MOST_SEEN = 12
+"""Instances of a picture: the ordinal numbers reach so far, counted from both sides."""
 LONGEST = 70
 """Words in a reasoning."""
 APART = 0.08
@@ -118,13 +121,19 @@ def instance_facts(
         called: what each may be called.
 
     Raises:
-        SaliencyError: if there are more than six, or a mask is empty.
+        SaliencyError: if there are more than twelve, or a mask is empty.
     """
-    if len(masks) > MOST_INSTANCES:
-        raise SaliencyError(f"{len(masks)} instances: expected at most {MOST_INSTANCES}")
+    if len(masks) > MOST_SEEN:
+        raise SaliencyError(f"{len(masks)} instances: expected at most {MOST_SEEN}")
     if not all(mask.any() for mask in masks):
         raise SaliencyError("an instance with an empty mask: leave it out")
     return tuple(InstanceFacts(measure(image, mask), each) for mask, each in zip(masks, called, strict=True))
+
+
+def listed_instances(instances: Sequence[InstanceFacts]) -> list[int]:
+    """Indices of the instances that an answer lists, in reading order: the six largest, or all."""
+    largest = sorted(range(len(instances)), key=lambda index: -instances[index].cues.area)
+    return sorted(largest[:MOST_INSTANCES])
 
 
 @dataclass(frozen=True)
@@ -233,16 +242,21 @@ def consistent_instances(
 
 
 def write_instances(
-    instances: Sequence[InstanceFacts], wordings: Sequence[Wording], rng: Random, around: Cues | None = None
+    instances: Sequence[InstanceFacts],
+    wordings: Sequence[Wording],
+    rng: Random,
+    around: Cues | None = None,
+    more: Sequence[InstanceFacts] = (),
 ) -> InstanceRationale:
     """The reasoning that leads to these expressions.
 
     Args:
-        instances: instances of one picture, in reading order.
+        instances: instances of one picture, in reading order; of more than six those of `listed_instances`.
         wordings: one an instance.
         rng: chooses among phrases; the same state gives the same text.
         around: the cues of all instances together; with them the reasoning weighs a part of the background
             that could draw the eye, where there is one and few words were said.
+        more: further instances of the picture, which stand out too and are not listed.
     """
     if not instances:
         return InstanceRationale(nothing_rationale(rng).reasoning, (), (), ())
@@ -250,14 +264,24 @@ def write_instances(
     things = "instance" if rng.random() < 0.5 else "object"
     several = len(instances) > 1
     things, verb = (f"{things}s", "stand") if several else (things, "stands")
-    opening = rng.choice((f"{count} {things} {verb} out", f"the eye finds {count} {things}"))
+    if more:
+        count = f"more than {count}"
+        opening = rng.choice(
+            (
+                f"{count} {things} stand out, and these are the largest",
+                f"the eye finds {count} {things}, of which these are the largest",
+            )
+        )
+    else:
+        opening = rng.choice((f"{count} {things} {verb} out", f"the eye finds {count} {things}"))
     ending = _difference(wordings, rng) if several else "The rest is background."
     looks = [rng.random() < (0.6 if len(instances) < 3 else 0.4) for _ in instances]
+    everyone = (*instances, *more)
     # What is told least is left out first: the looks, then the places that tell nothing apart.
     for detail in (2, 1, 0):
         writers = [Writer(rng, wording.stated) for wording in wordings]
         described = [
-            _described(instances, index, wordings[index], writer, detail, looks[index] and len(instances) < 4)
+            _described(everyone, index, wordings[index], writer, detail, looks[index] and len(instances) < 4)
             for index, writer in enumerate(writers)
         ]
         reasoning = f"{opening.capitalize()}: {'; '.join(described)}. {ending}"

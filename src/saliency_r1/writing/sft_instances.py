@@ -6,8 +6,9 @@ A line: `{"name": "scene 12", "images": ["…/scenes/train/000012.webp"], "mirro
 
 A picture is written with its instance map beside it, `000012.png`: 0 where no object is, else its number from
 1. Of further scenes all that stands out is asked for, with the question of SOD.
-Instances come in reading order. A rationale is kept if the frozen segmenter finds each instance from its
-expression; an expression that fails is reworded where another is true of the instance alone.
+Instances come in reading order. Of more than six the six largest are listed, and the reasoning says that
+there are more. A rationale is kept if the frozen segmenter finds each instance from its expression; an
+expression that fails is reworded where another is true of the instance alone.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from saliency_r1.images import load_image
 from saliency_r1.language.cues import measure
 from saliency_r1.masks import connected_parts
 from saliency_r1.scenes.instance_photos import category_nouns
-from saliency_r1.scenes.scenes import Foregrounds, reading_order, scene_number
+from saliency_r1.scenes.scenes import Foregrounds, Scene, compose_scene, reading_order, scene_number
 from saliency_r1.tasks import Task
 from saliency_r1.writing.rationale_sis import (
     MOST_INSTANCES,
     Called,
     consistent_instances,
     instance_facts,
+    listed_instances,
     word_instances,
     write_instances,
 )
@@ -64,7 +66,7 @@ def photo_jobs(
     """One job a photo. There are few of them, so that each is asked about twice as often as a scene.
 
     Args:
-        photos: photos of 1 to 6 instances, with the category of each, as `instance_photos.select` gives them.
+        photos: photos of 1 to 12 instances with the category of each, as `instance_photos.select` gives them.
         folder: where copies of the photos go, each with its instance map, and their mirror images.
         maker: what the examples are made with.
     """
@@ -84,7 +86,24 @@ def scene_jobs(source: Foregrounds, numbers: Iterable[int], folder: Path, maker:
         folder: where the pictures go.
         maker: what the examples are made with.
     """
-    make = partial(_of_scene, source=source, folder=folder, maker=maker)
+
+    def make(number: int) -> tuple[list[SFTExample], list[str]]:
+        return _of_scene(number, scene_number(source, maker.setting.seed, number), folder, maker)
+
+    return [Job(f"scene {number}", Task.SIS, partial(make, number)) for number in numbers]
+
+
+def crowd_jobs(source: Foregrounds, numbers: Iterable[int], folder: Path, maker: SFTMaker) -> list[Job]:
+    """One job a scene of seven to nine objects, of which the answer lists six.
+
+    Arguments as of `scene_jobs`, of other numbers.
+    """
+
+    def make(number: int) -> tuple[list[SFTExample], list[str]]:
+        rng = np.random.default_rng((maker.setting.seed, number))
+        scene = compose_scene(source, rng, objects=MOST_INSTANCES + 1 + number % 3)
+        return _of_scene(number, scene, folder, maker)
+
     return [Job(f"scene {number}", Task.SIS, partial(make, number)) for number in numbers]
 
 
@@ -199,10 +218,7 @@ def _of_photo(
     return _ask_both_ways("photo", photo.name, image, masks, called, folder, maker)
 
 
-def _of_scene(
-    number: int, *, source: Foregrounds, folder: Path, maker: SFTMaker
-) -> tuple[list[SFTExample], list[str]]:
-    scene = scene_number(source, maker.setting.seed, number)
+def _of_scene(number: int, scene: Scene, folder: Path, maker: SFTMaker) -> tuple[list[SFTExample], list[str]]:
     masks = [each.mask for each in scene.objects]
     called = [Called.of_synset(each.synset, maker.names) for each in scene.objects]
     image, path, name = Image.fromarray(scene.image), folder / f"{number:06d}.webp", f"scene {number}"
@@ -267,7 +283,14 @@ def _answers(
     everything = np.logical_or.reduce(masks) if masks else np.zeros(image.size[::-1], bool)
     around = measure(image, everything)
     found = Found(maker.segmenter, image, instances=True, salient=len(masks) == 1)
-    written = [word_instances(facts, rng) for _ in range(setting.variants)]
+    listed = listed_instances(facts)
+    masks = [masks[index] for index in listed]
+    said = [facts[index] for index in listed]
+    more = [facts[index] for index in range(len(facts)) if index not in listed]
+    written = [
+        [wordings[index] for index in listed]
+        for wordings in (word_instances(facts, rng) for _ in range(setting.variants))
+    ]
     found.add(options[0].expression for wordings in written for options in wordings if options)
     answers: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
     outcomes: list[str] = []
@@ -278,7 +301,7 @@ def _answers(
         outcomes.append(outcome)
         fast = rng.random() < setting.fast_share
         if chosen is not None:
-            rationale = write_instances(facts, chosen, rng, around)
+            rationale = write_instances(said, chosen, rng, around, more)
             nouns = tuple(wording.noun for wording in chosen)
             answers.append(("" if fast else rationale.reasoning, rationale.expressions, nouns))
     return answers, outcomes

@@ -15,11 +15,12 @@ from saliency_r1.device import fewer_torch_threads
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.language.tree_names import TreeNames
 from saliency_r1.nano.name_tree import NameTree
-from saliency_r1.scenes.instance_photos import select
+from saliency_r1.scenes.instance_photos import CROWD, select
 from saliency_r1.scenes.scenes import Foregrounds
 from saliency_r1.tasks import Task
 from saliency_r1.writing.sft_groups import composed_group_jobs, group_jobs
 from saliency_r1.writing.sft_instances import (
+    crowd_jobs,
     of_several_parts,
     parts_jobs,
     photo_jobs,
@@ -35,6 +36,8 @@ VALIDATION_SHARE = 10
 """The validation split has one scene and group for so many of the training split."""
 WHOLE_SHARE = 3
 """For so many scenes with the question of SIS there is one with that of SOD."""
+CROWD_SHARE = 8
+"""For so many scenes there is one of more objects than an answer lists."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +92,17 @@ def split_jobs(sources: Sources, title: str, samples: Sequence[Sample], maker: S
     if Task.SIS in sources.tasks:
         for root in sources.photos:
             folder = sources.out / "photos" / title
-            jobs += photo_jobs(select(root, title), folder, maker)
+            jobs += photo_jobs(select(root, title, CROWD), folder, maker)
         if foregrounds is not None:
             folder = sources.out / "scenes" / title
             jobs += scene_jobs(foregrounds, range(scenes), folder, maker)
+            first = scenes + scenes // WHOLE_SHARE
+            jobs += crowd_jobs(foregrounds, range(first, first + scenes // CROWD_SHARE), folder, maker)
             if parts:
                 chosen = of_several_parts(samples, foregrounds.photos.masks, parts)
                 jobs += parts_jobs(chosen, sources.out / "photos" / title, maker)
             if Task.SOD in sources.tasks:
-                whole = range(scenes, scenes + scenes // WHOLE_SHARE)
-                jobs += whole_scene_jobs(foregrounds, whole, folder, maker)
+                jobs += whole_scene_jobs(foregrounds, range(scenes, first), folder, maker)
     if Task.COSOD in sources.tasks:
         draws = sources.draws if training else -(-sources.draws // 8)
         jobs += group_jobs(load_groups(sources.root, samples), draws, maker)
