@@ -51,6 +51,7 @@ from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.response import parse_lenient, parse_strict
 from saliency_r1.scenes.instance_photos import select
 from saliency_r1.scenes.scenes import Foregrounds, Scene, compose_group, scene_number
+from saliency_r1.segmenters.base import answer_texts
 from saliency_r1.sis import (
     Score,
     instance_score,
@@ -223,7 +224,8 @@ def predicted(
     if not expressions:
         return {name: [] for name in SCORES}
     encoded = pipe.segmenter.encode(image)
-    found = pipe.segmenter.segment(encoded, expressions, instances=True)
+    asked = answer_texts(pipe.segmenter, expressions, Task.SIS)
+    found = pipe.segmenter.segment(encoded, asked, instances=True)
     salient = cache(lambda: pipe.segmenter.segment(encoded, [UNNAMED]).probabilities[0])
     confidences = output.confidences(len(expressions))
     return {

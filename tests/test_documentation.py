@@ -132,7 +132,7 @@ def parse(arguments: list[str]) -> dict[str, Any]:
 
 def check_recipe(stage: str, config: Path, overrides: list[str]) -> None:
     from saliency_r1.training.fine_tuning.large import LargeSFTRecipe
-    from saliency_r1.training.fine_tuning.nano import SFTRecipe
+    from saliency_r1.training.fine_tuning.nano_recipe import SFTRecipe
     from saliency_r1.training.reinforcement.train import CGPORecipe, GRPORecipe
     from saliency_r1.training.segmenter.recipe import SegmenterRecipe
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from saliency_r1.segmenters.load_segmenter import load_segmenter
     from saliency_r1.tasks import Task
     from saliency_r1.training.fine_tuning.large import LargeSFTRecipe, train_large_sft
-    from saliency_r1.training.fine_tuning.nano import SFTRecipe, train_sft
+    from saliency_r1.training.fine_tuning.nano import train_sft
+    from saliency_r1.training.fine_tuning.nano_recipe import SFTRecipe
     from saliency_r1.training.reinforcement.cgpo import CGPOTrainer
     from saliency_r1.training.reinforcement.cgpo_config import CGPOConfig
     from saliency_r1.training.reinforcement.train import CGPORecipe, GRPORecipe, train_rl
@@ -46,7 +47,7 @@ _HOMES = {
     "Request": "evaluation.runner",
     "Response": "response",
     "ResponseError": "errors",
-    "SFTRecipe": "training.fine_tuning.nano",
+    "SFTRecipe": "training.fine_tuning.nano_recipe",
     "SaliencyError": "errors",
     "SaliencyPipeline": "pipeline",
     "SaliencyResult": "result",

@@ -35,7 +35,8 @@ def _sft(config: Path, overrides: list[str], resume: bool, overwrite: bool) -> P
 
         large = recipe_from(values, LargeSFTRecipe, str(config))
         return train_large_sft(large, resume=resume, overwrite=overwrite)
-    from saliency_r1.training.fine_tuning.nano import SFTRecipe, train_sft
+    from saliency_r1.training.fine_tuning.nano import train_sft
+    from saliency_r1.training.fine_tuning.nano_recipe import SFTRecipe
 
     nano = recipe_from(values, SFTRecipe, str(config))
     return train_sft(nano, resume=resume, overwrite=overwrite)

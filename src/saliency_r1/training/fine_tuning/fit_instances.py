@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saliency_r1.data.instance_png import load_instances
+from saliency_r1.data.true_instances import InstanceImage, decode
 from saliency_r1.nano.instance_map import MOST, SUB_CELLS, InstanceMap, middles_of
 from saliency_r1.nano.vision import Adapter
 from saliency_r1.training.features import FeatureCache, Key
@@ -36,21 +37,21 @@ class InstanceTruth:
     counts: Tensor
 
     @classmethod
-    def read(cls, maps: Mapping[Key, Path], cells: int) -> InstanceTruth:
-        """Make targets from the instance map of each picture; the keys are those of unmirrored pictures.
+    def read(cls, pictures: Mapping[Key, Path | InstanceImage], cells: int) -> InstanceTruth:
+        """Make targets from the instances of each picture; the keys are those of unmirrored pictures.
 
         Args:
-            maps: as `instance_png.load_instances` reads them.
+            pictures: the instance map of each, as `instance_png.load_instances` reads it, or its instances.
             cells: cells of a picture.
 
         Raises:
             SaliencyError: if a map cannot be read.
         """
         side = round(cells**0.5)
-        keys = sorted(maps)
+        keys = sorted(pictures)
 
         def one(key: Key) -> tuple[Tensor, int]:
-            masks = torch.from_numpy(load_instances(maps[key]))
+            masks = torch.from_numpy(_masks(pictures[key]))
             middles = middles_of(masks, SUB_CELLS * side)[None]
             return F.pixel_unshuffle(middles, SUB_CELLS).flatten(1).T, min(len(masks), MOST)
 
@@ -59,6 +60,13 @@ class InstanceTruth:
         with ThreadPoolExecutor(4) as pool:
             middles, counts = zip(*pool.map(one, keys), strict=True)
         return cls(keys, torch.stack(middles), torch.tensor(counts))
+
+
+def _masks(picture: Path | InstanceImage) -> np.ndarray:
+    if isinstance(picture, Path):
+        return load_instances(picture)
+    masks = [decode(each.mask) for each in picture.instances]
+    return np.stack(masks) if masks else np.zeros((0, picture.height, picture.width), bool)
 
 
 def fit_instances(adapter: Adapter, cache: FeatureCache, truth: InstanceTruth, fitting: Fitting) -> None:

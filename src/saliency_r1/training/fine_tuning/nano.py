@@ -10,7 +10,6 @@ end `policy/`, which `TransformersPolicy.from_pretrained` reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from trl import SFTTrainer
 
 from saliency_r1 import nano
-from saliency_r1.data.layouts import load_splits
 from saliency_r1.data.samples import spread
 from saliency_r1.errors import ResponseError, SaliencyError, one_line
 from saliency_r1.language.imagenet import imagenet_synsets
@@ -30,103 +28,19 @@ from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.processing import NanoImageProcessor, NanoProcessor
 from saliency_r1.response import parse_strict
-from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import WholeCheckpoints
 from saliency_r1.training.exporting import export_policy
-from saliency_r1.training.features import FeatureCache, Key
+from saliency_r1.training.features import FeatureCache
 from saliency_r1.training.fine_tuning.examples import Collator, Pictures, prompt_text, renamed, tokenise
-from saliency_r1.training.fine_tuning.fit_foreground import fit_foreground
-from saliency_r1.training.fine_tuning.fit_instances import InstanceTruth, fit_instances, right_counts
-from saliency_r1.training.fine_tuning.fit_names import (
-    calibrate,
-    fit_names,
-    named_photos,
-    read_regions,
-    start_reader,
-)
-from saliency_r1.training.fine_tuning.fitting import Fitting
-from saliency_r1.training.fine_tuning.recipe import FineTuningRecipe, fine_tuning_settings
+from saliency_r1.training.fine_tuning.fit_names import start_reader
+from saliency_r1.training.fine_tuning.nano_recipe import SFTRecipe
+from saliency_r1.training.fine_tuning.readings import fit_readings
+from saliency_r1.training.fine_tuning.recipe import fine_tuning_settings
 from saliency_r1.training.fine_tuning.vocabulary import change_tokenizer, take_columns
 from saliency_r1.training.logs import TrainerLog
 from saliency_r1.training.progress import TrainerLines
-from saliency_r1.training.run import POLICY, begin, check_keep_best
+from saliency_r1.training.run import POLICY, begin
 from saliency_r1.writing.sft_set import SFTExample, read_examples
-
-
-@dataclass(frozen=True, kw_only=True)
-class SFTRecipe(FineTuningRecipe):
-    """A recipe of `train sft` for the nano policy.
-
-    Attributes:
-        tokenizer: folder of `saliency-r1 data tokenizer`; with `start` only for another vocabulary.
-        start: folder of a policy to go on from; None for a new one.
-        vision: folder of the nano segmenter whose backbone the policy sees with; None for ImageNet's alone,
-            or to keep that of `start`.
-        foreground: the DUTS folder, or one of photos and masks, on whose training masks the policy's reading
-            of the salient region is fitted first; needs `features`. None for a policy without one, or to keep
-            that of `start`.
-        instances: whether the policy's reading of single objects is fitted first, on the pictures of `train`
-            with an instance map beside them, as composed scenes have; needs `features`. False for a policy
-            without one, or to keep that of `start`.
-        names: file of `saliency-r1 data names`: the names that the policy reads, which are fitted first on
-            `named_photos`. None for a policy without a reader of names, or to keep that of `start`.
-        named_photos: folders whose photos say what is in them: COCO json sets with their categories, DUTS and
-            folders of photos and masks with a synsets.json.
-        imagenet: `imagenet1k.json`, so that the reader starts from ImageNet's classifier; None to do without.
-        features: folder of the vision features; None to run the tower in every step.
-        width, layers, heads, kv_heads, feed_forward: sizes of the language model.
-        adapter_layers: transformer layers over the tokens of one image.
-        adapter_dropout: dropout there and on the vision features, while training.
-        freeze_vision: whether the vision tower keeps its weights.
-        keep_best: whether `policy/` is the checkpoint of the lowest validation loss, not the last; then
-            `save_every` must be a multiple of `validate_every`.
-        decode: validation examples that are answered greedily at each validation.
-        decode_tokens: where such an answer is cut.
-        renamed: share of the examples of one noun that are told, and say, another name, see
-            `examples.renamed`; for a policy with a reader of names.
-        words_weight: weight of an extra loss, see `words_loss`, for a policy with a new adapter.
-    """
-
-    tokenizer: Path | None = None
-    start: Path | None = None
-    vision: Path | None = None
-    foreground: Path | None = None
-    instances: bool = False
-    names: Path | None = None
-    named_photos: tuple[Path, ...] = ()
-    imagenet: Path | None = None
-    features: Path | None = None
-    width: int = 256
-    layers: int = 6
-    heads: int = 4
-    kv_heads: int = 2
-    feed_forward: int = 768
-    adapter_layers: int = 2
-    adapter_dropout: float = 0.1
-    freeze_vision: bool = True
-    epochs: float = 10.0
-    batch_size: int = 32
-    weight_decay: float = 0.05
-    keep_best: bool = False
-    decode: int = 64
-    decode_tokens: int = 192
-    renamed: float = 0.0
-    words_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.keep_best:
-            check_keep_best(self)
-        if self.features is not None and not self.freeze_vision:
-            raise ValueError("features are of a frozen tower: drop features, or set freeze_vision to true")
-        if self.foreground is not None and self.features is None:
-            raise ValueError("foreground is fitted on kept features: give features, or drop foreground")
-        if self.instances and self.features is None:
-            raise ValueError("instances are fitted on kept features: give features, or drop instances")
-        if self.names is not None and self.features is None:
-            raise ValueError("names are fitted on kept features: give features, or drop names")
-        if self.start is None and self.tokenizer is None:
-            raise ValueError("a new policy needs a tokenizer: give tokenizer, or start")
 
 
 def words_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -307,7 +221,7 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False, overwrite: bool = Fals
         model.config.name_threshold = AutoConfig.from_pretrained(checkpoint).name_threshold
         model.model.adapter.names.threshold = model.config.name_threshold
     if cache is not None and checkpoint is None:
-        _fit_readings(recipe, model, processor, cache, train, validation)
+        fit_readings(recipe, model, processor, cache, train, validation)
     pictures = Pictures(processor, recipe.image_root, cache)
     reader = model.model.adapter.names
     words = reader.numbers if reader is not None else None
@@ -417,65 +331,6 @@ def _start_names(recipe: SFTRecipe, model: Any, tokenizer: Any) -> None:
     if recipe.imagenet is not None:
         classes = {synset.id: number for number, synset in imagenet_synsets(recipe.imagenet).items()}
     start_reader(reader, classes, classifier_weights("lite0"), classifier_bias("lite0"), before)
-
-
-def _fit_readings(
-    recipe: SFTRecipe,
-    model: Any,
-    processor: Any,
-    cache: FeatureCache,
-    train: Sequence[SFTExample],
-    validation: Sequence[SFTExample],
-) -> None:
-    """Fit what the policy sees of the salient region, of single objects and of names, as the recipe asks."""
-    adapter = model.model.adapter
-    if recipe.foreground is not None:
-        samples, _ = load_splits(recipe.foreground)
-        known = {str(sample.image.relative_to(recipe.image_root)): sample.mask for sample in samples}
-        masks = {key: mask for key in cache.photos if (mask := known.get(key[0]))}
-        overlap = fit_foreground(adapter, cache, masks, Fitting(1500, seed=recipe.seed))
-        print(f"The foreground was fitted on {len(masks)} pictures: IoU {overlap:.3f}", flush=True)
-    if recipe.instances:
-        for title, examples in (("training", train), ("held-out", validation)):
-            maps = _instance_maps(examples, recipe.image_root)
-            truth = InstanceTruth.read(maps, model.config.cells)
-            if title == "training":
-                fit_instances(adapter, cache, truth, Fitting(2000, seed=recipe.seed))
-            if maps:
-                share = right_counts(adapter, cache, truth)
-                print(
-                    f"The instance map counts {share:.3f} of {len(maps)} {title} pictures right", flush=True
-                )
-    if recipe.names is not None:  # read where the policy sees what is salient
-        _fit_names(recipe, model, processor)
-
-
-def _fit_names(recipe: SFTRecipe, model: Any, processor: Any) -> None:
-    reader = model.model.adapter.names
-    found = []
-    for split in ("train", "validation"):
-        photos = named_photos(recipe.named_photos, split)
-        assert recipe.features is not None
-        found.append(read_regions(model, processor, photos, recipe.features / f"names-{split}.npz"))
-    if not found[0].labels:
-        print("No photo has a name: the names stay as they are.", flush=True)
-        return
-    fit_names(reader, found[0], seed=recipe.seed)
-    chosen = calibrate(reader, found[1])
-    model.config.name_threshold = reader.threshold
-    print(
-        f"The names were fitted on {len(found[0].labels)} regions. Of {len(found[1].labels)} held-out ones "
-        f"{chosen['true']:.3f} of the words are true and {chosen['unnamed']:.3f} have none, at the threshold "
-        f"{chosen['threshold']:.2f} and the temperature {chosen['temperature']:.2f}",
-        flush=True,
-    )
-
-
-def _instance_maps(examples: Sequence[SFTExample], root: Path) -> dict[Key, Path]:
-    """The pictures of SIS examples with an instance map beside them."""
-    keys = {key for example in examples if example.task is Task.SIS for key in example.keys if not key[1]}
-    maps = {key: (root / key[0]).with_suffix(".png") for key in keys if not key[0].endswith(".png")}
-    return {key: path for key, path in maps.items() if path.is_file()}
 
 
 def _tokenizer(folder: Path | None) -> Any:
