@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
+from saliency_r1.data.instance_png import load_instances
+from saliency_r1.data.true_instances import InstanceImage, TrueInstance, encode
 from saliency_r1.nano.instance_map import MOST, ORDERS, InstanceMap, middles_of, orders_of
 from saliency_r1.nano.vision import FEATURES, PARTS, Adapter
 from saliency_r1.reading_order import reading_order
@@ -138,6 +140,24 @@ def test_fitting_counts_drawn_objects(tmp_path: Path) -> None:
     assert truth.counts.tolist() == [
         len(np.unique(np.asarray(Image.open(maps[key])))) - 1 for key in truth.keys
     ]
+    drawn = {key: load_instances(path) for key, path in maps.items()}
+    annotated = InstanceTruth.read(
+        {
+            key: InstanceImage(
+                key[0],
+                key[0],
+                tmp_path / key[0],
+                128,
+                128,
+                tuple(TrueInstance(encode(each)) for each in masks),
+            )
+            for key, masks in drawn.items()
+        },
+        64,
+    )
+    assert annotated.keys == truth.keys
+    assert torch.equal(annotated.middles, truth.middles)
+    assert torch.equal(annotated.counts, truth.counts)
     whole = F.pixel_shuffle(truth.middles.transpose(1, 2).unflatten(2, (8, 8)), 2)[:, 0]
     assert (whole == 1).sum((1, 2)).tolist() == truth.counts.tolist()
     adapter = model.model.adapter
