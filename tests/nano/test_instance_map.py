@@ -140,21 +140,11 @@ def test_fitting_counts_drawn_objects(tmp_path: Path) -> None:
     assert truth.counts.tolist() == [
         len(np.unique(np.asarray(Image.open(maps[key])))) - 1 for key in truth.keys
     ]
-    drawn = {key: load_instances(path) for key, path in maps.items()}
-    annotated = InstanceTruth.read(
-        {
-            key: InstanceImage(
-                key[0],
-                key[0],
-                tmp_path / key[0],
-                128,
-                128,
-                tuple(TrueInstance(encode(each)) for each in masks),
-            )
-            for key, masks in drawn.items()
-        },
-        64,
-    )
+    pictures = {}
+    for key, path in maps.items():
+        instances = tuple(TrueInstance(encode(mask)) for mask in load_instances(path))
+        pictures[key] = InstanceImage(key[0], key[0], tmp_path / key[0], 128, 128, instances)
+    annotated = InstanceTruth.read(pictures, 64)
     assert annotated.keys == truth.keys
     assert torch.equal(annotated.middles, truth.middles)
     assert torch.equal(annotated.counts, truth.counts)
