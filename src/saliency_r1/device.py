@@ -37,6 +37,22 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16.
+
+    A CPU without them computes in float32 between conversions, which made the layers of the nano model 8 to 100
+    times slower than in float32 (one thread of an AMD EPYC with AVX2).
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return False
+
+
 def moved(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Copy a tensor to a device, in a type.
 

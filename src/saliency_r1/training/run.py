@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from saliency_r1.device import choose_device
+from saliency_r1.device import choose_device, computes_bfloat16
 from saliency_r1.errors import SaliencyError
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.training.checkpoints import checkpoint_to_resume
@@ -37,7 +38,8 @@ class RunRecipe:
         warmup: share of the steps, in [0, 1), in which the rate rises linearly.
         weight_decay: weight decay of AdamW.
         max_grad_norm: gradients are clipped to this norm.
-        precision: precision of the arithmetic; `auto` is bfloat16.
+        precision: precision of the arithmetic; `auto` is bfloat16 where the device has instructions for it,
+            and float32 elsewhere.
         device: `auto`, `cpu`, `cuda`.
         seed: random seed of weights, order, dropout and sampling.
         log_every, validate_every, save_every: in optimiser steps.
@@ -79,7 +81,9 @@ class RunRecipe:
     @property
     def bfloat16(self) -> bool:
         """Whether the arithmetic is in bfloat16."""
-        return self.precision != "float32"
+        if self.precision == "auto":
+            return computes_bfloat16(choose_device(self.device))
+        return self.precision == "bfloat16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +137,12 @@ def begin(recipe: RunRecipe, *, resume: bool, overwrite: bool = False, first: bo
     """
     if resume and overwrite:
         raise SaliencyError("--resume and --overwrite: choose one, to go on or to start anew")
+    if first and recipe.precision == "bfloat16" and not computes_bfloat16(choose_device(recipe.device)):
+        print(
+            "precision: bfloat16 is many times slower than float32 on this device, which has no instructions "
+            "for it; precision=auto chooses what is fast",
+            file=sys.stderr,
+        )
     if overwrite:
         if first:
             clear(recipe.output)

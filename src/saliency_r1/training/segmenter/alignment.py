@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
+from saliency_r1.device import computes_bfloat16
 from saliency_r1.files import open_atomic
 from saliency_r1.language.expressions import NOUNS, Nouns, Region, pick_noun
 from saliency_r1.nano.backbone import classifier_weights
@@ -199,7 +200,7 @@ def _instance_regions(model: NanoSegmenterModel, photo: InstancePhoto, device: t
     """Mean head features over each instance's mask, float (len(photo.masks), 1280)."""
     pixels = normalise(torch.from_numpy(np.array(photo.image))[None].to(device))
     masks = torch.from_numpy(photo.masks).to(device)[:, None].float()
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
         maps = model.semantics_of(pixels).float()
     share = F.interpolate(masks, size=maps.shape[-2:], mode="area")
     return (maps * share).sum((2, 3)) / share.sum((2, 3)).clamp(min=0.1)
@@ -220,7 +221,7 @@ def _regions(
         some = rows[start : start + 32]
         pixels = normalise(torch.from_numpy(np.stack([photos.images[row] for row in some])).to(device))
         masks = torch.from_numpy(np.stack([photos.masks[row] for row in some])).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
             maps = model.semantics_of(pixels).float()
         share = F.interpolate(masks[:, None].float() / 255, size=maps.shape[-2:], mode="area")
         found.append((maps * share).sum((2, 3)) / share.sum((2, 3)).clamp(min=0.1))
