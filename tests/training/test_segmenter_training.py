@@ -16,6 +16,7 @@ from saliency_r1.nano.segmenter_model import NanoSegmenterModel, SegmenterConfig
 from saliency_r1.training.checkpoints import checkpoints
 from saliency_r1.training.config import recipe_from
 from saliency_r1.training.logs import read_metrics
+from saliency_r1.training.run import begin
 from saliency_r1.training.segmenter.loss import binary_iou, segmentation_loss
 from saliency_r1.training.segmenter.recipe import SegmenterRecipe
 from saliency_r1.training.segmenter.start import started
@@ -302,6 +303,27 @@ def test_a_run_in_a_used_folder_loses_nothing(settings):
     train_segmenter(brief, overwrite=True)
     assert [path.name for path in checkpoints(brief.output)] == ["checkpoint-1", "checkpoint-2"]
     assert max(step for step, *_ in read_metrics(brief.output / "metrics.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("able", "precision", "bfloat16", "told"),
+    [
+        ({"avx2": True}, "auto", False, False),
+        ({"avx512_bf16": True}, "auto", True, False),
+        ({"bf16": True}, "auto", True, False),
+        ({"avx2": True}, "bfloat16", True, True),
+        ({"avx512_bf16": True}, "bfloat16", True, False),
+        ({"avx512_bf16": True}, "float32", False, False),
+    ],
+)
+def test_bfloat16_is_chosen_where_the_processor_has_instructions_for_it(
+    settings, monkeypatch, capsys, able, precision, bfloat16, told
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    recipe = dataclasses.replace(settings, precision=precision)
+    assert recipe.bfloat16 is bfloat16
+    begin(recipe, resume=False)
+    assert ("many times slower than float32" in capsys.readouterr().err) is told
 
 
 @pytest.mark.parametrize(
