@@ -105,9 +105,17 @@ grpo_embedded() {
     saliency-r1 train grpo --config recipes/nano/grpo.yaml --resume
 }
 
-# ... and the early-stopped policy from which benchmarks/cgpo_vs_grpo.py starts.
+# ... and the early-stopped policy from which benchmarks/cgpo_vs_grpo.py starts: that of version 0.1.0, which knew no
+# names, after 500 steps on the set of `words`.
 early() {
-    saliency-r1 train sft --config recipes/nano/sft.yaml --resume output=runs/sft-early max_steps=500
+    local named=($data/DUTS $data/{COCO-train,balloon-train}
+        $data/extra/{VOC-animals,Animals7,COCO-extra,DogCat80,Humans290,DAVIS-val})
+    mkdir -p runs/0.1.0
+    git archive e2d7495 src/saliency_r1/nano/weights/policy | tar -x --strip-components 4 -C runs/0.1.0
+    saliency-r1 data tokenizer runs/sft-data/train.jsonl --names runs/names.json --out runs/tokenizer
+    saliency-r1 train sft --config recipes/nano/sft.yaml --resume output=runs/sft-early max_steps=500 \
+        start=runs/0.1.0/policy tokenizer=runs/tokenizer names=runs/names.json imagenet=$data/imagenet1k.json \
+        named_photos="[$(IFS=,; echo "${named[*]}")]"
 }
 
 # The graphs with which onnxruntime runs the embedded model. They refer to places in its weights, so they are written
