@@ -53,28 +53,21 @@ segmenter_long() {
         edge_weight=2.0 alone=0.8 scenes=0.15 instances=0.18 composed=0.18 seed=29
 }
 
-# The policy that was embedded before, which the policy starts from: it knows the language and the form of the
-# answers. docs/results/weights.md says how it was made.
+# The policy of version 0.1.0, which the policy starts from: it knows the language and the form of the answers.
+# The recipes that made it are in the repository's history, at commit e2d7495.
 earlier_policy() {
     mkdir -p runs
-    git archive 7448645 src/saliency_r1/nano/weights/policy | tar -x --strip-components 4 -C runs
+    git archive e2d7495 src/saliency_r1/nano/weights/policy | tar -x --strip-components 4 -C runs
 }
 
 # The policy learns to say what it is told of names, instances and the salient region, on all tasks.
 words() {
-    local set=(saliency-r1 data sft --data $data/DUTS --segmenter runs/segmenter-long/final --names runs/names.json
-        --no-mirror --minimum-found 0.5)
-    local few=(--variants 1 --fast-share 0.2)
     saliency-r1 data names runs/names.json --imagenet $data/imagenet1k.json --data $data/DUTS "${photos[@]}" \
         --photos $data/extra/DAVIS-val
-    "${set[@]}" --out runs/sft-sod --tasks sod --variants 2 --limit 5000
-    "${set[@]}" --out runs/sft-sis --tasks sis "${few[@]}" "${photos[@]}" --scenes 0
-    "${set[@]}" --out runs/sft-scenes --tasks sis "${few[@]}" --scenes 1500 --parts 150
-    "${set[@]}" --out runs/sft-cosod --tasks cosod "${few[@]}" --groups 160 --draws 5
-    mkdir -p runs/sft-data
-    for split in train validation; do
-        cat runs/sft-{sod,sis,scenes,cosod}/$split.jsonl > runs/sft-data/$split.jsonl
-    done
+    saliency-r1 data sft --data $data/DUTS --segmenter runs/segmenter-fine-2/final --names runs/names.json \
+        --out runs/sft-data --tasks sod,sis,cosod "${photos[@]}" --no-mirror --variants 2 --minimum-found 0.5 \
+        --limit 2500 --scenes 1500 --parts 300 --groups 150 --draws 6
+    saliency-r1 data tokenizer runs/sft-data/train.jsonl --names runs/names.json --out runs/tokenizer
     saliency-r1 data scenes --data $data/DUTS --split train --count 4000 --seed 11 --out runs/fit-scenes
     saliency-r1 train sft --config recipes/nano/sft.yaml --resume
 }
@@ -105,17 +98,9 @@ grpo_embedded() {
     saliency-r1 train grpo --config recipes/nano/grpo.yaml --resume
 }
 
-# ... and the early-stopped policy from which benchmarks/cgpo_vs_grpo.py starts: that of version 0.1.0, which knew no
-# names, after 500 steps on the set of `words`.
+# ... and the early-stopped policy from which benchmarks/cgpo_vs_grpo.py starts.
 early() {
-    local named=($data/DUTS $data/{COCO-train,balloon-train}
-        $data/extra/{VOC-animals,Animals7,COCO-extra,DogCat80,Humans290,DAVIS-val})
-    mkdir -p runs/0.1.0
-    git archive e2d7495 src/saliency_r1/nano/weights/policy | tar -x --strip-components 4 -C runs/0.1.0
-    saliency-r1 data tokenizer runs/sft-data/train.jsonl --names runs/names.json --out runs/tokenizer
-    saliency-r1 train sft --config recipes/nano/sft.yaml --resume output=runs/sft-early max_steps=500 \
-        start=runs/0.1.0/policy tokenizer=runs/tokenizer names=runs/names.json imagenet=$data/imagenet1k.json \
-        named_photos="[$(IFS=,; echo "${named[*]}")]"
+    saliency-r1 train sft --config recipes/nano/sft.yaml --resume output=runs/sft-early max_steps=500
 }
 
 # The graphs with which onnxruntime runs the embedded model. They refer to places in its weights, so they are written
