@@ -1,4 +1,4 @@
-"""What the nano policy is told before it writes, fitted on kept features before it learns to write."""
+"""Readings of the nano policy of what a photo shows, fitted on kept features before it learns to write."""
 
 from __future__ import annotations
 
