@@ -40,8 +40,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16.
 
-    A CPU without them computes in float32 between conversions. That made the layers of the nano model 8 to
-    100 times slower than float32 does (one thread of an AMD EPYC with AVX2).
+    A CPU without them computes in float32 between conversions, and is many times slower than in float32.
     """
     import torch
 

@@ -9,7 +9,6 @@ from PIL import Image
 from drawn_data import real_data
 from saliency_r1.errors import SaliencyError
 from saliency_r1.scenes.instance_photos import (
-    CROWD,
     category_nouns,
     cropped,
     flipped,
@@ -61,7 +60,7 @@ def test_photos_of_few_and_large_instances_are_kept_and_split_by_name(drawn_coco
     assert validation
     assert {image.name for image, _ in validation} == {name for name in kept if is_held_out(f"{name}.png")}
     assert all(names == ("tv", "zebra") for _, names in train + validation)
-    more = {image.name for split in ("train", "validation") for image, _ in select(drawn_coco, split, CROWD)}
+    more = {image.name for split in ("train", "validation") for image, _ in select(drawn_coco, split, 7)}
     assert more == kept | {"001"}
 
 

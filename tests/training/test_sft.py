@@ -42,8 +42,11 @@ from saliency_r1.training.checkpoints import COMPLETE, checkpoint_to_resume, is_
 from saliency_r1.training.config import load_recipe, recipe_from
 from saliency_r1.training.features import FeatureCache
 from saliency_r1.training.fine_tuning.examples import IGNORED, Collator, Pictures, renamed, tokenise
+from saliency_r1.training.fine_tuning.fit_instances import InstanceTruth
 from saliency_r1.training.fine_tuning.fit_names import NamedRegions, calibrate, named_photos
-from saliency_r1.training.fine_tuning.nano import SFTRecipe, _policy, train_sft, words_loss
+from saliency_r1.training.fine_tuning.nano import _policy, train_sft, words_loss
+from saliency_r1.training.fine_tuning.nano_recipe import SFTRecipe
+from saliency_r1.training.fine_tuning.readings import instance_pictures
 from saliency_r1.training.logs import read_metrics
 from saliency_r1.training.run import RunRecipe, begin
 from saliency_r1.writing.corpus import read_corpus, tokens_a_word
@@ -250,6 +253,37 @@ def test_recipe_that_lacks_a_key() -> None:
 def test_the_recipe_in_the_repository_is_read() -> None:
     path = ROOT / "recipes" / "nano" / "sft.yaml"
     assert load_recipe(path, SFTRecipe).layers == 6
+
+
+def test_more_pictures_of_instances_are_those_of_coco_json_sets(data: Path, tmp_path: Path) -> None:
+    coco = tmp_path / "coco"
+    (coco / "images").mkdir(parents=True)
+    shutil.copy(data / "0.png", coco / "images")
+    instances = [
+        {
+            "id": each,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [0, 0, 9, 9],
+            "area": 81,
+            "iscrowd": 0,
+            "segmentation": [[each, each, each + 9, each, each + 9, each + 9]],
+        }
+        for each in (1, 20)
+    ]
+    pictures = [{"id": 1, "file_name": "0.png", "width": 96, "height": 64}]
+    content = {"images": pictures, "annotations": instances, "categories": [{"id": 1, "name": "dog"}]}
+    (coco / "instances.json").write_text(json.dumps(content))
+    fitted = {"instances": True, "features": tmp_path / "features"}
+    wanted = recipe(data, tmp_path / "out", instance_data=(coco,), **fitted)
+    ((key, picture),) = instance_pictures(wanted).items()
+    assert key == (str(coco / "images" / "0.png"), False)
+    assert InstanceTruth.read({key: picture}, 64).counts.tolist() == [2]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SaliencyError, match="holds no COCO json; make scenes with `data scenes`"):
+        instance_pictures(dataclasses.replace(wanted, instance_data=(tmp_path / "empty",)))
+    with pytest.raises(ValueError, match="set instances to true, or drop it"):
+        recipe(data, tmp_path / "out", instance_data=(coco,))
 
 
 # Batches and features.

@@ -1,7 +1,7 @@
 """Read photos of few instances from COCO JSON sets that were not labelled for saliency.
 
 Photos of one to six instances are kept if none is a crowd and the largest is over 5 % of the picture; where
-it is asked for, so are photos of seven to twelve. A fifth is held out for validation, by a hash of the file
+it is asked for, so are photos of more. A fifth is held out for validation, by a hash of the file
 name. An instance has the name of its category.
 """
 
@@ -22,8 +22,6 @@ from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import OBJECT, subject_of
 
 MOST_INSTANCES = 6
-CROWD = 12
-"""Most instances of a photo in which more than six stand out."""
 LEAST_LARGEST = 0.05
 """Least share of the picture that the largest instance must cover."""
 

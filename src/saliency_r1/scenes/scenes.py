@@ -218,9 +218,9 @@ def _metres(synset: Synset | None) -> float:
     return next((_METRES[lemma] for lemma in chain if lemma in _METRES), _UNKNOWN_METRES)
 
 
-def scene_number(source: Foregrounds, seed: int, number: int) -> Scene:
-    """Return scene `number` of an endless stream, which is the same in any order."""
-    return compose_scene(source, np.random.default_rng((seed, number)))
+def scene_number(source: Foregrounds, seed: int, number: int, objects: int | None = None) -> Scene:
+    """Return scene `number` of an endless stream, the same in any order; see `compose_scene`."""
+    return compose_scene(source, np.random.default_rng((seed, number)), objects=objects)
 
 
 def compose_scene(

@@ -31,7 +31,7 @@ from saliency_r1.images import load_image
 from saliency_r1.language.cues import measure
 from saliency_r1.masks import connected_parts
 from saliency_r1.scenes.instance_photos import category_nouns
-from saliency_r1.scenes.scenes import Foregrounds, Scene, compose_scene, reading_order, scene_number
+from saliency_r1.scenes.scenes import Foregrounds, reading_order, scene_number
 from saliency_r1.tasks import Task
 from saliency_r1.writing.rationale_sis import (
     MOST_INSTANCES,
@@ -86,10 +86,7 @@ def scene_jobs(source: Foregrounds, numbers: Iterable[int], folder: Path, maker:
         folder: where the pictures go.
         maker: what the examples are made with.
     """
-
-    def make(number: int) -> tuple[list[SFTExample], list[str]]:
-        return _of_scene(number, scene_number(source, maker.setting.seed, number), folder, maker)
-
+    make = partial(_of_scene, source=source, folder=folder, maker=maker)
     return [Job(f"scene {number}", Task.SIS, partial(make, number)) for number in numbers]
 
 
@@ -98,13 +95,11 @@ def crowd_jobs(source: Foregrounds, numbers: Iterable[int], folder: Path, maker:
 
     Arguments as of `scene_jobs`, of other numbers.
     """
-
-    def make(number: int) -> tuple[list[SFTExample], list[str]]:
-        rng = np.random.default_rng((maker.setting.seed, number))
-        scene = compose_scene(source, rng, objects=MOST_INSTANCES + 1 + number % 3)
-        return _of_scene(number, scene, folder, maker)
-
-    return [Job(f"scene {number}", Task.SIS, partial(make, number)) for number in numbers]
+    make = partial(_of_scene, source=source, folder=folder, maker=maker)
+    return [
+        Job(f"scene {number}", Task.SIS, partial(make, number, objects=MOST_INSTANCES + 1 + number % 3))
+        for number in numbers
+    ]
 
 
 def parts_jobs(samples: Iterable[Sample], folder: Path, maker: SFTMaker) -> list[Job]:
@@ -218,7 +213,10 @@ def _of_photo(
     return _ask_both_ways("photo", photo.name, image, masks, called, folder, maker)
 
 
-def _of_scene(number: int, scene: Scene, folder: Path, maker: SFTMaker) -> tuple[list[SFTExample], list[str]]:
+def _of_scene(
+    number: int, *, source: Foregrounds, folder: Path, maker: SFTMaker, objects: int | None = None
+) -> tuple[list[SFTExample], list[str]]:
+    scene = scene_number(source, maker.setting.seed, number, objects)
     masks = [each.mask for each in scene.objects]
     called = [Called.of_synset(each.synset, maker.names) for each in scene.objects]
     image, path, name = Image.fromarray(scene.image), folder / f"{number:06d}.webp", f"scene {number}"

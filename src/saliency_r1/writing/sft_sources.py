@@ -15,9 +15,10 @@ from saliency_r1.device import fewer_torch_threads
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.language.tree_names import TreeNames
 from saliency_r1.nano.name_tree import NameTree
-from saliency_r1.scenes.instance_photos import CROWD, select
+from saliency_r1.scenes.instance_photos import select
 from saliency_r1.scenes.scenes import Foregrounds
 from saliency_r1.tasks import Task
+from saliency_r1.writing.rationale_sis import MOST_SEEN
 from saliency_r1.writing.sft_groups import composed_group_jobs, group_jobs
 from saliency_r1.writing.sft_instances import (
     crowd_jobs,
@@ -92,7 +93,7 @@ def split_jobs(sources: Sources, title: str, samples: Sequence[Sample], maker: S
     if Task.SIS in sources.tasks:
         for root in sources.photos:
             folder = sources.out / "photos" / title
-            jobs += photo_jobs(select(root, title, CROWD), folder, maker)
+            jobs += photo_jobs(select(root, title, MOST_SEEN), folder, maker)
         if foregrounds is not None:
             folder = sources.out / "scenes" / title
             jobs += scene_jobs(foregrounds, range(scenes), folder, maker)

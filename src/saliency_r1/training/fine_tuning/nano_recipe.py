@@ -84,6 +84,8 @@ class SFTRecipe(FineTuningRecipe):
             raise ValueError("foreground is fitted on kept features: give features, or drop foreground")
         if self.instances and self.features is None:
             raise ValueError("instances are fitted on kept features: give features, or drop instances")
+        if self.instance_data and not self.instances:
+            raise ValueError("instance_data is for the fit of instances: set instances to true, or drop it")
         if self.names is not None and self.features is None:
             raise ValueError("names are fitted on kept features: give features, or drop names")
         if self.start is None and self.tokenizer is None:

@@ -51,12 +51,12 @@ def fit_readings(
     if recipe.instances:
         for title, examples in (("training", train), ("held-out", validation)):
             maps = _instance_maps(examples, recipe.image_root)
-            more = _instance_pictures(recipe) if title == "training" else {}
+            more = instance_pictures(recipe) if title == "training" else {}
             truth = InstanceTruth.read(maps | more, model.config.cells)
             if title == "training":
                 cache.add(more)
                 fit_instances(adapter, cache, truth, Fitting(recipe.instance_steps, seed=recipe.seed))
-            if maps:
+            if truth.keys:
                 share = right_counts(adapter, cache, truth)
                 count = len(truth.keys)
                 print(f"The instance map counts {share:.3f} of {count} {title} pictures right", flush=True)
@@ -92,8 +92,12 @@ def _instance_maps(examples: Sequence[SFTExample], root: Path) -> dict[Key, Path
     return {key: path for key, path in maps.items() if path.is_file()}
 
 
-def _instance_pictures(recipe: SFTRecipe) -> dict[Key, Path | InstanceImage]:
-    """The pictures of `instance_data`."""
+def instance_pictures(recipe: SFTRecipe) -> dict[Key, Path | InstanceImage]:
+    """The pictures of `instance_data` with their instances, by their paths from `image_root` where they can.
+
+    Raises:
+        SaliencyError: if a folder holds no COCO json, or one that cannot be read.
+    """
     found: dict[Key, Path | InstanceImage] = {}
     for root in recipe.instance_data:
         path = find_json(root)
