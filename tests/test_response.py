@@ -331,6 +331,6 @@ def test_a_megabyte_of_anything_is_read_in_linear_time(unit: str, head: str) -> 
     response = parse_lenient(text, "sis")
     with pytest.raises(ResponseError):
         parse_strict(text, "sis")
-    # A quadratic scan would need minutes; the bound leaves room for a busy machine.
-    assert time.process_time() - start < 3.0
+    # A linear scan takes .2 to 3 s by machine, a quadratic one a quarter of an hour.
+    assert time.process_time() - start < 60.0
     assert parse_strict(response.text, "sis") == response

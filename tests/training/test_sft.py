@@ -30,12 +30,14 @@ from drawn_data import draw_pairs
 from repository import ROOT
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
+from saliency_r1.nano import POLICY_FOLDER
 from saliency_r1.nano.name_reader import NameReader
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.tokenizer import train_tokenizer
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.response import parse_strict
+from saliency_r1.scenes.instance_photos import is_held_out
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import COMPLETE, checkpoint_to_resume, is_complete
@@ -282,8 +284,33 @@ def test_more_pictures_of_instances_are_those_of_coco_json_sets(data: Path, tmp_
     (tmp_path / "empty").mkdir()
     with pytest.raises(SaliencyError, match="holds no COCO json; make scenes with `data scenes`"):
         instance_pictures(dataclasses.replace(wanted, instance_data=(tmp_path / "empty",)))
-    with pytest.raises(ValueError, match="set instances to true, or drop it"):
-        recipe(data, tmp_path / "out", instance_data=(coco,))
+    for name in ("instance_data", "instance_photos"):
+        with pytest.raises(ValueError, match=f"{name} .*set instances to true, or drop it"):
+            recipe(data, tmp_path / "out", **{name: (coco,)})
+
+
+def test_only_the_readings_are_fitted_without_an_epoch(data: Path, tmp_path: Path) -> None:
+    coco = tmp_path / "coco"
+    (coco / "images").mkdir(parents=True)
+    pictures, annotations = [], []
+    for number in range(8):
+        name = f"{number}.png"
+        Image.new("RGB", (96, 64), (20 * number, 90, 40)).save(coco / "images" / name)
+        pictures.append({"id": number, "file_name": name, "width": 96, "height": 64})
+        square = [10, 10, 50, 10, 50, 50, 10, 50]
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "iscrowd": 0, "area": 1600})
+        annotations[-1] |= {"bbox": [10, 10, 40, 40], "segmentation": [square]}
+    content = {"images": pictures, "annotations": annotations, "categories": [{"id": 1, "name": "dog"}]}
+    (coco / "instances.json").write_text(json.dumps(content))
+    kept = [name for name in content["images"] if not is_held_out(name["file_name"])]
+    photos = {"instances": True, "instance_photos": (coco,), "instance_steps": 3}
+    changes = {"tokenizer": None, "start": POLICY_FOLDER, "epochs": 0, "max_steps": -1}
+    wanted = recipe(data, tmp_path / "out", features=tmp_path / "features", **changes, **photos)
+    assert len(instance_pictures(wanted)) == len(kept) > 0
+    before, after = weights(POLICY_FOLDER), weights(train_sft(wanted))
+    changed = {name for name in before if not torch.equal(before[name].float(), after[name].float())}
+    assert changed
+    assert all(".instances." in name for name in changed)
 
 
 # Batches and features.

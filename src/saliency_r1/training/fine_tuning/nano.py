@@ -222,6 +222,11 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False, overwrite: bool = Fals
         model.model.adapter.names.threshold = model.config.name_threshold
     if cache is not None and checkpoint is None:
         fit_readings(recipe, model, processor, cache, train, validation)
+    folder = recipe.output / POLICY
+    if recipe.max_steps <= 0 and not recipe.epochs:  # its words stay as they are
+        if settings.process_index == 0:
+            export_policy(model, processor, folder)
+        return folder
     pictures = Pictures(processor, recipe.image_root, cache)
     reader = model.model.adapter.names
     words = reader.numbers if reader is not None else None
@@ -242,7 +247,6 @@ def train_sft(recipe: SFTRecipe, *, resume: bool = False, overwrite: bool = Fals
     )
     TrainerLines.of(trainer, "policy")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    folder = recipe.output / POLICY
     if trainer.is_world_process_zero():
         export_policy(trainer.accelerator.unwrap_model(trainer.model), processor, folder)
     trainer.accelerator.wait_for_everyone()
