@@ -20,7 +20,6 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.nano import POLICY_FOLDER
 from saliency_r1.nano.name_reader import NameReader
 from saliency_r1.nano.name_tree import NameTree
-from saliency_r1.scenes.instance_photos import is_held_out
 from saliency_r1.tasks import Task
 from saliency_r1.training.fine_tuning.fit_instances import InstanceTruth
 from saliency_r1.training.fine_tuning.fit_names import NamedRegions, calibrate, named_photos
@@ -32,11 +31,11 @@ from saliency_r1.writing.sft_set import SFTExample
 
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
-    """A COCO json set of eight photos, one of them held out, with two instances each."""
+    """A COCO json set of eight photos with two instances each."""
     folder = tmp_path / "coco"
     (folder / "images").mkdir(parents=True)
     pictures, annotations = [], []
-    for number in range(8, 16):
+    for number in range(8):
         name = f"{number}.png"
         Image.new("RGB", (96, 64), (20 * number, 90, 40)).save(folder / "images" / name)
         pictures.append({"id": number, "file_name": name, "width": 96, "height": 64})
@@ -56,35 +55,26 @@ def recipe(folder: Path, **changes: Any) -> SFTRecipe:
     text = "<think>It is large.</think><answer><rg>the dog</rg></answer>"
     example = SFTExample("one", ("one.png",), False, Task.SOD, "What stands out?", text)
     (folder / "train.jsonl").write_text(example.to_json())
-    values = {
-        "train": folder / "train.jsonl",
-        "image_root": folder,
-        "output": folder / "out",
-        "device": "cpu",
-    }
+    values: dict[str, Any] = {"train": folder / "train.jsonl", "image_root": folder, "output": folder / "out"}
     values |= {"start": POLICY_FOLDER, "device": "cpu", "precision": "float32", "validation": None}
     return SFTRecipe(**{**values, **changes})
 
 
-def test_pictures_of_coco_json_sets_are_those_that_count(coco: Path, tmp_path: Path) -> None:
+def test_more_pictures_of_instances_are_those_of_coco_json_sets(coco: Path, tmp_path: Path) -> None:
     fitted = {"instances": True, "features": tmp_path / "features"}
     wanted = recipe(tmp_path, instance_data=(coco,), **fitted)
     found = instance_pictures(wanted)
-    assert set(found) == {(f"coco/images/{number}.png", False) for number in range(8, 16)}
+    assert set(found) == {(f"coco/images/{number}.png", False) for number in range(8)}
     assert InstanceTruth.read(found, 64).counts.tolist() == [2] * 8
-    photos = instance_pictures(recipe(tmp_path, instance_photos=(coco,), **fitted))
-    kept = {key for key in found if not is_held_out(key[0])}
-    assert set(photos) == kept != set(found)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SaliencyError, match="holds no COCO json; make scenes with `data scenes`"):
         instance_pictures(dataclasses.replace(wanted, instance_data=(tmp_path / "empty",)))
-    for name in ("instance_data", "instance_photos"):
-        with pytest.raises(ValueError, match=f"{name} .*set instances to true, or drop it"):
-            recipe(tmp_path, **{name: (coco,)})
+    with pytest.raises(ValueError, match="set instances to true, or drop it"):
+        recipe(tmp_path, instance_data=(coco,))
 
 
 def test_without_an_epoch_only_the_readings_change(coco: Path, tmp_path: Path) -> None:
-    fitted = {"instances": True, "instance_photos": (coco,), "instance_steps": 3}
+    fitted = {"instances": True, "instance_data": (coco,), "instance_steps": 3}
     folder = train_sft(recipe(tmp_path, epochs=0, max_steps=-1, features=tmp_path / "features", **fitted))
     before, after = (load_file(each / "model.safetensors") for each in (POLICY_FOLDER, folder))
     changed = {name for name in before if not torch.equal(before[name], after[name])}

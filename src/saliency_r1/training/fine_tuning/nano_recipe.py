@@ -26,8 +26,6 @@ class SFTRecipe(FineTuningRecipe):
             without one, or to keep that of `start`.
         instance_data: folders of COCO json sets whose pictures it is fitted on too; all that is annotated in
             them must stand out, as in the scenes of `saliency-r1 data scenes`.
-        instance_photos: folders of COCO json sets of photos for that fit, of which those of one to six
-            instances are used, all instances counted, but for the held-out fifth.
         instance_steps: steps of that fit.
         names: file of `saliency-r1 data names`: the names that the policy reads, which are fitted first on
             `named_photos`. None for a policy without a reader of names, or to keep that of `start`.
@@ -55,7 +53,6 @@ class SFTRecipe(FineTuningRecipe):
     foreground: Path | None = None
     instances: bool = False
     instance_data: tuple[Path, ...] = ()
-    instance_photos: tuple[Path, ...] = ()
     instance_steps: int = 2000
     names: Path | None = None
     named_photos: tuple[Path, ...] = ()
@@ -88,9 +85,8 @@ class SFTRecipe(FineTuningRecipe):
             raise ValueError("foreground is fitted on kept features: give features, or drop foreground")
         if self.instances and self.features is None:
             raise ValueError("instances are fitted on kept features: give features, or drop instances")
-        for name in ("instance_data", "instance_photos"):
-            if getattr(self, name) and not self.instances:
-                raise ValueError(f"{name} is for the fit of instances: set instances to true, or drop it")
+        if self.instance_data and not self.instances:
+            raise ValueError("instance_data is for the fit of instances: set instances to true, or drop it")
         if self.names is not None and self.features is None:
             raise ValueError("names are fitted on kept features: give features, or drop names")
         if self.start is None and self.tokenizer is None:

@@ -10,7 +10,6 @@ from saliency_r1.data.coco_json import find_json, read_coco
 from saliency_r1.data.layouts import load_splits
 from saliency_r1.data.true_instances import InstanceImage
 from saliency_r1.errors import SaliencyError
-from saliency_r1.scenes.instance_photos import select
 from saliency_r1.tasks import Task
 from saliency_r1.training.features import FeatureCache, Key
 from saliency_r1.training.fine_tuning.fit_foreground import fit_foreground
@@ -94,15 +93,16 @@ def _instance_maps(examples: Sequence[SFTExample], root: Path) -> dict[Key, Path
 
 
 def instance_pictures(recipe: SFTRecipe) -> dict[Key, Path | InstanceImage]:
-    """The pictures of `instance_data` and `instance_photos`, by their paths from `image_root` where they can.
+    """The pictures of `instance_data` with their instances, by their paths from `image_root` where they can.
 
     Raises:
         SaliencyError: if a folder holds no COCO json, or one that cannot be read.
     """
-    pictures = [picture for root in recipe.instance_photos for picture, _ in select(root, "train")]
+    found: dict[Key, Path | InstanceImage] = {}
     for root in recipe.instance_data:
         path = find_json(root)
         if path is None:
             raise SaliencyError(f"instance_data: {root} holds no COCO json; make scenes with `data scenes`")
-        pictures += read_coco(path)
-    return {(path_from(recipe.image_root, picture.image), False): picture for picture in pictures}
+        for picture in read_coco(path):
+            found[path_from(recipe.image_root, picture.image), False] = picture
+    return found
