@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from PIL import Image
 from skimage import data
 
 from saliency_r1 import nano
+from saliency_r1.errors import SaliencyError
 from saliency_r1.language.refuted import refuted_spans
 from saliency_r1.nano.configuration import NanoConfig
 from saliency_r1.nano.policy_model import NanoForImageTextToText
@@ -154,3 +157,17 @@ def test_an_expression_that_is_written_twice_is_written_anew_alike(
     assert other is not None
     assert one[0] == other[0]
     assert one[1] == pytest.approx(other[1], abs=1e-4)
+
+
+def test_a_graph_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    shutil.copytree(nano.POLICY_FOLDER, folder)
+    graph = onnx.load(str(folder / "language.onnx"), load_external_data=False)
+    for each in (*graph.graph.input, *graph.graph.node):
+        if isinstance(each, onnx.ValueInfoProto) and each.name == "wanted":
+            each.name = "other"
+        elif isinstance(each, onnx.NodeProto):
+            each.input[:] = ["other" if name == "wanted" else name for name in each.input]
+    onnx.save(graph, str(folder / "language.onnx"))
+    with pytest.raises(SaliencyError, match=r"written by an earlier version: write it again with .*export"):
+        OnnxPolicy(folder, "cpu")

@@ -114,6 +114,7 @@ def _language(model: Any) -> _Graph:
         "images": torch.zeros(batch * new, width),
         "mask": torch.zeros(batch, 1, new, old + new),
         "positions": torch.arange(old, old + new).repeat(batch, 1),
+        "wanted": torch.arange(new - 1, new),
         **{name: torch.zeros(batch, heads, old, width // text.num_attention_heads) for name in past},
     }
     questions = {0: "questions"}
@@ -122,7 +123,8 @@ def _language(model: Any) -> _Graph:
         "images": {0: "image_tokens"},
         "mask": {**questions, 2: "new", 3: "all"},
         "positions": {**questions, 1: "new"},
-        "logits": {**questions, 1: "new"},
+        "wanted": {0: "wanted"},
+        "logits": {**questions, 1: "wanted"},
         **{name: {**questions, 2: "old"} for name in past},
         **{name: {**questions, 2: "all"} for name in present},
     }
@@ -172,55 +174,58 @@ class _Language(_Traced):
     """
 
     def forward(
-        self, ids: Tensor, images: Tensor, mask: Tensor, positions: Tensor, *past: Tensor
+        self, ids: Tensor, images: Tensor, mask: Tensor, positions: Tensor, wanted: Tensor, *past: Tensor
     ) -> tuple[Tensor, ...]:
         inner = self.model.model.language_model
         table, vocabulary = inner.embed_tokens.weight, self.model.config.text_config.vocab_size
         words = table[ids.clamp(max=vocabulary - 1)]
         seen = images[(ids - vocabulary).clamp(min=0)]
         x = torch.where((ids < vocabulary)[..., None], words, seen)
-        turn = tuple(part[:, None, None] for part in inner.rotary_emb(x, positions))
+        cosine, sine = inner.rotary_emb(x, positions)
+        half = inner.layers[0].self_attn.head_dim // 2
+        turn = cosine[:, None], torch.cat([-sine[..., :half], sine[..., half:]], dim=-1)[:, None]
+        scaled = tuple(part[:, None] * inner.layers[0].self_attn.scaling for part in turn)
         present: list[Tensor] = []
         for number, layer in enumerate(inner.layers):
             mixed, *own = self._attention(
                 layer.self_attn,
                 layer.input_layernorm(x),
-                turn,
+                (scaled, turn),
                 mask[:, None],
                 past[2 * number : 2 * number + 2],
             )
             present += own
             x = x + mixed
             x = x + layer.mlp(layer.post_attention_layernorm(x))
-        return self.model.lm_head(inner.norm(x)), *present
+        return self.model.lm_head(inner.norm(x[:, wanted])), *present
 
     def _attention(
-        self, layer: Any, x: Tensor, turn: tuple[Tensor, ...], mask: Tensor, past: Sequence[Tensor]
+        self, layer: Any, x: Tensor, turns: Sequence[Sequence[Tensor]], mask: Tensor, past: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The output of attention, (B, T, width), and all keys and values, (B, groups, S, size)."""
         size, groups = layer.head_dim, self.model.config.text_config.num_key_value_heads
-        x = x[:, None, None]
-        queries = _turned(_heads(layer.q_proj, x, groups, size), turn)
-        keys = torch.cat([past[0], _turned(_heads(layer.k_proj, x, groups, size), turn)[:, :, 0]], dim=2)
-        values = torch.cat([past[1], _heads(layer.v_proj, x, groups, size)[:, :, 0]], dim=2)
-        scores = queries @ (keys[:, :, None].transpose(-1, -2) * layer.scaling) + mask
+        x = x[:, None]
+        queries = _turned(_heads(layer.q_proj, x[:, None], (groups, -1), size), turns[0], size)
+        keys = _turned(_heads(layer.k_proj, x, (groups,), size), turns[1], size)
+        keys = torch.cat([past[0], keys], dim=2)
+        values = torch.cat([past[1], _heads(layer.v_proj, x, (groups,), size)], dim=2)
+        scores = queries @ keys[:, :, None].transpose(-1, -2) + mask
         mixed = scores.softmax(-1) @ values[:, :, None]
         back = layer.o_proj.weight.T.reshape(groups, -1, size, layer.o_proj.out_features)
         return (mixed @ back).sum((1, 2)), keys, values
 
 
-def _heads(linear: nn.Linear, x: Tensor, groups: int, size: int) -> Tensor:
-    """The heads of a projection of (B, 1, 1, T, width), (B, groups, heads of a group, T, size)."""
-    weight = linear.weight.reshape(groups, -1, size, linear.in_features).transpose(-1, -2)
-    heads: Tensor = x @ weight + linear.bias.reshape(groups, -1, 1, size)
-    return heads
+def _heads(linear: nn.Linear, x: Tensor, heads: tuple[int, ...], size: int) -> Tensor:
+    """The heads of a projection of (B, 1, ..., T, width), (B, *heads, T, size)."""
+    weight = linear.weight.reshape(*heads, size, linear.in_features).transpose(-1, -2)
+    found: Tensor = x @ weight + linear.bias.reshape(*heads, 1, size)
+    return found
 
 
-def _turned(x: Tensor, turn: tuple[Tensor, ...]) -> Tensor:
-    """Heads with their places, as rotary embeddings have them."""
+def _turned(x: Tensor, turn: Sequence[Tensor], size: int) -> Tensor:
+    """Heads with their places, as rotary embeddings have them; the first half of the sines is negative."""
     cosine, sine = turn
-    first, second = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat([-second, first], dim=-1) * sine
+    return x * cosine + torch.cat([x[..., size // 2 :], x[..., : size // 2]], dim=-1) * sine
 
 
 class _Encode(_Traced):

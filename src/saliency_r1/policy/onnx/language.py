@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from saliency_r1.errors import SaliencyError
+
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
@@ -48,28 +50,37 @@ class OnnxLanguage:
 
     Attributes:
         vocabulary: number of tokens that it knows.
+
+    Raises:
+        SaliencyError: if the graph is one of an earlier version.
     """
 
     def __init__(self, session: InferenceSession) -> None:
         self._session = session
+        if "wanted" not in {each.name for each in session.get_inputs()}:
+            raise SaliencyError(
+                "the graph of the language model was written by an earlier version: write it again with "
+                "`saliency-r1 export --format onnx`"
+            )
         outputs = self._session.get_outputs()
         self.vocabulary = int(outputs[0].shape[-1])
         self._outputs = [output.name for output in outputs]
         inputs = self._session.get_inputs()
         self._past = {each.name: each.shape for each in inputs if each.name.startswith("past.")}
-        self._width = next(int(each.shape[1]) for each in inputs if each.name == "images")
+        width = next(int(each.shape[1]) for each in inputs if each.name == "images")
+        self._no_images = np.zeros((1, width), np.float32)
 
-    def read(self, prompts: Sequence[Prompt]) -> Written:
-        """Read prompts; shorter ones are padded on the left."""
-        logits, cache, kept = self._read(prompts)
-        return Written(log_softmax(logits[:, -1]), cache, kept)
+    def read(self, prompts: Sequence[Prompt], never: Sequence[int] = ()) -> Written:
+        """Read prompts; shorter ones are padded on the left. The tokens `never` are not to be written."""
+        logits, cache, kept = self._read(prompts, 1)
+        return _written(logits, cache, kept, never)
 
-    def step(self, written: Written, tokens: Sequence[int]) -> Written:
-        """Append one token to each of the B texts."""
-        kept = np.pad(written.kept, ((0, 0), (0, 1)), constant_values=True)
+    def step(self, written: Written, tokens: Sequence[int], never: Sequence[int] = ()) -> Written:
+        """Append one token to each of the B texts; see `read`."""
+        kept = np.concatenate([written.kept, np.ones((len(tokens), 1), bool)], axis=1)
         ids = np.array(tokens, np.int64)[:, None]
-        logits, cache = self._run(ids, np.zeros((1, self._width), np.float32), kept, written.cache)
-        return Written(log_softmax(logits[:, -1]), cache, kept)
+        logits, cache = self._run(ids, self._no_images, kept, written.cache, 1)
+        return _written(logits, cache, kept, never)
 
     def chosen(self, written: Written, rows: Sequence[int]) -> Written:
         """Return the texts of these rows, which may repeat."""
@@ -94,12 +105,9 @@ class OnnxLanguage:
         """
         found: list[tuple[list[int], list[float]]] = [([], []) for _ in prompts]
         open_rows = set(range(len(prompts)))
-        written = self.read(prompts)
+        written = self.read(prompts, never)
         while True:
             logprobs = written.logprobs
-            if never:
-                logprobs[:, list(never)] = -np.inf
-                logprobs = log_softmax(logprobs)
             tokens = logprobs.argmax(1).tolist()
             for row in sorted(open_rows):
                 found[row][0].append(tokens[row])
@@ -108,16 +116,16 @@ class OnnxLanguage:
                     open_rows.discard(row)
             if not open_rows:
                 return found
-            written = self.step(written, tokens)
+            written = self.step(written, tokens, never)
 
     def scores(self, prompt: Prompt, ids: Sequence[int]) -> list[float]:
         """Return the log-probability of each token of a text after a prompt."""
-        logits, _, _ = self._read([Prompt([*prompt.ids, *ids], prompt.images)])
-        logprobs = log_softmax(logits[0, len(prompt.ids) - 1 : -1])
+        logits, _, _ = self._read([Prompt([*prompt.ids, *ids], prompt.images)], len(ids) + 1)
+        logprobs = log_softmax(logits[0, :-1])
         found: list[float] = logprobs[np.arange(len(ids)), list(ids)].tolist()
         return found
 
-    def _read(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, list, np.ndarray]:
+    def _read(self, prompts: Sequence[Prompt], last: int) -> tuple[np.ndarray, list, np.ndarray]:
         length = max(len(prompt.ids) for prompt in prompts)
         ids = np.zeros((len(prompts), length), np.int64)
         kept = np.zeros((len(prompts), length), bool)
@@ -129,20 +137,23 @@ class OnnxLanguage:
             ids[row, length - len(own) :] = own
             kept[row, length - len(own) :] = True
         images = np.concatenate([prompt.images for prompt in prompts])
-        return *self._run(ids, images, kept, None), kept
+        return *self._run(ids, images, kept, None, last), kept
 
     def _run(
-        self, ids: np.ndarray, images: np.ndarray, kept: np.ndarray, cache: list | None
+        self, ids: np.ndarray, images: np.ndarray, kept: np.ndarray, cache: list | None, last: int
     ) -> tuple[np.ndarray, list]:
-        """Return the logits (B, T, vocabulary) of the last T tokens in `kept`, and the cache."""
+        """Return the logits of the last of the new tokens, `ids`, (B, last, vocabulary), and the cache."""
         from onnxruntime import OrtValue
 
         whole, new = kept.shape[1], ids.shape[1]
-        place = np.arange(whole)
-        seen = (place <= place[-new:, None]) & kept[:, None]
+        seen = kept[:, None]
+        if new > 1:
+            place = np.arange(whole)
+            seen = seen & (place <= place[-new:, None])
         mask = np.where(seen, np.float32(0), np.finfo(np.float32).min)[:, None]
-        positions = (kept.cumsum(1) - 1).clip(0)[:, -new:].astype(np.int64)
-        feed = {"ids": ids, "images": images, "mask": mask, "positions": positions}
+        positions = (kept.cumsum(1)[:, -new:] - 1).clip(0)
+        wanted = np.arange(new - last, new)
+        feed = {"ids": ids, "images": images, "mask": mask, "positions": positions, "wanted": wanted}
         values = {name: OrtValue.ortvalue_from_numpy(value) for name, value in feed.items()}
         if cache is None:
             cache = [
@@ -152,6 +163,13 @@ class OnnxLanguage:
         values.update(zip(self._past, cache, strict=True))
         logits, *cache = self._session.run_with_ort_values(self._outputs, values)
         return logits.numpy(), cache
+
+
+def _written(logits: np.ndarray, cache: list, kept: np.ndarray, never: Sequence[int]) -> Written:
+    logits = logits[:, -1]
+    if never:
+        logits[:, list(never)] = -np.inf
+    return Written(log_softmax(logits), cache, kept)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
