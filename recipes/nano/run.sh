@@ -107,7 +107,7 @@ early() {
 # again after these were replaced.
 graphs() {
     rm -rf runs/graphs
-    saliency-r1 export nano --out runs/graphs --format onnx
+    saliency-r1 export nano --out runs/graphs --format onnx-8bit
     cmp runs/graphs/model.safetensors src/saliency_r1/nano/weights/policy/model.safetensors
     cp runs/graphs/*.onnx src/saliency_r1/nano/weights/policy
     cp runs/graphs/segmenter/*.onnx src/saliency_r1/nano/weights/segmenter

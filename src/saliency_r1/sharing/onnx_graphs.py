@@ -1,7 +1,8 @@
 """Write graphs of the nano networks in the ONNX format, beside the weights that they read.
 
 A graph holds no weights. It refers to the bytes of `model.safetensors` in its folder and converts them to
-float32 when it is opened, so a folder with graphs is hardly larger than one without.
+float32 when it is opened, so a folder with graphs is hardly larger than one without. Weights of 8 bits are
+the exception.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from saliency_r1.nano.configuration import NAME_SLOTS
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.nano.segmenter_model import EncodedImage, NanoSegmenterModel, normalise
 from saliency_r1.runtime import ENCODE, LANGUAGE, NAMES, SEGMENT, VISION
+from saliency_r1.sharing.onnx_eight_bits import store_in_eight_bits
 from saliency_r1.sharing.onnx_folding import fold
 
 _OPSET = 17
 _LARGE = 10_000
+_FEED_FORWARD = ".mlp."
+"""Part of the names of weights that may be stored in 8 bits. Half of the language model's weights are of such
+layers; with its last layer in 8 bits, too, fewer texts stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,13 @@ class _Graph:
     dynamic: Mapping[str, Mapping[int, str]]
 
 
-def write_policy_graphs(folder: Path) -> None:
+def write_policy_graphs(folder: Path, *, eight_bits: bool = False) -> None:
     """Write the graphs of the nano policy in a folder.
+
+    Args:
+        folder: holds the policy.
+        eight_bits: whether the feed-forward layers of its language model get weights of 8 bits, see
+            `onnx_eight_bits`.
 
     Raises:
         SaliencyError: if the package onnx is not installed, or the folder's weights are in several files.
@@ -58,7 +68,7 @@ def write_policy_graphs(folder: Path) -> None:
     model = NanoForImageTextToText.from_pretrained(str(folder), dtype=torch.float32).eval()
     stored = _Stored(folder)
     _write(_vision(model), stored, folder / VISION)
-    _write(_language(model), stored, folder / LANGUAGE)
+    _write(_language(model), stored, folder / LANGUAGE, eight_bits=eight_bits)
     if model.config.name_tree:
         _write(_names(model), stored, folder / NAMES)
 
@@ -317,7 +327,7 @@ def _shrink(graph: Any) -> None:
     graph.node.extend(nodes)
 
 
-def _write(graph: _Graph, stored: _Stored, path: Path) -> None:
+def _write(graph: _Graph, stored: _Stored, path: Path, *, eight_bits: bool = False) -> None:
     try:
         import onnx
     except ImportError:
@@ -342,6 +352,8 @@ def _write(graph: _Graph, stored: _Stored, path: Path) -> None:
     for node in model.graph.node:
         node.ClearField("doc_string")
     _shrink(model.graph)
+    if eight_bits:
+        store_in_eight_bits(model, _FEED_FORWARD)
     stored.refer(model.graph)
     fold(model)
     write_bytes_atomic(path, model.SerializeToString())
