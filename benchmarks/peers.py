@@ -156,7 +156,8 @@ def load(method: Method, threads: int) -> tuple[Callable[[Path], tuple[np.ndarra
     pipe = SaliencyPipeline.from_pretrained(method.policy, method.segmenter)
     policy = Path(method.policy) if method.policy else POLICY_FOLDER
     segmenter = Path(method.segmenter) if method.segmenter else POLICY_FOLDER.with_name("segmenter")
-    files = [file for folder in (policy, segmenter) for file in folder.glob("*.safetensors")]
+    kinds = ("*.safetensors", "*.onnx")  # the graphs hold some of the weights a second time
+    files = [file for folder in (policy, segmenter) for kind in kinds for file in folder.glob(kind)]
     size = sum(file.stat().st_size for file in files) / 1e6
 
     def find(photo: Path) -> tuple[np.ndarray, str]:
