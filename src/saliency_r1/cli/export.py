@@ -63,7 +63,7 @@ def export(
         typer.Option(
             "--format",
             help="onnx adds the graphs with which a nano policy and its segmenter run without torch; "
-            "onnx-8bit does so with half of the language model in 8 bits, which is faster.",
+            "onnx-8bit has two thirds of the language model in 8 bits, which is faster.",
         ),
     ] = "safetensors",
     push: Annotated[
