@@ -12,7 +12,7 @@
 # with COCO json in the folders that `photos` names.
 set -euo pipefail
 
-all=(segmenter segmenter_scenes segmenter_fine segmenter_long earlier_policy words questions cgpo)
+all=(segmenter segmenter_scenes segmenter_fine segmenter_long segmenter_instances earlier_policy words questions cgpo)
 
 data=../shared/data
 photos=()
@@ -44,13 +44,21 @@ segmenter_fine() {
         edge_weight=1.5 alone=0.85 scenes=0.1 instances=0.14 composed=0.12 seed=17
 }
 
-# Further training on 31,200 photos, with more scenes and compositions, the first half at 256 pixels. The embedded
-# segmenter is that of this stage; the policy looks through the backbone of the stage before.
+# Further training on 31,200 photos, with more scenes and compositions, the first half at 256 pixels.
 segmenter_long() {
     saliency-r1 train segmenter --config recipes/nano/segmenter-fine.yaml --resume \
         start=runs/segmenter-fine-2/final output=runs/segmenter-long realign=false max_steps=2600 warmup=0.04 \
         learning_rate=6e-4 transformer_rate=4e-4 backbone_rate=1.2e-4 "frozen_blocks=[5]" early_share=0.5 \
         edge_weight=2.0 alone=0.8 scenes=0.15 instances=0.18 composed=0.18 seed=29
+}
+
+# The same on 33,600 photos, with more named instances of real photos. The embedded segmenter is that of this stage;
+# the policy looks through the backbone of segmenter_fine.
+segmenter_instances() {
+    saliency-r1 train segmenter --config recipes/nano/segmenter-fine.yaml --resume \
+        start=runs/segmenter-long/final output=runs/segmenter-instances realign=false max_steps=2800 warmup=0.04 \
+        learning_rate=6e-4 transformer_rate=4e-4 backbone_rate=1.2e-4 "frozen_blocks=[5]" early_share=0.5 \
+        edge_weight=2.0 alone=0.7 scenes=0.13 instances=0.26 composed=0.18 seed=41 start_share=0.4
 }
 
 # The policy of version 0.1.0, which the policy starts from: it knows the language and the form of the answers.
@@ -84,13 +92,14 @@ questions() {
         --fast 0.5 --sis runs/scenes/validation "${photos[@]}" --cosod runs/scenes/validation/groups
 }
 
-# Reinforcement by the masks, by right names and by true statements. It was not run: the embedded policy is that of
-# the stage before.
+# Reinforcement by the masks, by right names and by true statements. It was not run to its end: the embedded policy is
+# that of the stage before.
 cgpo() {
     saliency-r1 train cgpo --config recipes/nano/cgpo-names.yaml --resume
 }
 
-# These stages run only if they are named: reinforcement learning from the embedded policy, with CGPO and with GRPO ...
+# These stages run only if they are named: further reinforcement learning of the embedded policy by the masks alone,
+# with CGPO and with GRPO ...
 cgpo_embedded() {
     saliency-r1 train cgpo --config recipes/nano/cgpo.yaml --resume
 }

@@ -13,7 +13,7 @@ from skimage import data
 
 from saliency_r1 import nano
 from saliency_r1.errors import SaliencyError
-from saliency_r1.language.refuted import refuted_spans
+from saliency_r1.language.left_out import left_out_spans
 from saliency_r1.nano.configuration import NanoConfig
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.photos import FOLDER, SINGLE
@@ -114,8 +114,8 @@ def test_what_the_measurements_refute_is_left_out() -> None:
         assert evidence is not None
         ((ids, _),) = embedded._language.greedy([prompt], 192, embedded._end)
         (answer,) = embedded.respond([[photo]], Task.SOD)
-        written += len(refuted_spans(embedded._tokenizer.decode(ids), evidence[0].tolist()))
-        left += len(refuted_spans(answer.text, evidence[0].tolist()))
+        written += len(left_out_spans(embedded._tokenizer.decode(ids), evidence[0].tolist()))
+        left += len(left_out_spans(answer.text, evidence[0].tolist()))
         assert len(answer.token_ids) == len(answer.token_logprobs or ())
         assert embedded._tokenizer.decode(answer.token_ids) == answer.text
     assert written > left == 0

@@ -183,6 +183,28 @@ def test_what_is_exported_is_the_average_over_time(settings, tmp_path):
     assert torch.equal(averaged[name], last[f"average.module.{name}"].half())
 
 
+def test_a_share_of_the_start_stays_in_what_is_exported(settings, tmp_path):
+    settings = dataclasses.replace(settings, max_steps=2, save_every=2, validate_every=2)
+    start = train_segmenter(settings)
+    further = dataclasses.replace(settings, start=start, output=tmp_path / "further", seed=8)
+    mixed = dataclasses.replace(further, start_share=0.4, output=tmp_path / "mixed")
+    old, new, both = (
+        load_file(folder / "model.safetensors")
+        for folder in (start, train_segmenter(further), train_segmenter(mixed))
+    )
+    name = "logit16.weight"
+    assert not torch.equal(old[name], new[name])
+    for name, value in both.items():
+        expected = 0.4 * old[name].float() + 0.6 * new[name].float()
+        torch.testing.assert_close(value.float(), expected, rtol=2e-3, atol=1e-4)
+
+
+def test_a_share_of_the_start_needs_a_start(settings):
+    for change, word in (({"start_share": 0.4}, "no start"), ({"start_share": 1.0}, "less than 1")):
+        with pytest.raises(ValueError, match=word):
+            dataclasses.replace(settings, **change)
+
+
 def test_weights_of_the_older_layout_start_a_run_and_are_refused_for_prediction(settings, tmp_path):
     folder = train_segmenter(dataclasses.replace(settings, max_steps=2, save_every=2, validate_every=2))
     older = tmp_path / "older"

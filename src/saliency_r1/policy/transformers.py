@@ -33,9 +33,9 @@ from saliency_r1.policy.checkpoint_check import check_checkpoint, reachable
 from saliency_r1.policy.confidence import (
     confidence,
     expression_confidences,
+    shortened,
     token_pieces,
     with_names,
-    without_refuted,
 )
 from saliency_r1.policy.distinct import rewrite_repeats
 from saliency_r1.policy.options import PolicyOptions
@@ -247,7 +247,7 @@ class TransformersPolicy:
             self._output(ids, values) for ids, values in zip(tokens.tolist(), logprobs.tolist(), strict=True)
         ]
         for row, evidence in enumerate(self._evidence(inputs) if checked else ()):
-            kept = without_refuted(outputs[row], evidence, self.processor.tokenizer)
+            kept = shortened(outputs[row], evidence, self.processor.tokenizer)
             outputs[row] = outputs[row] if kept is None else self._output(*kept)
         for row, output in enumerate(outputs):
             if distinct and first_repeat(output.text):

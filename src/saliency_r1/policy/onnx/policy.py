@@ -22,9 +22,9 @@ from saliency_r1.policy.base import PolicyOutput
 from saliency_r1.policy.confidence import (
     confidence,
     expression_confidences,
+    shortened,
     token_pieces,
     with_names,
-    without_refuted,
 )
 from saliency_r1.policy.onnx.distinct import rewrite_repeats
 from saliency_r1.policy.onnx.language import OnnxLanguage, Prompt
@@ -201,7 +201,7 @@ class OnnxPolicy:
         for prompt, classes, evidence, written in zip(prompts, read, told, texts, strict=True):
             output = self._output(*written)
             if task is Task.SOD and evidence is not None:
-                kept = without_refuted(output, evidence[0].tolist(), self._tokenizer)
+                kept = shortened(output, evidence[0].tolist(), self._tokenizer)
                 output = output if kept is None else self._output(*kept)
             if task.spec.several_expressions and first_repeat(output.text):
                 rewritten = rewrite_repeats(

@@ -33,6 +33,8 @@ class SegmenterRecipe(RunRecipe, Mix):
         edge_weight: how much more a pixel near a boundary counts than one far from it.
         start: a folder with weights to start from; None for ImageNet's. Its vocabulary grows by the words
             that the mix adds. Weights of the layout before 0.2.0 can be started from too.
+        start_share: share of the start's weights in what is exported, in [0, 1): the mean of both is often
+            better than either (Wortsman et al., CVPR 2022). Validations look at the average without it.
         realign: whether names and regions are aligned before the first step although there is a `start`.
         align_steps: steps of that alignment.
         instance_data: folders of COCO json sets for the share of `instances`.
@@ -59,6 +61,7 @@ class SegmenterRecipe(RunRecipe, Mix):
     average: float = 0.999
     edge_weight: float = 3.0
     start: Path | None = None
+    start_share: float = 0.0
     realign: bool = False
     align_steps: int = 1200
     composed: float = 0.5
@@ -92,6 +95,10 @@ class SegmenterRecipe(RunRecipe, Mix):
             raise ValueError(f"max_steps is {self.max_steps}: choose 1 or more")
         if not self.frozen_blocks:
             raise ValueError("frozen_blocks is empty: give a number of blocks for at least one stage")
+        if not 0 <= self.start_share < 1:
+            raise ValueError(f"start_share is {self.start_share}: choose 0 or more, and less than 1")
+        if self.start_share and self.start is None:
+            raise ValueError(f"start_share is {self.start_share}, but there is no start: give its folder")
 
     @property
     def warmup_steps(self) -> int:

@@ -103,7 +103,7 @@ class _Batches(Dataset[dict[str, Tensor]]):
         return {
             "image": torch.from_numpy(np.array(sample.image)),
             "words": torch.tensor(self.word_list.encode(sample.expressions, self.length)),
-            "masks": torch.from_numpy(sample.masks),
+            "masks": torch.from_numpy(np.array(sample.masks)),
         }
 
 
@@ -143,7 +143,8 @@ def train_segmenter(recipe: SegmenterRecipe, *, resume: bool = False, overwrite:
     device = choose_device(recipe.device)
     torch.manual_seed(recipe.seed)
     data = _Data.open(recipe)
-    model = build_model(recipe, [each for each in data.nouns if each], checkpoint)
+    nouns = [each for each in data.nouns if each]
+    model = build_model(recipe, nouns, checkpoint)
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if checkpoint is None and (recipe.realign or recipe.start is None):
         align(
@@ -167,6 +168,8 @@ def train_segmenter(recipe: SegmenterRecipe, *, resume: bool = False, overwrite:
     arithmetic = "bfloat16 autocast" if recipe.bfloat16 else "float32"
     print(f"training on {device}, {arithmetic}, from step {step}", flush=True)
     _train(recipe, data, state, step, device)
+    if recipe.start_share:
+        mix(state.average, build_model(recipe, nouns, None).to(device), recipe.start_share)
     folder = recipe.output / SEGMENTER
     export_segmenter(state.average, folder)
     return folder
@@ -231,6 +234,15 @@ def _moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor
                 mean.copy_(value)
 
     return update
+
+
+@torch.no_grad()
+def mix(model: NanoSegmenterModel, start: NanoSegmenterModel, share: float) -> None:
+    """Move a model's weights towards those of its start, by a share in [0, 1]."""
+    old = start.state_dict()
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(old[name], share)
 
 
 def parameter_groups(model: NanoSegmenterModel, recipe: SegmenterRecipe) -> list[dict[str, Any]]:

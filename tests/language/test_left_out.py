@@ -1,11 +1,11 @@
-"""What is refuted is left out of a reasoning, and nothing else."""
+"""What is refuted or said twice is left out of a reasoning, and nothing else."""
 
 from __future__ import annotations
 
 import pytest
 
 from saliency_r1.cue_limits import TOLD
-from saliency_r1.language.refuted import REFUTED, refuted_spans
+from saliency_r1.language.left_out import REFUTED, left_out_spans
 from saliency_r1.response import parse_strict
 
 TEXT = (
@@ -17,7 +17,7 @@ TEXT = (
 
 
 def left(*refuted: tuple[str, str], value: float = -1.0, text: str = TEXT) -> str:
-    spans = refuted_spans(text, [value if key in refuted else 1.0 for key in TOLD])
+    spans = left_out_spans(text, [value if key in refuted else 1.0 for key in TOLD])
     for first, last in reversed(spans):
         text = text[:first] + text[last:]
     return text
@@ -55,6 +55,29 @@ def test_the_conclusion_and_the_answer_stay() -> None:
 def test_what_is_not_measured_stays() -> None:
     text = TEXT.replace("It touches no edge.", "It is sharper than the background.")
     assert "It is sharper than the background." in left(*TOLD, text=text)
+
+
+def test_a_sentence_that_only_repeats_is_left_out() -> None:
+    repeated = TEXT.replace(" The left side", " It keeps clear of the edges. The left side")
+    assert left(text=repeated) == TEXT
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [" It keeps clear of the edges and has a strong contrast.", " It is not small.", " It stands there."],
+)
+def test_a_sentence_that_says_more_stays(sentence: str) -> None:
+    more = TEXT.replace(" The left side", f"{sentence} The left side")
+    assert left(text=more) == more
+
+
+def test_what_was_left_out_may_be_said_again() -> None:
+    again = TEXT.replace(" It touches no edge.", " It is lighter than its surroundings.")
+    key = ("size", "small")
+    assert "It is lighter" not in left(text=again)
+    assert (
+        left(key, text=TEXT.replace(" It touches", " It is mostly red. It touches")).count("mostly red") == 1
+    )
 
 
 @pytest.mark.parametrize(
