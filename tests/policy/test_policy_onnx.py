@@ -14,6 +14,7 @@ from skimage import data
 from saliency_r1 import nano
 from saliency_r1.errors import SaliencyError
 from saliency_r1.language.left_out import left_out_spans
+from saliency_r1.language.name_claims import wrong_name_spans
 from saliency_r1.nano.configuration import NanoConfig
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.photos import FOLDER, SINGLE
@@ -21,6 +22,7 @@ from saliency_r1.policy import distinct
 from saliency_r1.policy.base import Policy
 from saliency_r1.policy.onnx.distinct import rewrite_repeats
 from saliency_r1.policy.onnx.policy import OnnxPolicy
+from saliency_r1.policy.repeats import first_repeat
 from saliency_r1.policy.transformers import TransformersPolicy
 from saliency_r1.sharing.onnx_graphs import write_policy_graphs
 from saliency_r1.tasks import Task
@@ -119,6 +121,22 @@ def test_what_the_measurements_refute_is_left_out() -> None:
         assert len(answer.token_ids) == len(answer.token_logprobs or ())
         assert embedded._tokenizer.decode(answer.token_ids) == answer.text
     assert written > left == 0
+
+
+def test_what_the_answer_contradicts_is_left_out() -> None:
+    embedded, large = OnnxPolicy(None, "cpu"), TransformersPolicy.from_pretrained(device="cpu")
+    photos = [[Image.open(FOLDER / name).convert("RGB")] for name in SINGLE]
+    answers = embedded.respond(photos, Task.SIS)
+    assert not any(wrong_name_spans(one.text) for one in (*answers, *large.respond(photos, Task.SIS)))
+    for (photo,), answer in zip(photos, answers, strict=True):
+        prompt, *_ = embedded._prompt([photo], Task.SIS.spec.prompt())
+        ((ids, _),) = embedded._language.greedy([prompt], 192, embedded._end)
+        written = embedded._tokenizer.decode(ids)
+        if answer.text != written and not first_repeat(written):
+            assert wrong_name_spans(written)
+            break
+    else:
+        pytest.fail("no answer contradicts its reasoning: the photos test nothing")
 
 
 @pytest.mark.parametrize("images", [1, 3])

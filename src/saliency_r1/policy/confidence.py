@@ -9,8 +9,6 @@ from dataclasses import replace
 from itertools import accumulate, compress, pairwise
 from typing import TYPE_CHECKING, Any
 
-from saliency_r1.language.left_out import left_out_spans
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -91,19 +89,18 @@ def tokens_outside(pieces: Sequence[str], spans: Sequence[tuple[int, int]]) -> l
 
 
 def shortened(
-    output: PolicyOutput, evidence: Sequence[float], tokenizer: Any
+    output: PolicyOutput, spans: Sequence[tuple[int, int]], tokenizer: Any
 ) -> tuple[list[int], list[float]] | None:
-    """Leave out of a response what the policy's own measurements refute, and what it says twice.
+    """Leave parts out of a response.
 
     Args:
         output: a response, with log-probabilities.
-        evidence: a number for each statement, see `left_out_spans`.
+        spans: first and last character (exclusive) of each part, see `left_out_spans` and `wrong_name_spans`.
         tokenizer: a tokenizer of transformers.
 
     Returns:
         The tokens that stay and their log-probabilities; None if all do.
     """
-    spans = left_out_spans(output.text, evidence)
     if not spans:
         return None
     stays = tokens_outside(token_pieces(tokenizer, output.token_ids, output.text), spans)

@@ -25,6 +25,8 @@ from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.checkpoint import DTYPES, check_dtype
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError, one_line
+from saliency_r1.language.left_out import left_out_spans
+from saliency_r1.language.name_claims import wrong_name_spans
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.nano.tokenizer import other_tags
 from saliency_r1.policy.asking import Questions, ask
@@ -202,14 +204,14 @@ class TransformersPolicy:
         checked = False
         if self.model.config.model_type == MODEL_TYPE and not do_sample:
             never = self.processor.tokenizer.convert_tokens_to_ids(other_tags(spec.tag))
-            checked = reasoning and spec is Task.SOD.spec
+            checked = reasoning
         write = partial(
             self._write,
             do_sample=do_sample,
             temperature=temperature,
             distinct=distinct,
             never=never,
-            checked=checked,
+            checked=Task.parse(task) if checked else None,
         )
         return ask(
             write,
@@ -230,7 +232,7 @@ class TransformersPolicy:
         temperature: float,
         distinct: bool,
         never: Sequence[int] = (),
-        checked: bool = False,
+        checked: Task | None = None,
     ) -> list[PolicyOutput]:
         inputs, classes = self._with_names(self._inputs(batch, prompt), batch)
         settings = self._settings(max_new_tokens, do_sample, temperature)
@@ -246,9 +248,8 @@ class TransformersPolicy:
         outputs = [
             self._output(ids, values) for ids, values in zip(tokens.tolist(), logprobs.tolist(), strict=True)
         ]
-        for row, evidence in enumerate(self._evidence(inputs) if checked else ()):
-            kept = shortened(outputs[row], evidence, self.processor.tokenizer)
-            outputs[row] = outputs[row] if kept is None else self._output(*kept)
+        for row, evidence in enumerate(self._evidence(inputs) if checked is Task.SOD else ()):
+            outputs[row] = self._without(outputs[row], left_out_spans(outputs[row].text, evidence))
         for row, output in enumerate(outputs):
             if distinct and first_repeat(output.text):
                 with torch.inference_mode():
@@ -261,10 +262,17 @@ class TransformersPolicy:
                     )
                 if rewritten is not None:
                     outputs[row] = self._output(*rewritten)
+            if checked is Task.SIS:
+                outputs[row] = self._without(outputs[row], wrong_name_spans(outputs[row].text))
         if classes is None:
             return outputs
         tree = self.model.model.adapter.names.tree
         return [with_names(output, tree, each) for output, each in zip(outputs, classes, strict=True)]
+
+    def _without(self, output: PolicyOutput, spans: Sequence[tuple[int, int]]) -> PolicyOutput:
+        """The output without some parts of its text."""
+        kept = shortened(output, spans, self.processor.tokenizer)
+        return output if kept is None else self._output(*kept)
 
     def _with_names(self, inputs: Any, batch: Questions) -> tuple[Any, np.ndarray | None]:
         """The inputs, and the probability of each class of names for each question.

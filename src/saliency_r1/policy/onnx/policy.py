@@ -14,6 +14,8 @@ from tokenizers import Tokenizer
 from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.files import read_text
+from saliency_r1.language.left_out import left_out_spans
+from saliency_r1.language.name_claims import wrong_name_spans
 from saliency_r1.nano import POLICY_FOLDER
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.tokenizer import END, IMAGE, START, other_tags
@@ -201,17 +203,23 @@ class OnnxPolicy:
         for prompt, classes, evidence, written in zip(prompts, read, told, texts, strict=True):
             output = self._output(*written)
             if task is Task.SOD and evidence is not None:
-                kept = shortened(output, evidence[0].tolist(), self._tokenizer)
-                output = output if kept is None else self._output(*kept)
+                output = self._without(output, left_out_spans(output.text, evidence[0].tolist()))
             if task.spec.several_expressions and first_repeat(output.text):
                 rewritten = rewrite_repeats(
                     self._language, self._tokenizer, prompt, output.token_ids, limit, self._end
                 )
                 output = output if rewritten is None else self._output(*rewritten)
+            if task is Task.SIS:
+                output = self._without(output, wrong_name_spans(output.text))
             if self._names is not None and classes is not None:
                 output = with_names(output, self._names.tree, classes)
             outputs.append(output)
         return outputs
+
+    def _without(self, output: PolicyOutput, spans: Sequence[tuple[int, int]]) -> PolicyOutput:
+        """The output without some parts of its text."""
+        kept = shortened(output, spans, self._tokenizer)
+        return output if kept is None else self._output(*kept)
 
     def _prompt(
         self, images: Sequence[Image.Image], question: str
