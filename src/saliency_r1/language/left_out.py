@@ -17,7 +17,8 @@ from saliency_r1.language.statements import Statement, parse_statements
 
 REFUTED = -math.tanh(Level.CLEAR.value)
 """Evidence of a statement that is on its plain limit; with less it is refuted."""
-_SENTENCE = re.compile(r"\s*[^.]+\.")
+SENTENCE = re.compile(r"\s*[^.]+\.")
+"""A sentence with the space before it."""
 _CLAUSE = re.compile(r", which [^.]*(?=\.)")
 _ANSWER = "answer is"
 
@@ -44,7 +45,7 @@ def left_out_spans(text: str, evidence: Sequence[float]) -> list[tuple[int, int]
     statements = parse_statements(text[:last])
     said: set[tuple[str, str, bool]] = set()
     spans = []
-    for sentence in _SENTENCE.finditer(text, first, last):
+    for sentence in SENTENCE.finditer(text, first, last):
         inside = [each for each in statements if sentence.start() <= each.span[0] < sentence.end()]
         if not inside or _ANSWER in sentence[0]:
             continue
