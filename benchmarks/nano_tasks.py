@@ -49,8 +49,9 @@ from saliency_r1.language.naming import NameBook
 from saliency_r1.pipeline import BATCH_IMAGES
 from saliency_r1.policy.base import Policy, PolicyOutput
 from saliency_r1.response import parse_lenient, parse_strict
+from saliency_r1.scenes.foregrounds import Foregrounds
 from saliency_r1.scenes.instance_photos import select
-from saliency_r1.scenes.scenes import Foregrounds, Scene, compose_group, scene_number
+from saliency_r1.scenes.scenes import Scene, compose_group, scene_number
 from saliency_r1.segmenters.base import answer_texts
 from saliency_r1.sis import (
     Score,

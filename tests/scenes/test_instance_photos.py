@@ -1,6 +1,7 @@
 """Real photos of few instances out of COCO json: which are kept, what their instances are called."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 from drawn_data import real_data
 from saliency_r1.errors import SaliencyError
 from saliency_r1.scenes.instance_photos import (
+    InstancePhoto,
+    Instances,
     category_nouns,
     cropped,
     flipped,
@@ -83,6 +86,46 @@ def test_a_crop_keeps_the_instances_or_is_refused(drawn_coco):
     assert near is not None
     assert near.masks.shape == photo.masks.shape
     assert (near.masks.sum((1, 2)) > photo.masks.sum((1, 2))).all()
+
+
+def test_pasted_instances_have_masks_names_and_their_own_pixels(drawn_coco):
+    photos = open_photos([drawn_coco], "train", 64)
+    pool = Instances(photos)
+    sizes = set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        photo = photos[seed % len(photos)]
+        many = pool.paste_onto(photo, rng)
+        sizes.add(len(many.nouns))
+        assert len(many.masks) == len(many.nouns) <= 6
+        assert many.nouns[:2] == photo.nouns
+        assert many.masks.sum(0).max() == 1, "a pixel belongs to one instance"
+        kept, whole = many.masks[:2].sum((1, 2)), photo.masks.sum((1, 2))
+        assert (kept >= 0.6**3 * whole).all()
+        outside = ~many.masks[2:].any(0)
+        touched = (many.image != photo.image).any(-1)
+        near = np.zeros_like(outside)
+        for down in range(-2, 3):
+            for right in range(-2, 3):
+                near |= np.roll(~outside, (down, right), (0, 1))
+        assert not (touched & ~near).any(), "only what was pasted, and its soft edge, has changed"
+    assert sizes >= {3, 4, 5}
+
+
+def test_a_photo_of_six_instances_gets_no_more():
+    masks = np.zeros((6, 64, 64), bool)
+    for index, mask in enumerate(masks):
+        mask[:, 10 * index : 10 * index + 8] = True
+    image = np.zeros((64, 64, 3), np.uint8)
+    full = InstancePhoto("full", image, masks, (category_nouns("cat"),) * 6)
+    assert Instances([full]).paste_onto(full, np.random.default_rng(0)) is full
+
+
+def test_what_stands_out_among_pasted_instances_is_unknown(drawn_coco):
+    photos = [
+        replace(each, salient=np.zeros((64, 64), np.uint8)) for each in open_photos([drawn_coco], "train", 64)
+    ]
+    assert Instances(photos).paste_onto(photos[0], np.random.default_rng(0)).salient is None
 
 
 def test_compound_category_names_are_nouns_of_their_own():

@@ -22,13 +22,13 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.language.expressions import Nouns, Region
 from saliency_r1.language.naming import NameBook
 from saliency_r1.nano.words import WordList
+from saliency_r1.scenes.foregrounds import Foregrounds
 from saliency_r1.scenes.packed import PackedPhotos
 from saliency_r1.scenes.referring import Mix, ReferringPhotos
 from saliency_r1.scenes.scene_expressions import ORDINALS, extra_words, refer, referring
 from saliency_r1.scenes.scene_set import SceneSet, write_scenes
 from saliency_r1.scenes.scenes import (
     LEAST_AREA,
-    Foregrounds,
     Scene,
     SceneObject,
     compose_group,

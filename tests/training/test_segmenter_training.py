@@ -122,6 +122,7 @@ def test_scenes_and_instances_go_on_from_earlier_weights_and_survive_a_kill(sett
         start=first,
         scenes=0.6,
         instances=0.3,
+        pasted=0.5,
         instance_data=(drawn_coco,),
         max_steps=6,
         save_every=2,

@@ -19,8 +19,9 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.language.naming import NameBook
 from saliency_r1.language.tree_names import tree_of
 from saliency_r1.response import parse_strict
+from saliency_r1.scenes.foregrounds import Foregrounds
 from saliency_r1.scenes.instance_photos import select
-from saliency_r1.scenes.scenes import Foregrounds, scene_number
+from saliency_r1.scenes.scenes import scene_number
 from saliency_r1.tasks import Task
 from saliency_r1.writing.sft_groups import composed_group_jobs, group_jobs
 from saliency_r1.writing.sft_instances import crowd_jobs, photo_jobs, scene_jobs, whole_scene_jobs

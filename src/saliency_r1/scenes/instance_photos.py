@@ -20,6 +20,7 @@ from saliency_r1.data.true_instances import InstanceImage, decode
 from saliency_r1.errors import SaliencyError
 from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import OBJECT, subject_of
+from saliency_r1.scenes.composing import box_of, paste
 
 MOST_INSTANCES = 6
 LEAST_LARGEST = 0.05
@@ -240,6 +241,64 @@ def cropped(photo: InstancePhoto, box: tuple[int, int, int, int]) -> InstancePho
         picture = Image.fromarray(salient).resize((size, size), Image.Resampling.BILINEAR, box=box)
         salient = np.asarray(picture)
     return InstancePhoto(photo.name, np.asarray(pixels), solid, photo.nouns, salient)
+
+
+_VISIBLE = 0.6
+_PASTED_AREAS = (0.02, 0.7)
+
+
+class Instances:
+    """The instances of many photos, to be pasted onto photos of instances (Ghiasi et al., CVPR 2021).
+
+    Args:
+        photos: the photos. Instances that cover less than 2 % or more than 70 % of theirs are not pasted.
+    """
+
+    def __init__(self, photos: Sequence[InstancePhoto]) -> None:
+        low, high = _PASTED_AREAS
+        self._photos = photos
+        self._all = [
+            (row, index)
+            for row, photo in enumerate(photos)
+            for index, area in enumerate(photo.masks.mean((1, 2)))
+            if low <= area <= high
+        ]
+        self._of_name: dict[str, list[tuple[int, int]]] = {}
+        for row, index in self._all:
+            self._of_name.setdefault(photos[row].nouns[index].names[0], []).append((row, index))
+
+    def paste_onto(self, photo: InstancePhoto, rng: np.random.Generator) -> InstancePhoto:
+        """Paste one to three instances onto a photo, most of them with the name of one that is there.
+
+        An instance is left out if it would hide more than 40 % of one that is there. A photo has six
+        instances at most. What stands out in a new photo is unknown.
+        """
+        for _ in range(min(int(rng.integers(1, 4)), MOST_INSTANCES - len(photo.nouns))):
+            like = int(rng.integers(len(photo.nouns)))
+            same = self._of_name.get(photo.nouns[like].names[0])
+            choices = same if same and rng.random() < 0.6 else self._all
+            if not choices:
+                break
+            row, index = choices[int(rng.integers(len(choices)))]
+            longest = rng.uniform(0.22, 0.55) * photo.image.shape[0]
+            if choices is same:
+                left, top, right, bottom = box_of(photo.masks[like])
+                longest = min(max(right - left, bottom - top) * rng.uniform(0.6, 1.3), 1.2 * longest)
+            photo = self._with(photo, self._photos[row], index, max(int(longest), 16), rng)
+        return photo
+
+    def _with(
+        self, photo: InstancePhoto, source: InstancePhoto, index: int, longest: int, rng: np.random.Generator
+    ) -> InstancePhoto:
+        soft = source.masks[index].astype(np.uint8) * np.uint8(255)
+        step = -1 if rng.random() < 0.5 else 1
+        pixels, soft = source.image[:, ::step], soft[:, ::step]
+        image, pasted = paste(photo.image, pixels, soft, longest, rng, np.any(photo.masks, axis=0))
+        seen = photo.masks & ~pasted
+        if not pasted.any() or (seen.sum((1, 2)) < _VISIBLE * photo.masks.sum((1, 2))).any():
+            return photo
+        masks, nouns = np.concatenate([seen, pasted[None]]), (*photo.nouns, source.nouns[index])
+        return InstancePhoto(photo.name, image, masks, nouns)
 
 
 def flipped(photo: InstancePhoto) -> InstancePhoto:

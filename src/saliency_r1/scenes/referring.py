@@ -18,10 +18,11 @@ from saliency_r1.language import expressions
 from saliency_r1.language.expressions import Nouns, Region
 from saliency_r1.language.naming import NameBook
 from saliency_r1.scenes.composing import box_of, fill, paste
-from saliency_r1.scenes.instance_photos import InstancePhoto, cropped, flipped
+from saliency_r1.scenes.foregrounds import Foregrounds
+from saliency_r1.scenes.instance_photos import InstancePhoto, Instances, cropped, flipped
 from saliency_r1.scenes.packed import PackedPhotos
 from saliency_r1.scenes.scene_expressions import Referred, pick_two, refer, referring
-from saliency_r1.scenes.scenes import Foregrounds, compose_scene
+from saliency_r1.scenes.scenes import compose_scene
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Mix:
         alone: a plain photo has only the expression for what is salient.
         scenes: scenes of up to six objects, drawn before all other kinds.
         instances: real photos of one to six named instances, drawn likewise.
+        pasted: such a photo gets up to three instances of other photos.
     """
 
     composed: float = 0.35
@@ -58,6 +60,7 @@ class Mix:
     alone: float = 0.0
     scenes: float = 0.0
     instances: float = 0.0
+    pasted: float = 0.0
 
 
 class ReferringPhotos:
@@ -94,6 +97,7 @@ class ReferringPhotos:
                 f"a mix of {self.mix.scenes} scenes and {self.mix.instances} photos of instances: "
                 "expected what to make them of, give it or set the share to 0"
             )
+        self.pasting = Instances(instances) if self.mix.pasted else None
         self.categories = list(dict.fromkeys(nouns for photo in instances for nouns in photo.nouns))
         self.known = list(dict.fromkeys(each for each in nouns if each))
 
@@ -163,6 +167,8 @@ class ReferringPhotos:
             photo = cropped(photo, _box(photo.image.shape[0], rng)) or photo
         if rng.random() < 0.5:
             photo = flipped(photo)
+        if self.pasting and rng.random() < self.mix.pasted:
+            photo = self.pasting.paste_onto(photo, rng)
         regions = [Region(mask, nouns) for mask, nouns in zip(photo.masks, photo.nouns, strict=True)]
         found = refer(regions, rng, self.categories, closed=False)
         sample = _of_many(photo.image, photo.masks, found, rng)

@@ -27,9 +27,10 @@ from saliency_r1.files import write_bytes_atomic
 from saliency_r1.language.expressions import UNKNOWN_NOUN
 from saliency_r1.language.naming import OBJECT, NameBook
 from saliency_r1.scenes.composing import box_of
+from saliency_r1.scenes.foregrounds import Foregrounds
 from saliency_r1.scenes.packed import PackedPhotos
 from saliency_r1.scenes.scene_expressions import referring
-from saliency_r1.scenes.scenes import Foregrounds, Scene, compose_group, scene_number
+from saliency_r1.scenes.scenes import Scene, compose_group, scene_number
 from saliency_r1.workers import map_unordered
 
 SHEET_SCENES = 24

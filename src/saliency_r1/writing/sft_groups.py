@@ -23,7 +23,8 @@ from PIL import Image, ImageOps
 from saliency_r1.data.samples import Sample, Synset
 from saliency_r1.language.cues import Cues, measure
 from saliency_r1.masks import iou
-from saliency_r1.scenes.scenes import Foregrounds, Scene, compose_group
+from saliency_r1.scenes.foregrounds import Foregrounds
+from saliency_r1.scenes.scenes import Scene, compose_group
 from saliency_r1.tasks import Task
 from saliency_r1.writing.rationale_cosod import (
     MOST_IMAGES,

@@ -30,8 +30,9 @@ from saliency_r1.files import write_bytes_atomic
 from saliency_r1.images import load_image
 from saliency_r1.language.cues import measure
 from saliency_r1.masks import connected_parts
+from saliency_r1.scenes.foregrounds import Foregrounds
 from saliency_r1.scenes.instance_photos import category_nouns
-from saliency_r1.scenes.scenes import Foregrounds, reading_order, scene_number
+from saliency_r1.scenes.scenes import reading_order, scene_number
 from saliency_r1.tasks import Task
 from saliency_r1.writing.rationale_sis import (
     MOST_INSTANCES,

@@ -15,8 +15,8 @@ from saliency_r1.device import fewer_torch_threads
 from saliency_r1.files import write_bytes_atomic
 from saliency_r1.language.tree_names import TreeNames
 from saliency_r1.nano.name_tree import NameTree
+from saliency_r1.scenes.foregrounds import Foregrounds
 from saliency_r1.scenes.instance_photos import select
-from saliency_r1.scenes.scenes import Foregrounds
 from saliency_r1.tasks import Task
 from saliency_r1.writing.rationale_sis import MOST_SEEN
 from saliency_r1.writing.sft_groups import composed_group_jobs, group_jobs

@@ -28,10 +28,10 @@ from saliency_r1.language.imagenet import imagenet_classes
 from saliency_r1.language.naming import NameBook
 from saliency_r1.nano.segmenter_model import CONFIG_FILE, NanoSegmenterModel, SegmenterConfig, normalise
 from saliency_r1.nano.words import PAD, WordList
+from saliency_r1.scenes.foregrounds import Foregrounds
 from saliency_r1.scenes.instance_photos import InstancePhoto, open_photos
 from saliency_r1.scenes.packed import PackedPhotos
 from saliency_r1.scenes.referring import Mix, ReferringPhotos
-from saliency_r1.scenes.scenes import Foregrounds
 from saliency_r1.training.checkpoints import checkpoints, mark_complete, step_of
 from saliency_r1.training.exporting import export_segmenter
 from saliency_r1.training.logs import RunLog
