@@ -8,6 +8,9 @@ import unicodedata
 UNNAMED = "the object"
 """The expression for an object that the policy cannot name, and for whatever stands out."""
 
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+NUMBERS = ("one", "two", "three", "four", "five", "six")
+
 _ARTICLES = frozenset({"the", "a", "an"})
 _WITHIN_WORDS = "-'"
 # What follows these words does not say what the thing is, but where it is or what it has.

@@ -25,7 +25,7 @@ from saliency_r1.nano.words import WordList
 from saliency_r1.scenes.foregrounds import Foregrounds
 from saliency_r1.scenes.packed import PackedPhotos
 from saliency_r1.scenes.referring import Mix, ReferringPhotos
-from saliency_r1.scenes.scene_expressions import ORDINALS, extra_words, refer, referring
+from saliency_r1.scenes.scene_expressions import extra_words, refer, referring
 from saliency_r1.scenes.scene_set import SceneSet, write_scenes
 from saliency_r1.scenes.scenes import (
     LEAST_AREA,
@@ -36,6 +36,7 @@ from saliency_r1.scenes.scenes import (
     reading_order,
     scene_number,
 )
+from saliency_r1.wording import ORDINALS
 
 SIZE = 64
 SYNSETS = [

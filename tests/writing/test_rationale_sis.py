@@ -21,10 +21,10 @@ from saliency_r1.language.naming import NameBook
 from saliency_r1.language.statements import PHRASES, Kind, parse_statements
 from saliency_r1.response import Response, parse_strict
 from saliency_r1.scenes.scenes import reading_order
+from saliency_r1.wording import ORDINALS
 from saliency_r1.writing.rationale import LONGEST_EXPRESSION, Step
 from saliency_r1.writing.rationale_sis import (
     LONGEST,
-    ORDINALS,
     Called,
     InstanceFacts,
     Way,

@@ -10,16 +10,15 @@ import re
 
 from saliency_r1.cue_limits import COLOURS
 from saliency_r1.language.left_out import SENTENCE
-from saliency_r1.wording import head_of
+from saliency_r1.wording import ORDINALS, head_of
 
 _DIFFERENT = re.compile(r"\b(?:differ in name|has a name of its own)\b")
 _ONE = re.compile(r"\b(?:They share a name|Of one name)\b")
 _SOME = re.compile(r"\bThose (?:of one name|that share a name)\b")
 _INSTANCES = re.compile(r"<ins>(.*?)</ins>", re.DOTALL)
-_ORDER = "first second third fourth fifth sixth last"
 _PLACES = "left right top bottom upper lower middle centre center leftmost rightmost"
 _SIZES = "large larger largest big bigger small smaller smallest little"
-_BEFORE_NOUNS = frozenset((*_ORDER.split(), *_PLACES.split(), *_SIZES.split(), *COLOURS))
+_BEFORE_NOUNS = frozenset((*ORDINALS, "last", *_PLACES.split(), *_SIZES.split(), *COLOURS))
 
 
 def wrong_name_spans(text: str) -> list[tuple[int, int]]:

@@ -18,10 +18,9 @@ from saliency_r1.data.samples import Synset
 from saliency_r1.language.expressions import GENERIC, NOTHING, UNKNOWN_NOUN, Nouns, Region, phrase
 from saliency_r1.language.naming import OBJECT, NameBook, subject_of
 from saliency_r1.scenes.scenes import Scene
+from saliency_r1.wording import NUMBERS, ORDINALS
 
 KINDS = ("name", "synonym", "hypernym", "colour", "place", "order", "size", "all", "negative")
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
-NUMBERS = ("one", "two", "three", "four", "five", "six")
 EXTREMES = {"left": "leftmost", "right": "rightmost", "top": "topmost", "bottom": "bottommost"}
 _MIDDLE = ("middle", "central")
 _LARGEST, _SMALLEST = ("largest", "biggest"), ("smallest",)

@@ -17,6 +17,7 @@ from saliency_r1.language.cues import Cues
 from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import OBJECT, NameBook, is_person, subject_of
 from saliency_r1.language.statements import Kind
+from saliency_r1.wording import ORDINALS
 from saliency_r1.writing.openings import clear_colour, clear_place
 from saliency_r1.writing.rationale import FIRST, Step, Writer
 
@@ -24,7 +25,6 @@ MOST_IMAGES = 6
 LONGEST = 70
 """Words in a reasoning."""
 _PLACES_SAID, _NAMES_SAID = 2, 3
-_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _where(
     writer = Writer(rng)
     said: list[str] = []
     for number, (index, place) in enumerate(chosen):
-        where = f"in the {_ORDINALS[index]}" + (" image" if number == 0 else "")
+        where = f"in the {ORDINALS[index]}" + (" image" if number == 0 else "")
         same = number > 0 and place == chosen[number - 1][1]
         said.append(where if same else f"{writer.say(Kind.PLACE, place)} {where}")
     text = f"{subject.capitalize()} is {' and '.join(said)}."

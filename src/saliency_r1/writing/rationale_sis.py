@@ -24,6 +24,7 @@ from saliency_r1.language.expressions import Nouns
 from saliency_r1.language.naming import OBJECT, NameBook, is_person
 from saliency_r1.language.statements import PHRASES, Kind
 from saliency_r1.masks import iou
+from saliency_r1.wording import NUMBERS, ORDINALS
 from saliency_r1.writing.openings import clear_colour, clear_place
 from saliency_r1.writing.rationale import (
     FIRST,
@@ -45,8 +46,7 @@ APART = 0.08
 LARGER = 1.6
 """The factor by which an area is clearly larger than another."""
 _MOST_WORDINGS = 6
-_COUNTS = ("no", "one", "two", "three", "four", "five", "six")
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+_COUNTS = ("no", *NUMBERS)
 _AXES = {"x": (("left", "right"), ("left", "right")), "y": (("top", "bottom"), ("upper", "lower"))}
 
 
