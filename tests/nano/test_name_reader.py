@@ -60,6 +60,16 @@ def test_a_wide_word_has_the_probability_of_all_below_it() -> None:
     assert words["mug"] == pytest.approx(0.3)
 
 
+def test_a_tree_chooses_as_the_reader_does() -> None:
+    made = reader()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        values = 2.5 * torch.randn(len(TREE.classes), generator=generator)
+        number, _ = made.choose(values)
+        named = TREE.narrowest_of(values.softmax(-1).numpy(), made.threshold)
+        assert named == (TREE.words[number] if number < len(TREE.words) else None)
+
+
 def test_the_best_names_are_the_narrow_ones_in_order() -> None:
     best = TREE.best(np.array([0.4, 0.1, 0.2, 0.3]), 3)
     assert [name for name, _ in best] == ["tabby", "mug", "pug"]

@@ -16,6 +16,7 @@ from saliency_r1.errors import SaliencyError
 from saliency_r1.language.left_out import left_out_spans
 from saliency_r1.language.name_claims import wrong_name_spans
 from saliency_r1.nano.configuration import NanoConfig
+from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.policy_model import NanoForImageTextToText
 from saliency_r1.photos import FOLDER, SINGLE
 from saliency_r1.policy import distinct
@@ -83,6 +84,26 @@ def test_a_batch_gets_the_same_answers(
         assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
         assert one.confidence == pytest.approx(other.confidence, abs=1e-4)
         assert one.expression_confidences == pytest.approx(other.expression_confidences, abs=1e-4)
+
+
+@pytest.mark.parametrize("reasoning", [True, False])
+def test_an_answer_has_the_name_that_was_read(
+    found: OnnxPolicy, wanted: TransformersPolicy, reasoning: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (before,) = found.respond([[PHOTOS[1]]], Task.SOD, reasoning=reasoning)
+    monkeypatch.setattr(NameTree, "narrowest_of", lambda *_: "stork")
+    monkeypatch.setattr(NameTree, "probability", lambda *_: 0.1)
+    asked = ([[PHOTOS[1]]], Task.SOD)
+    (one,), (other,) = (each.respond(*asked, reasoning=reasoning) for each in (found, wanted))
+    if not one.names:
+        assert one.text == before.text
+        return
+    assert one.text == other.text
+    assert one.text.endswith("<answer><rg>the stork</rg></answer>")
+    assert "the cat" not in one.text
+    assert one.token_ids == other.token_ids
+    assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-3)
+    assert (one.confidence or 0) < (before.confidence or 0), "the policy itself would not have written it"
 
 
 def test_an_answer_ends_where_it_must(found: OnnxPolicy) -> None:

@@ -62,6 +62,8 @@ _KINDS = {
     "establishment": "building",
     "public transport": "vehicle",
 }
+_ABOVE = {"n07930864": ("drinking vessel", "container")}
+"""Hypernyms in place of WordNet's: this "cup" is a punch there, but the photos that carry it show cups."""
 MOST_WORDS = 3
 """In a name; longer ones are left to their hypernyms."""
 
@@ -94,9 +96,11 @@ def words_of(synset: Synset) -> tuple[str, ...]:
     Example:
         >>> words_of(Synset("n1", "pug", (), ("dog", "canine", "mammal", "animal")))
         ('pug', 'dog', 'animal')
+        >>> words_of(Synset("n07930864", "cup", (), ("punch", "mixed drink", "alcohol", "beverage", "food")))
+        ('cup', 'container')
     """
     own = plain_chain(synset)
-    above = [] if "person" in own or OBJECT in own else synset.hypernyms
+    above = [] if "person" in own or OBJECT in own else _ABOVE.get(synset.id, synset.hypernyms)
     words = [*own, *(_KINDS[lemma] for lemma in above if lemma in _KINDS)]
     return tuple(dict.fromkeys(word for word in words if word != OBJECT and len(word.split()) <= MOST_WORDS))
 

@@ -58,6 +58,28 @@ class NameTree:
         numbers = {word: number for number, word in enumerate(self.words)}
         return tuple(numbers[chain[0]] for chain in self.chains)
 
+    def narrowest_of(self, classes: np.ndarray, least: float) -> str | None:
+        """Return the narrowest word that is probable enough, of equally narrow ones the more probable.
+
+        Args:
+            classes: the probability of each class, float (classes,).
+            least: how probable it must be.
+
+        Returns:
+            None if no word is.
+        """
+        numbers, starts = self._flat
+        counts = np.diff(starts, append=len(numbers))
+        words = np.add.reduceat(classes[numbers], starts)
+        best = int(np.where(words >= least, words - counts, -np.inf).argmax())
+        return self.words[best] if words[best] >= least else None
+
+    @cached_property
+    def _flat(self) -> tuple[np.ndarray, np.ndarray]:
+        """The classes below each word one after the other, and where those of a word begin."""
+        below = [self.below[word] for word in self.words]
+        return np.concatenate([np.array(each) for each in below]), np.cumsum([0, *map(len, below[:-1])])
+
     def best(self, classes: np.ndarray, count: int = 5) -> list[tuple[str, float]]:
         """Return the likeliest of the narrowest words with their probabilities, the likeliest first.
 

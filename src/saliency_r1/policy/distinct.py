@@ -42,7 +42,7 @@ def rewrite_repeats(
         pieces = token_pieces(tokenizer, ids)
         repeat = first_repeat("".join(pieces))
         if repeat is None:
-            return (ids, _logprobs(model, inputs, ids)) if rewritten else None
+            return (ids, token_logprobs(model, inputs, ids)) if rewritten else None
         kept = sum(end <= repeat.start for end in accumulate(map(len, pieces)))
         prefix = ids[:kept]
         room = settings.max_new_tokens - kept
@@ -64,7 +64,7 @@ def rewrite_repeats(
             )
             prefix = _continued(model, tokenizer, inputs, prefix, rest, [])
         ids = prefix
-    return ids, _logprobs(model, inputs, ids)
+    return ids, token_logprobs(model, inputs, ids)
 
 
 class _NoRepeat(LogitsProcessor):
@@ -127,7 +127,13 @@ def _extended(inputs: Any, ids: list[int]) -> dict[str, Any]:
     return found
 
 
-def _logprobs(model: Any, inputs: Any, ids: list[int]) -> list[float]:
+def token_logprobs(model: Any, inputs: Any, ids: list[int]) -> list[float]:
+    """Return the log-probability of each token of a response.
+
+    Args:
+        model, inputs: see `rewrite_repeats`.
+        ids: the response's tokens.
+    """
     length = inputs["input_ids"].shape[1]
     logits = model(**_extended(inputs, ids)).logits[0, length - 1 : -1].float()
     chosen = logits.log_softmax(-1).gather(1, torch.tensor(ids, device=logits.device)[:, None])

@@ -27,6 +27,7 @@ from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.language.left_out import left_out_spans
 from saliency_r1.language.name_claims import wrong_name_spans
+from saliency_r1.language.read_name import with_read_name
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.nano.tokenizer import other_tags
 from saliency_r1.policy.asking import Questions, ask
@@ -39,7 +40,7 @@ from saliency_r1.policy.confidence import (
     token_pieces,
     with_names,
 )
-from saliency_r1.policy.distinct import rewrite_repeats
+from saliency_r1.policy.distinct import rewrite_repeats, token_logprobs
 from saliency_r1.policy.options import PolicyOptions
 from saliency_r1.policy.photo_size import MAX_PIXELS, check_max_pixels, limit_processor, shrink, workable
 from saliency_r1.policy.processors import load_processor
@@ -248,6 +249,11 @@ class TransformersPolicy:
         outputs = [
             self._output(ids, values) for ids, values in zip(tokens.tolist(), logprobs.tolist(), strict=True)
         ]
+        if classes is not None and not do_sample:
+            tree, threshold = self.model.model.adapter.names.tree, self.model.config.name_threshold
+            for row, each in enumerate(classes):
+                text = with_read_name(outputs[row].text, tree, each, threshold)
+                outputs[row] = self._rewritten(outputs[row], [batch[row]], prompt, text)
         for row, evidence in enumerate(self._evidence(inputs) if checked is Task.SOD else ()):
             outputs[row] = self._without(outputs[row], left_out_spans(outputs[row].text, evidence))
         for row, output in enumerate(outputs):
@@ -268,6 +274,15 @@ class TransformersPolicy:
             return outputs
         tree = self.model.model.adapter.names.tree
         return [with_names(output, tree, each) for output, each in zip(outputs, classes, strict=True)]
+
+    def _rewritten(self, output: PolicyOutput, question: Questions, prompt: str, text: str) -> PolicyOutput:
+        """The output with another text."""
+        if text == output.text:
+            return output
+        ids = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids += [last for last in output.token_ids[-1:] if last in self._ends()]
+        with torch.inference_mode():
+            return self._output(ids, token_logprobs(self.model, self._inputs(question, prompt), ids))
 
     def _without(self, output: PolicyOutput, spans: Sequence[tuple[int, int]]) -> PolicyOutput:
         """The output without some parts of its text."""

@@ -16,6 +16,7 @@ from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.files import read_text
 from saliency_r1.language.left_out import left_out_spans
 from saliency_r1.language.name_claims import wrong_name_spans
+from saliency_r1.language.read_name import with_read_name
 from saliency_r1.nano import POLICY_FOLDER
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.tokenizer import END, IMAGE, START, other_tags
@@ -95,11 +96,12 @@ class NamesOfImages:
     Args:
         session: its graph.
         tree: the names to choose from.
+        threshold: how probable a word must be to be handed on.
     """
 
-    def __init__(self, session: InferenceSession, tree: NameTree) -> None:
+    def __init__(self, session: InferenceSession, tree: NameTree, threshold: float) -> None:
         self._session = session
-        self.tree = tree
+        self.tree, self.threshold = tree, threshold
 
     def read(self, logits: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Read the names of the images of one question.
@@ -147,11 +149,11 @@ class OnnxPolicy:
         self.max_new_tokens = max_new_tokens
         self._tokenizer = NanoTokenizer(where / "tokenizer.json")
         self._image, self._end = self._tokenizer.number(IMAGE), self._tokenizer.number(END)
-        tree = _tree(where / "config.json")
+        tree, threshold = _names_of(where / "config.json")
         graphs = POLICY_GRAPHS if tree is None else (*POLICY_GRAPHS, NAMES)
         self._vision, language, *names = open_sessions([where / name for name in graphs], device)
         self._language = OnnxLanguage(language)
-        self._names = None if tree is None else NamesOfImages(names[0], tree)
+        self._names = None if tree is None else NamesOfImages(names[0], tree, threshold)
         self._side = int(self._vision.get_inputs()[0].shape[1])
 
     @classmethod
@@ -202,6 +204,9 @@ class OnnxPolicy:
         texts = self._language.greedy(prompts, limit, self._end, never)
         for prompt, classes, evidence, written in zip(prompts, read, told, texts, strict=True):
             output = self._output(*written)
+            if self._names is not None and classes is not None:
+                text = with_read_name(output.text, self._names.tree, classes, self._names.threshold)
+                output = self._rewritten(output, prompt, text)
             if task is Task.SOD and evidence is not None:
                 output = self._without(output, left_out_spans(output.text, evidence[0].tolist()))
             if task.spec.several_expressions and first_repeat(output.text):
@@ -215,6 +220,13 @@ class OnnxPolicy:
                 output = with_names(output, self._names.tree, classes)
             outputs.append(output)
         return outputs
+
+    def _rewritten(self, output: PolicyOutput, prompt: Prompt, text: str) -> PolicyOutput:
+        """The output with another text."""
+        if text == output.text:
+            return output
+        ids = self._tokenizer.encode(text) + [last for last in output.token_ids[-1:] if last == self._end]
+        return self._output(ids, self._language.scores(prompt, ids))
 
     def _without(self, output: PolicyOutput, spans: Sequence[tuple[int, int]]) -> PolicyOutput:
         """The output without some parts of its text."""
@@ -266,10 +278,11 @@ class OnnxPolicy:
         )
 
 
-def _tree(path: Path) -> NameTree | None:
-    """Read the names that a policy chooses from; None if it reads none."""
+def _names_of(path: Path) -> tuple[NameTree | None, float]:
+    """Read the names that a policy chooses from, None if it reads none, and how probable one must be."""
     try:
-        values = json.loads(read_text(path)).get("name_tree")
-        return NameTree.from_dict(values) if values else None
+        values = json.loads(read_text(path))
+        tree = values.get("name_tree")
+        return NameTree.from_dict(tree) if tree else None, float(values.get("name_threshold", 0.5))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SaliencyError(f"{path}: is no configuration of a nano policy ({one_line(error)})") from None

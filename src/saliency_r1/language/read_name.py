@@ -1,0 +1,45 @@
+"""Say the name that was read of a photo, where a policy wrote one that the photo does not bear out.
+
+The embedded policy is told a name before it writes (`nano.name_reader`). Being a small language model it puts
+another in its place now and then, most of all for names that are rare in its training: "the vase" of a stork.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from saliency_r1.language.name_claims import name_of
+from saliency_r1.nano.name_tree import NameTree
+
+_REGION = re.compile(r"<rg>(.*?)</rg>", re.DOTALL)
+
+
+def with_read_name(text: str, tree: NameTree, classes: np.ndarray, threshold: float) -> str:
+    """Return a response that calls its one region by the name that was read, in reasoning and answer.
+
+    Args:
+        text: a response, `<think>…</think><answer><rg>…</rg></answer>`.
+        tree: the names that the policy reads.
+        classes: the probability of each of its classes for what is salient or shared, float (classes,).
+        threshold: how probable a name must be to be handed on.
+
+    Returns:
+        The text as it is if its answer has no region, or several, if no name was read, if the answer's name
+        is as probable as `threshold`, or if the tree does not know it, as a name that was learned from texts.
+
+    Example:
+        >>> tree = NameTree(("n1", "n2"), (("stork", "bird"), ("vase",)))
+        >>> text = "<think>It is the vase.</think><answer><rg>the left vase</rg></answer>"
+        >>> with_read_name(text, tree, np.array([0.9, 0.1]), 0.5)
+        '<think>It is the stork.</think><answer><rg>the left stork</rg></answer>'
+    """
+    regions = [each for each in _REGION.findall(text, max(text.rfind("<answer>"), 0)) if each.strip()]
+    name = tree.narrowest_of(classes, threshold)
+    if len(regions) != 1 or name is None:
+        return text
+    said, sure = name_of(regions[0]), tree.probability(regions[0], classes)
+    if not said or sure is None or sure >= threshold:
+        return text
+    return re.sub(rf"\b{re.escape(said)}\b", lambda _: name, text)
