@@ -67,7 +67,7 @@ segmenter_pasted() {
     saliency-r1 train segmenter --config recipes/nano/segmenter-fine.yaml --resume \
         start=runs/segmenter-instances/final output=runs/segmenter-pasted realign=false max_steps=2600 warmup=0.04 \
         learning_rate=6e-4 transformer_rate=4e-4 backbone_rate=1.2e-4 "frozen_blocks=[5]" early_share=0.5 \
-        edge_weight=2.0 alone=0.7 scenes=0.11 instances=0.31 pasted=0.55 composed=0.18 seed=53 start_share=0.4
+        edge_weight=2.0 alone=0.7 scenes=0.11 instances=0.31 pasted=0.55 composed=0.18 seed=53 start_share=0.6
 }
 
 # The policy of version 0.1.0, which the policy starts from: it knows the language and the form of the answers.
