@@ -60,14 +60,19 @@ def test_parts_of_words_stay() -> None:
     [
         "<answer></answer>",
         "<answer><rg>the vase</rg><rg>the box</rg></answer>",
-        "<answer><ins>the vase</ins></answer>",
+        "<answer><ins>the left vase</ins><ins>the right vase</ins></answer>",
         "<think>the <rg>vase</rg></think><answer><rg> </rg></answer>",
         "no answer",
     ],
 )
-def test_answers_of_no_or_several_regions_stay(text: str) -> None:
+def test_answers_of_no_or_several_expressions_stay(text: str) -> None:
     assert named(text, stork=0.9) == text
 
 
 def test_without_reasoning_the_answer_is_named() -> None:
     assert named("<answer><rg>the vase</rg></answer>", stork=0.9) == "<answer><rg>the stork</rg></answer>"
+
+
+def test_a_single_instance_is_named() -> None:
+    text = "<think>One instance: the vase.</think><answer><ins>the vase</ins></answer>"
+    assert named(text, stork=0.9) == text.replace("vase", "stork")

@@ -13,21 +13,21 @@ import numpy as np
 from saliency_r1.language.name_claims import name_of
 from saliency_r1.nano.name_tree import NameTree
 
-_REGION = re.compile(r"<rg>(.*?)</rg>", re.DOTALL)
+_EXPRESSION = re.compile(r"<(rg|ins)>(.*?)</\1>", re.DOTALL)
 
 
 def with_read_name(text: str, tree: NameTree, classes: np.ndarray, threshold: float) -> str:
-    """Return a response that calls its one region by the name that was read, in reasoning and answer.
+    """Return a response that calls its one region or instance by the name that was read.
 
     Args:
-        text: a response, `<think>…</think><answer><rg>…</rg></answer>`.
+        text: a response, `<think>…</think><answer>…</answer>`. Its reasoning is changed like its answer.
         tree: the names that the policy reads.
         classes: the probability of each of its classes for what is salient or shared, float (classes,).
         threshold: how probable a name must be to be handed on.
 
     Returns:
-        The text as it is if its answer has no region, or several, if no name was read, if the answer's name
-        is as probable as `threshold`, or if the tree does not know it, as a name that was learned from texts.
+        The text as it is if its answer has no expression, or several, if no name was read, if the answer's
+        name is as probable as `threshold`, or if the tree does not know it, as a name learned from texts.
 
     Example:
         >>> tree = NameTree(("n1", "n2"), (("stork", "bird"), ("vase",)))
@@ -35,11 +35,12 @@ def with_read_name(text: str, tree: NameTree, classes: np.ndarray, threshold: fl
         >>> with_read_name(text, tree, np.array([0.9, 0.1]), 0.5)
         '<think>It is the stork.</think><answer><rg>the left stork</rg></answer>'
     """
-    regions = [each for each in _REGION.findall(text, max(text.rfind("<answer>"), 0)) if each.strip()]
+    answer = max(text.rfind("<answer>"), 0)
+    found = [each for _, each in _EXPRESSION.findall(text, answer) if each.strip()]
     name = tree.narrowest_of(classes, threshold)
-    if len(regions) != 1 or name is None:
+    if len(found) != 1 or name is None:
         return text
-    said, sure = name_of(regions[0]), tree.probability(regions[0], classes)
+    said, sure = name_of(found[0]), tree.probability(found[0], classes)
     if not said or sure is None or sure >= threshold:
         return text
     return re.sub(rf"\b{re.escape(said)}\b", lambda _: name, text)
