@@ -76,3 +76,9 @@ def test_without_reasoning_the_answer_is_named() -> None:
 def test_a_single_instance_is_named() -> None:
     text = "<think>One instance: the vase.</think><answer><ins>the vase</ins></answer>"
     assert named(text, stork=0.9) == text.replace("vase", "stork")
+
+
+def test_a_name_of_several_words_is_not_put_in_twice() -> None:
+    tree = NameTree(("n1",), (("bottle of perfume", "bottle"),))
+    text = response("bottle of perfume")
+    assert with_read_name(text, tree, np.array([0.9]), 0.5) == text

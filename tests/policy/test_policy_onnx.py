@@ -106,6 +106,25 @@ def test_an_answer_has_the_name_that_was_read(
     assert (one.confidence or 0) < (before.confidence or 0), "the policy itself would not have written it"
 
 
+@pytest.mark.parametrize("task", [Task.SOD, Task.SIS])
+def test_a_garbled_answer_is_written_anew_with_the_name_that_was_read(
+    found: OnnxPolicy, wanted: TransformersPolicy, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = (each.respond([[PHOTOS[1]]], task)[0] for each in (found, wanted))
+    if not before.names:
+        return
+    for where in ("saliency_r1.policy.onnx.policy", "saliency_r1.policy.transformers"):
+        monkeypatch.setattr(f"{where}.is_garbled", lambda text: "the cat" in text)
+    monkeypatch.setattr(NameTree, "narrowest_of", lambda *_: "stork")
+    one, other = (each.respond([[PHOTOS[1]]], task)[0] for each in (found, wanted))
+    assert one.text == other.text
+    assert one.text.count("stork") >= 2
+    assert "the cat" not in one.text
+    assert "object" not in one.text.replace("one object", "")
+    assert one.token_ids == other.token_ids
+    assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-3)
+
+
 def test_an_answer_ends_where_it_must(found: OnnxPolicy) -> None:
     (short,) = found.respond([[PHOTOS[0]]], Task.SOD, max_new_tokens=3)
     assert len(short.token_ids) == len(short.token_logprobs or ()) == 3

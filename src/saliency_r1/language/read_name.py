@@ -41,6 +41,17 @@ def with_read_name(text: str, tree: NameTree, classes: np.ndarray, threshold: fl
     if len(found) != 1 or name is None:
         return text
     said, sure = name_of(found[0]), tree.probability(found[0], classes)
-    if not said or sure is None or sure >= threshold:
+    if not said or sure is None or sure >= threshold or f" {name} " in f" {found[0]} ":
         return text
     return re.sub(rf"\b{re.escape(said)}\b", lambda _: name, text)
+
+
+def with_name(text: str, name: str) -> str:
+    """Return a response about one thing that calls it by a name in place of "object".
+
+    Example:
+        >>> with_name("<think>It is the object.</think><answer><rg>the object</rg></answer>", "stork")
+        '<think>It is the stork.</think><answer><rg>the stork</rg></answer>'
+    """
+    found = _EXPRESSION.findall(text, max(text.rfind("<answer>"), 0))
+    return re.sub(r"(?<!one )\bobject\b", lambda _: name, text) if len(found) == 1 else text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +14,10 @@ from tokenizers import Tokenizer
 from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.files import read_text
+from saliency_r1.language.garbled import is_garbled
 from saliency_r1.language.left_out import left_out_spans
 from saliency_r1.language.name_claims import wrong_name_spans
-from saliency_r1.language.read_name import with_read_name
+from saliency_r1.language.read_name import with_name, with_read_name
 from saliency_r1.nano import POLICY_FOLDER
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.tokenizer import END, IMAGE, START, other_tags
@@ -41,6 +42,8 @@ from saliency_r1.tasks import Task
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from PIL import Image
+
+    _Write = Callable[[Prompt], str]
 
 
 class NanoTokenizer:
@@ -202,10 +205,12 @@ class OnnxPolicy:
         outputs = []
         never = [self._tokenizer.number(tag) for tag in other_tags(task.spec.tag)]
         texts = self._language.greedy(prompts, limit, self._end, never)
-        for prompt, classes, evidence, written in zip(prompts, read, told, texts, strict=True):
+        for images, prompt, classes, evidence, written in zip(batch, prompts, read, told, texts, strict=True):
             output = self._output(*written)
             if self._names is not None and classes is not None:
-                text = with_read_name(output.text, self._names.tree, classes, self._names.threshold)
+                text = self._named(
+                    output.text, images, question, classes, partial(self._greedy, limit, never)
+                )
                 output = self._rewritten(output, prompt, text)
             if task is Task.SOD and evidence is not None:
                 output = self._without(output, left_out_spans(output.text, evidence[0].tolist()))
@@ -221,6 +226,22 @@ class OnnxPolicy:
             outputs.append(output)
         return outputs
 
+    def _named(
+        self, text: str, images: Sequence[Image.Image], question: str, classes: np.ndarray, write: _Write
+    ) -> str:
+        """The text with the name that was read; a garbled one is written anew, without being told names."""
+        assert self._names is not None
+        text = with_read_name(text, self._names.tree, classes, self._names.threshold)
+        name = self._names.tree.narrowest_of(classes, self._names.threshold)
+        if name is None or len(images) > 1 or not is_garbled(text):
+            return text
+        again = with_name(write(self._prompt(images, question, unnamed=True)[0]), name)
+        return text if is_garbled(again) else again
+
+    def _greedy(self, limit: int, never: Sequence[int], prompt: Prompt) -> str:
+        ((ids, _),) = self._language.greedy([prompt], limit, self._end, never)
+        return self._tokenizer.decode(ids)
+
     def _rewritten(self, output: PolicyOutput, prompt: Prompt, text: str) -> PolicyOutput:
         """The output with another text."""
         if text == output.text:
@@ -234,10 +255,15 @@ class OnnxPolicy:
         return output if kept is None else self._output(*kept)
 
     def _prompt(
-        self, images: Sequence[Image.Image], question: str
+        self, images: Sequence[Image.Image], question: str, unnamed: bool = False
     ) -> tuple[Prompt, np.ndarray | None, np.ndarray | None]:
-        """Return a question for the language model, the probabilities of names, and the evidence."""
-        tokens, classes, evidence = self._image_tokens(images)
+        """Return a question for the language model, the probabilities of names, and the evidence.
+
+        Args:
+            images, question: what is asked.
+            unnamed: whether the language model is told "object" in place of each name.
+        """
+        tokens, classes, evidence = self._image_tokens(images, unnamed)
         text = f"{START}user\n{IMAGE * len(images)}{question}{END}{START}assistant\n"
         ids: list[int] = []
         before = self._language.vocabulary
@@ -249,7 +275,7 @@ class OnnxPolicy:
         return Prompt(ids, tokens.reshape(-1, tokens.shape[2])), classes, evidence
 
     def _image_tokens(
-        self, images: Sequence[Image.Image]
+        self, images: Sequence[Image.Image], unnamed: bool
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """Return the tokens of a question's images, float32 (images, tokens, width), classes and evidence."""
         size = (self._side, self._side)
@@ -261,7 +287,9 @@ class OnnxPolicy:
         tokens, evidence = found["tokens"], found.get("evidence")
         if self._names is None:
             return tokens, None, evidence
-        spelled, classes = self._names.read(found["logits"], found["there"])
+        # Where all classes are equally probable no word is probable enough.
+        logits = found["logits"] * np.float32(not unnamed)
+        spelled, classes = self._names.read(logits, found["there"])
         return np.concatenate([tokens, spelled], axis=1), classes, evidence
 
     def _seen(self, image: Image.Image) -> Image.Image:
