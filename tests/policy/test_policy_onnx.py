@@ -107,7 +107,7 @@ def test_an_answer_has_the_name_that_was_read(
 
 
 @pytest.mark.parametrize("task", [Task.SOD, Task.SIS])
-def test_a_garbled_answer_is_written_anew_with_the_name_that_was_read(
+def test_a_garbled_answer_is_written_again_with_the_name_that_was_read(
     found: OnnxPolicy, wanted: TransformersPolicy, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, _ = (each.respond([[PHOTOS[1]]], task)[0] for each in (found, wanted))
@@ -195,7 +195,7 @@ def test_the_question_is_that_of_the_chat_template(
 
 @pytest.mark.parametrize("room", [96, 24])
 @pytest.mark.parametrize("photo", PHOTOS)
-def test_an_expression_that_is_written_twice_is_written_anew_alike(
+def test_an_expression_that_is_written_twice_is_written_again_alike(
     found: OnnxPolicy, wanted: TransformersPolicy, photo: Image.Image, room: int
 ) -> None:
     question = Task.SIS.spec.prompt()

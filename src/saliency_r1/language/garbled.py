@@ -1,4 +1,4 @@
-"""Find responses that a small language model did not get right, so that they can be written anew.
+"""Find responses that a small language model did not get right, so that they can be written again.
 
 A name that is rare in its training can throw the embedded policy out of its sentence: "the large large large
 in the centre", or a reasoning about the daisy that ends with the large piggy.

@@ -279,7 +279,7 @@ class TransformersPolicy:
     def _named(
         self, text: str, question: Questions, prompt: str, classes: np.ndarray, settings: GenerationConfig
     ) -> str:
-        """The text with the name that was read; a garbled one is written anew, without being told names."""
+        """The text with the name that was read; a garbled one is written again, without being told names."""
         names, threshold = self.model.model.adapter.names, self.model.config.name_threshold
         text = with_read_name(text, names.tree, classes, threshold)
         name = names.tree.narrowest_of(classes, threshold)

@@ -229,7 +229,7 @@ class OnnxPolicy:
     def _named(
         self, text: str, images: Sequence[Image.Image], question: str, classes: np.ndarray, write: _Write
     ) -> str:
-        """The text with the name that was read; a garbled one is written anew, without being told names."""
+        """The text with the name that was read; a garbled one is written again, without being told names."""
         assert self._names is not None
         text = with_read_name(text, self._names.tree, classes, self._names.threshold)
         name = self._names.tree.narrowest_of(classes, self._names.threshold)
