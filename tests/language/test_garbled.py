@@ -41,4 +41,5 @@ def test_several_instances_may_have_several_names() -> None:
 
 def test_an_answer_without_reasoning_is_right() -> None:
     assert not is_garbled("<answer><rg>the dog</rg></answer>")
+    assert not is_garbled("<think></think><answer><rg>the dog</rg></answer>")
     assert not is_garbled("<answer></answer>")

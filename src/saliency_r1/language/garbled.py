@@ -41,4 +41,5 @@ def is_garbled(text: str) -> bool:
     if said and normalised(said[1]) != normalised(found[0]):
         return True
     before = thought[: said.start()] if said else thought
-    return bool(before.strip()) and not re.search(rf"\b{re.escape(name_of(found[0]))}\b", before)
+    written = re.sub(r"<[^>]*>", "", before).strip()
+    return bool(written) and not re.search(rf"\b{re.escape(name_of(found[0]))}\b", before)
