@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saliency_r1.language.read_name import with_read_name
+from saliency_r1.language.read_name import rightly_named, with_read_name
 from saliency_r1.nano.name_tree import NameTree
 
 TREE = NameTree(
@@ -82,3 +82,23 @@ def test_a_name_of_several_words_is_not_put_in_twice() -> None:
     tree = NameTree(("n1",), (("bottle of perfume", "bottle"),))
     text = response("bottle of perfume")
     assert with_read_name(text, tree, np.array([0.9]), 0.5) == text
+
+
+GARBLED = "<think>It is the large large stork.</think><answer><rg>the stork</rg></answer>"
+SURE = np.array([0.9, 0.0, 0.0, 0.0, 0.1])
+
+
+def test_a_garbled_text_is_replaced_by_one_that_was_told_no_name() -> None:
+    assert rightly_named(GARBLED, TREE, SURE, 0.5, lambda: response("object")) == response("stork")
+
+
+def test_a_garbled_text_stays_if_there_is_no_better_one() -> None:
+    assert rightly_named(GARBLED, TREE, SURE, 0.5, lambda: "<think>The the the</think>") == GARBLED
+    assert rightly_named(GARBLED, TREE, SURE, 0.5, None) == GARBLED
+
+
+def test_a_right_text_is_not_written_twice() -> None:
+    def never() -> str:
+        raise AssertionError("it was written again")
+
+    assert rightly_named(response("vase"), TREE, SURE, 0.5, never) == response("stork")

@@ -12,7 +12,7 @@ from saliency_r1.language.name_claims import name_of
 from saliency_r1.wording import normalised
 
 _TWICE = re.compile(r"\b([a-z]{3,}(?: [a-z]+)?) \1\b")
-_EXPRESSION = re.compile(r"<(rg|ins)>(.*?)</\1>", re.DOTALL)
+_EXPRESSION = re.compile(r"<(?:rg|ins)>(.*?)</(?:rg|ins)>", re.DOTALL)
 _CONCLUSION = re.compile(r"\banswer is ([^.,<]*)")
 _EMPTY = re.compile(r"\b[Tt]he (?:which|in|on|at|apart|and|is)\b")
 
@@ -31,10 +31,9 @@ def is_garbled(text: str) -> bool:
         >>> is_garbled("<think>The dog, so the answer is the dog.</think><answer><rg>the dog</rg></answer>")
         False
     """
-    thought, _, answer = text.rpartition("<answer>")
     if _TWICE.search(text) or _EMPTY.search(text):
         return True
-    found = [each for _, each in _EXPRESSION.findall(answer) if each.strip()]
+    thought, found = text.rpartition("<answer>")[0], expressions_of(text)
     if len(found) != 1:
         return False
     said = _CONCLUSION.search(thought)
@@ -43,3 +42,9 @@ def is_garbled(text: str) -> bool:
     before = thought[: said.start()] if said else thought
     written = re.sub(r"<[^>]*>", "", before).strip()
     return bool(written) and not re.search(rf"\b{re.escape(name_of(found[0]))}\b", before)
+
+
+def expressions_of(text: str) -> list[str]:
+    """Return the expressions of a response's answer, without empty ones."""
+    answer = max(text.rfind("<answer>"), 0)
+    return [each for each in _EXPRESSION.findall(text, answer) if each.strip()]

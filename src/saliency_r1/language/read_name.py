@@ -7,13 +7,30 @@ another in its place now and then, most of all for names that are rare in its tr
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
+from saliency_r1.language.garbled import expressions_of, is_garbled
 from saliency_r1.language.name_claims import name_of
 from saliency_r1.nano.name_tree import NameTree
 
-_EXPRESSION = re.compile(r"<(rg|ins)>(.*?)</\1>", re.DOTALL)
+
+def rightly_named(
+    text: str, tree: NameTree, classes: np.ndarray, threshold: float, unnamed: Callable[[], str] | None
+) -> str:
+    """Return a response with the name that was read, and one that a name has garbled in other words.
+
+    Args:
+        text, tree, classes, threshold: as of `with_read_name`.
+        unnamed: writes a response to the same question without being told names; None to keep a garbled one.
+    """
+    name = tree.narrowest_of(classes, threshold)
+    text = with_read_name(text, tree, classes, threshold)
+    if name is None or unnamed is None or not is_garbled(text):
+        return text
+    again = with_name(unnamed(), name)
+    return text if is_garbled(again) else again
 
 
 def with_read_name(text: str, tree: NameTree, classes: np.ndarray, threshold: float) -> str:
@@ -35,8 +52,7 @@ def with_read_name(text: str, tree: NameTree, classes: np.ndarray, threshold: fl
         >>> with_read_name(text, tree, np.array([0.9, 0.1]), 0.5)
         '<think>It is the stork.</think><answer><rg>the left stork</rg></answer>'
     """
-    answer = max(text.rfind("<answer>"), 0)
-    found = [each for _, each in _EXPRESSION.findall(text, answer) if each.strip()]
+    found = expressions_of(text)
     name = tree.narrowest_of(classes, threshold)
     if len(found) != 1 or name is None:
         return text
@@ -53,5 +69,5 @@ def with_name(text: str, name: str) -> str:
         >>> with_name("<think>It is the object.</think><answer><rg>the object</rg></answer>", "stork")
         '<think>It is the stork.</think><answer><rg>the stork</rg></answer>'
     """
-    found = _EXPRESSION.findall(text, max(text.rfind("<answer>"), 0))
-    return re.sub(r"(?<!one )\bobject\b", lambda _: name, text) if len(found) == 1 else text
+    several = len(expressions_of(text)) != 1
+    return text if several else re.sub(r"(?<!one )\bobject\b", lambda _: name, text)

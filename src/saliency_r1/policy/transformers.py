@@ -25,10 +25,9 @@ from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.checkpoint import DTYPES, check_dtype
 from saliency_r1.device import choose_device
 from saliency_r1.errors import SaliencyError, one_line
-from saliency_r1.language.garbled import is_garbled
 from saliency_r1.language.left_out import left_out_spans
 from saliency_r1.language.name_claims import wrong_name_spans
-from saliency_r1.language.read_name import with_name, with_read_name
+from saliency_r1.language.read_name import rightly_named
 from saliency_r1.nano.configuration import MODEL_TYPE
 from saliency_r1.nano.name_reader import EMPTY
 from saliency_r1.nano.tokenizer import other_tags
@@ -252,8 +251,11 @@ class TransformersPolicy:
             self._output(ids, values) for ids, values in zip(tokens.tolist(), logprobs.tolist(), strict=True)
         ]
         if classes is not None and not do_sample:
+            tree, threshold = self.model.model.adapter.names.tree, self.model.config.name_threshold
             for row, each in enumerate(classes):
-                text = self._named(outputs[row].text, [batch[row]], prompt, each, settings)
+                unnamed = partial(self._unnamed, [batch[row]], prompt, settings)
+                single = len(batch[row]) == 1
+                text = rightly_named(outputs[row].text, tree, each, threshold, unnamed if single else None)
                 outputs[row] = self._rewritten(outputs[row], [batch[row]], prompt, text)
         for row, evidence in enumerate(self._evidence(inputs) if checked is Task.SOD else ()):
             outputs[row] = self._without(outputs[row], left_out_spans(outputs[row].text, evidence))
@@ -276,22 +278,15 @@ class TransformersPolicy:
         tree = self.model.model.adapter.names.tree
         return [with_names(output, tree, each) for output, each in zip(outputs, classes, strict=True)]
 
-    def _named(
-        self, text: str, question: Questions, prompt: str, classes: np.ndarray, settings: GenerationConfig
-    ) -> str:
-        """The text with the name that was read; a garbled one is written again, without being told names."""
-        names, threshold = self.model.model.adapter.names, self.model.config.name_threshold
-        text = with_read_name(text, names.tree, classes, threshold)
-        name = names.tree.narrowest_of(classes, threshold)
-        if name is None or len(question[0]) > 1 or not is_garbled(text):
-            return text
+    def _unnamed(self, question: Questions, prompt: str, settings: GenerationConfig) -> str:
+        """Write a response without being told names."""
         inputs, _ = self._with_names(self._inputs(question, prompt), question)
+        adapter = self.model.model.adapter
         with torch.inference_mode():
-            _, (_, there) = self.model.model.adapter(inputs["image_features"])
-            told = torch.where(there, names.unnamed, EMPTY)
+            _, (_, there) = adapter(inputs["image_features"])
+            told = torch.where(there, adapter.names.unnamed, EMPTY)
             sequences = self.model.generate(**inputs, image_names=told, generation_config=settings)
-        again = with_name(self._decode(sequences[0, inputs["input_ids"].shape[1] :].tolist()), name)
-        return text if is_garbled(again) else again
+        return self._decode(sequences[0, inputs["input_ids"].shape[1] :].tolist())
 
     def _rewritten(self, output: PolicyOutput, question: Questions, prompt: str, text: str) -> PolicyOutput:
         """The output with another text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,9 @@ from tokenizers import Tokenizer
 from saliency_r1.catalogue import ENDPOINT
 from saliency_r1.errors import SaliencyError, one_line
 from saliency_r1.files import read_text
-from saliency_r1.language.garbled import is_garbled
 from saliency_r1.language.left_out import left_out_spans
 from saliency_r1.language.name_claims import wrong_name_spans
-from saliency_r1.language.read_name import with_name, with_read_name
+from saliency_r1.language.read_name import rightly_named
 from saliency_r1.nano import POLICY_FOLDER
 from saliency_r1.nano.name_tree import NameTree
 from saliency_r1.nano.tokenizer import END, IMAGE, START, other_tags
@@ -42,8 +41,6 @@ from saliency_r1.tasks import Task
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from PIL import Image
-
-    _Write = Callable[[Prompt], str]
 
 
 class NanoTokenizer:
@@ -208,8 +205,13 @@ class OnnxPolicy:
         for images, prompt, classes, evidence, written in zip(batch, prompts, read, told, texts, strict=True):
             output = self._output(*written)
             if self._names is not None and classes is not None:
-                text = self._named(
-                    output.text, images, question, classes, partial(self._greedy, limit, never)
+                unnamed = partial(self._unnamed, images, question, limit, never)
+                text = rightly_named(
+                    output.text,
+                    self._names.tree,
+                    classes,
+                    self._names.threshold,
+                    unnamed if len(images) == 1 else None,
                 )
                 output = self._rewritten(output, prompt, text)
             if task is Task.SOD and evidence is not None:
@@ -226,19 +228,9 @@ class OnnxPolicy:
             outputs.append(output)
         return outputs
 
-    def _named(
-        self, text: str, images: Sequence[Image.Image], question: str, classes: np.ndarray, write: _Write
-    ) -> str:
-        """The text with the name that was read; a garbled one is written again, without being told names."""
-        assert self._names is not None
-        text = with_read_name(text, self._names.tree, classes, self._names.threshold)
-        name = self._names.tree.narrowest_of(classes, self._names.threshold)
-        if name is None or len(images) > 1 or not is_garbled(text):
-            return text
-        again = with_name(write(self._prompt(images, question, unnamed=True)[0]), name)
-        return text if is_garbled(again) else again
-
-    def _greedy(self, limit: int, never: Sequence[int], prompt: Prompt) -> str:
+    def _unnamed(self, images: Sequence[Image.Image], question: str, limit: int, never: Sequence[int]) -> str:
+        """Write a response without being told names."""
+        prompt, *_ = self._prompt(images, question, unnamed=True)
         ((ids, _),) = self._language.greedy([prompt], limit, self._end, never)
         return self._tokenizer.decode(ids)
 
